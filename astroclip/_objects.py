@@ -1,0 +1,212 @@
+"""Sort what a user passes to `astroclip.embed` into rows of one modality.
+
+The rows are a list of single objects, in which a file that could not be read is
+kept as the error it gave, or a container that is sliced without being unpacked.
+"""
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+from astropy.io import fits
+from astropy.nddata import CCDData
+from specutils import Spectrum, SpectrumCollection, SpectrumList
+
+from astroclip._validation import check_not_empty, item_name
+from astroclip.exceptions import PreparationError
+from astroclip.preparation.batches import ImageBatch, SpectrumBatch
+from astroclip.preparation.images import read_images
+from astroclip.preparation.spectra import are_arms, merge_arms, read_spectra
+from astroclip.tables import Flag
+
+__all__ = ["ObjectRows", "sort_objects"]
+
+EXPECTED = (
+    "a Spectrum (Spectrum1D), a SpectrumList or SpectrumCollection, a dict of band to CCDData, "
+    "a CCDData stack, a file path, a SpectrumBatch or ImageBatch, or a list of these"
+)
+
+
+@dataclass(frozen=True, eq=False)
+class ObjectRows:
+    """Objects of one modality in input order.
+
+    Parameters
+    ----------
+    modality : str
+        "spectrum" or "image".
+    content : list, `~specutils.Spectrum`, `SpectrumBatch` or `ImageBatch`
+        A list holds single objects, and a `PreparationError` where a file could
+        not be read. The others hold one object along their first axis each.
+    lone : bool
+        Whether one object was passed by itself: its faults are raised.
+    """
+
+    modality: str
+    content: object
+    lone: bool
+
+    def __len__(self):
+        if isinstance(self.content, Spectrum):
+            return self.content.flux.shape[0]
+        return len(self.content)
+
+    @property
+    def is_batch(self):
+        """Whether the objects are prepared arrays rather than astropy objects."""
+        return isinstance(self.content, SpectrumBatch | ImageBatch)
+
+
+def sort_objects(objects, *, name="objects"):
+    """Return the `ObjectRows` of anything `astroclip.embed` accepts.
+
+    Parameters
+    ----------
+    objects : object
+        See `astroclip.embed`.
+    name : str, optional
+        How errors name the argument.
+
+    Returns
+    -------
+    ObjectRows
+
+    Raises
+    ------
+    TypeError
+        For an object of another type, or spectra and images in one list.
+    ValueError
+        For an empty list, or if none of several files can be read.
+    OSError, PreparationError
+        If a lone file cannot be read.
+    """
+    if isinstance(objects, SpectrumBatch | ImageBatch):
+        check_not_empty(objects, name)
+        modality = "spectrum" if isinstance(objects, SpectrumBatch) else "image"
+        return ObjectRows(modality, objects, lone=False)
+    if isinstance(objects, str | Path):
+        modality, rows = _read(objects, name)
+        return ObjectRows(modality, rows, lone=len(rows) == 1)
+    if isinstance(objects, SpectrumList) and are_arms(objects):
+        objects = merge_arms(objects)
+    if isinstance(objects, Spectrum):
+        return _spectrum_rows(objects, name)
+    if isinstance(objects, dict | CCDData):
+        return ObjectRows("image", [objects], lone=True)
+    if isinstance(objects, SpectrumCollection):
+        return ObjectRows("spectrum", _unpack(objects), lone=False)
+    if isinstance(objects, list | tuple):
+        return _list_rows(objects, name)
+    msg = f"{name} is a {type(objects).__name__}; expected {EXPECTED}."
+    raise TypeError(msg)
+
+
+def _spectrum_rows(spectrum, name):
+    """Return the rows of one `~specutils.Spectrum` of one or many objects."""
+    shape = spectrum.flux.shape
+    if len(shape) > 2:
+        msg = (
+            f"{name} has flux of shape {shape}; expected (n_pixels,) for one object or "
+            f"(n_objects, n_pixels) for many. Reshape the cube to two axes."
+        )
+        raise ValueError(msg)
+    if len(shape) == 1 or shape[0] == 1:
+        return ObjectRows("spectrum", _unpack(spectrum), lone=True)
+    return ObjectRows("spectrum", spectrum, lone=False)
+
+
+def _list_rows(objects, name):
+    """Return the rows of a list; every element must be of the same modality."""
+    check_not_empty(objects, name)
+    modality, first, rows = None, None, []
+    for i, element in enumerate(objects):
+        found, elements = _element_rows(element, item_name(name, i))
+        if modality is None and found is not None:
+            modality, first = found, i
+        elif found is not None and found != modality:
+            msg = (
+                f"{item_name(name, i)} is {_describe(element, found)} and "
+                f"{item_name(name, first)} is {_describe(objects[first], modality)}; expected "
+                f"one kind in a list. Embed each kind in a call of its own and join the two "
+                f"tables with astropy.table.vstack."
+            )
+            raise TypeError(msg)
+        rows.extend(elements)
+    if modality is None:
+        msg = f"None of the {len(rows)} files could be read. The first: {rows[0]}"
+        raise PreparationError(msg, flag=rows[0].flag)
+    return ObjectRows(modality, rows, lone=False)
+
+
+def _element_rows(element, name):
+    """Return the modality of a list's element, None if unreadable, and its objects."""
+    if isinstance(element, Spectrum | SpectrumCollection):
+        return "spectrum", _unpack(element)
+    if isinstance(element, SpectrumList):
+        check_not_empty(element, name)
+        merged = merge_arms(element) if are_arms(element) else None
+        return "spectrum", _unpack(merged) if merged is not None else list(element)
+    if isinstance(element, dict | CCDData):
+        return "image", [element]
+    if isinstance(element, str | Path):
+        try:
+            return _read(element, name)
+        except PreparationError as error:
+            return None, [error]
+        except OSError as error:
+            return None, [PreparationError(str(error), flag=Flag.FAILED | Flag.BAD_INPUT)]
+    if isinstance(element, SpectrumBatch | ImageBatch):
+        msg = (
+            f"{name} is a {type(element).__name__}; pass a batch by itself, not in a list. "
+            f"Join several with astroclip.preparation.concatenate."
+        )
+        raise TypeError(msg)
+    msg = f"{name} is a {type(element).__name__}; expected {EXPECTED}."
+    raise TypeError(msg)
+
+
+def _describe(element, modality):
+    """Return an article, the modality and the type of a list's element for a message."""
+    article = "a" if modality == "spectrum" else "an"
+    return f"{article} {modality} ({type(element).__name__})"
+
+
+def _unpack(spectra):
+    """Return the single objects of a Spectrum or SpectrumCollection as a list."""
+    if isinstance(spectra, SpectrumCollection):
+        return [spectra[i] for i in range(spectra.flux.shape[0])]
+    if spectra.flux.ndim == 1:
+        return [spectra]
+    return [spectra[i] for i in range(spectra.flux.shape[0])]
+
+
+def _read(path, name):
+    """Return the modality of a file and its objects as a list."""
+    path = Path(path).expanduser()
+    if path.is_dir():
+        msg = f"{name} is the directory {str(path)!r}; expected a file. Pass a list of its files."
+        raise IsADirectoryError(msg)
+    if not path.exists():
+        msg = f"{name} names the file {str(path)!r}, which does not exist; check the path."
+        raise FileNotFoundError(msg)
+    modality = "image" if _holds_images(path, name) else "spectrum"
+    read = read_images if modality == "image" else read_spectra
+    rows = read(path)
+    return modality, rows if isinstance(rows, list) else [rows]
+
+
+def _holds_images(path, name):
+    """Return whether a file holds images: FITS, no table, no 1-D array, and a 2-D or 3-D one."""
+    with path.open("rb") as file:
+        start = file.read(6)
+    if start != b"SIMPLE" and start[:2] != b"\x1f\x8b":
+        return False
+    try:
+        with warnings.catch_warnings(), fits.open(path) as hdus:
+            warnings.simplefilter("ignore")
+            n_axes = [len(hdu.shape) for hdu in hdus if hdu.is_image]
+            has_table = any(isinstance(hdu, fits.BinTableHDU) and not hdu.is_image for hdu in hdus)
+    except (OSError, TypeError, ValueError) as error:
+        msg = f"{name}, the file {str(path)!r}, is not readable as FITS: {error}"
+        raise PreparationError(msg, flag=Flag.FAILED | Flag.BAD_INPUT) from error
+    return not has_table and 1 not in n_axes and max(n_axes, default=0) >= 2

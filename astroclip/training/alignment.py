@@ -1,0 +1,203 @@
+"""Aligning the two encoders: symmetric InfoNCE with auxiliary losses on known properties."""
+
+import dataclasses
+import math
+
+import lightning
+import torch
+from torch import nn
+from torch.nn import functional
+
+from astroclip.models.losses import ContrastiveLoss
+from astroclip.models.small import SmallImageEncoder, SmallSpectrumEncoder
+from astroclip.training.data import LABELS, Observer, PairBatches, label_values
+
+__all__ = ["Alignment", "RedshiftBins"]
+
+HEAD_SCALE = 11.0  # root of the embedding's dimension: unit vectors become order-one features
+
+
+class RedshiftBins(nn.Module):
+    """Bins even in log(1 + z): targets for a redshift distribution and its summaries.
+
+    Parameters
+    ----------
+    n_bins : int
+    largest : float
+        Upper edge of the last bin; the first begins at zero.
+    """
+
+    def __init__(self, n_bins, largest):
+        super().__init__()
+        self.width = math.log1p(largest) / n_bins
+        self.register_buffer("centre", torch.arange(n_bins) + 0.5, persistent=False)
+
+    def target(self, redshift):
+        """Return probabilities (N, bins): a Gaussian 0.8 bins wide around the truth."""
+        position = torch.log1p(redshift)[:, None] / self.width
+        return torch.softmax(-0.5 * ((self.centre[None] - position) / 0.8) ** 2, dim=1)
+
+    def best(self, logits):
+        """Return the redshift (N,) of the most probable bin."""
+        return torch.expm1(self.centre[logits.argmax(dim=1)] * self.width)
+
+
+def recall(image, spectrum, n_best):
+    """Return the share of images whose own spectrum is among the ``n_best`` most similar."""
+    similarity = functional.normalize(image, dim=1) @ functional.normalize(spectrum, dim=1).T
+    rank = (similarity > similarity.diag()[:, None]).sum(dim=1)
+    return (rank < n_best).float().mean()
+
+
+class Alignment(lightning.LightningModule):
+    """Both encoders, their loss and their optimizer.
+
+    Parameters
+    ----------
+    recipe : `~astroclip.training.recipes.AlignmentRecipe`
+    pairs : dict of str to `numpy.ndarray`, optional
+        Training pairs; not needed to load weights.
+    validation : dict of str to `numpy.ndarray`, optional
+        Held-out pairs scored after every epoch.
+    """
+
+    def __init__(self, recipe, *, pairs=None, validation=None):
+        super().__init__()
+        self.recipe = recipe
+        self.pairs, self.validation = pairs, validation
+        self.spectrum_encoder = SmallSpectrumEncoder(**recipe.spectrum)
+        self.image_encoder = SmallImageEncoder(**recipe.image)
+        self.image_encoder.to(memory_format=torch.channels_last)  # twice as fast on CPUs
+        dim = self.spectrum_encoder.head[-1].out_features
+        self.contrast = ContrastiveLoss()
+        self.redshift_bins = RedshiftBins(recipe.n_redshift_bins, recipe.largest_redshift)
+        self.spectrum_redshift = nn.Linear(dim, recipe.n_redshift_bins)
+        self.image_redshift = nn.Linear(dim, recipe.n_redshift_bins)
+        self.spectrum_labels = nn.Linear(dim, len(LABELS))
+        self.image_labels = nn.Linear(dim, len(LABELS))
+        labels = label_values(pairs) if pairs is not None else torch.zeros(2, len(LABELS))
+        self.register_buffer("label_mean", labels.mean(dim=0))
+        self.register_buffer("label_scale", labels.std(dim=0).clamp(min=1e-3))
+        self.train_observer = Observer(
+            varied_share=recipe.varied_share,
+            missing_band_share=recipe.missing_band_share,
+            transform_images=True,
+        )
+        self.plain_observer = Observer()
+
+    # ------------------------------------------------------------------ data
+    def train_dataloader(self):
+        """Return this epoch's batches; Lightning asks anew every epoch."""
+        batches = PairBatches(
+            self.pairs,
+            batch_size=self.recipe.batch_size,
+            seed=self.recipe.seed,
+            epoch=self.current_epoch,
+        )
+        return torch.utils.data.DataLoader(batches, batch_size=None)
+
+    def val_dataloader(self):
+        """Return the held-out pairs in order."""
+        batches = PairBatches(self.validation, batch_size=250, shuffle=False)
+        return torch.utils.data.DataLoader(batches, batch_size=None)
+
+    def _generator(self, *numbers):
+        """Return a generator fixed by the seed and numbers, on the module's device."""
+        generator = torch.Generator(device=self.device)
+        seed = 0
+        for number in (self.recipe.seed, *numbers):
+            seed = seed * 1_000_003 + number
+        return generator.manual_seed(seed % 2**63)
+
+    # ------------------------------------------------------------------ steps
+    def _embed(self, batch, observer, generator):
+        spectra = observer.spectra(batch["spectrum"], generator)
+        pixels, mask = observer.images(batch["image"], batch["seeing"], generator)
+        spectrum = self.spectrum_encoder(spectra.flux, spectra.ivar, spectra.mask)
+        image = self.image_encoder(pixels, mask)
+        return spectrum.float(), image.float()
+
+    def _auxiliary(self, embedding, redshift_head, label_head, batch, label_weight):
+        """Return the redshift-bin and property losses of one modality."""
+        features = HEAD_SCALE * functional.normalize(embedding, dim=1)
+        labels = (batch["labels"] - self.label_mean) / self.label_scale
+        target = self.redshift_bins.target(batch["redshift"])
+        redshift = functional.cross_entropy(redshift_head(features), target)
+        known = functional.smooth_l1_loss(label_head(features), labels)
+        return self.recipe.redshift_weight * redshift + label_weight * known
+
+    def training_step(self, batch, batch_index):
+        """Return the loss of one batch, recorded by instruments drawn for this very step."""
+        generator = self._generator(self.current_epoch, batch_index)
+        spectrum, image = self._embed(batch, self.train_observer, generator)
+        contrast = self.contrast(image, spectrum)
+        weight = self.recipe.label_weight
+        auxiliary = self._auxiliary(
+            spectrum, self.spectrum_redshift, self.spectrum_labels, batch, 2 * weight
+        ) + 0.5 * self._auxiliary(
+            image, self.image_redshift, self.image_labels, batch, 2 * weight
+        )
+        loss = contrast + auxiliary
+        self.log_dict(
+            {"loss": loss, "contrast": contrast, "scale": self.contrast.scale.detach()},
+            prog_bar=True,
+            on_step=False,
+            on_epoch=True,
+        )
+        return loss
+
+    def on_validation_epoch_start(self):
+        """Start collecting embeddings."""
+        self._held = {"spectrum": [], "image": [], "redshift": []}
+
+    def validation_step(self, batch, batch_index):
+        """Embed one held-out batch as DESI and DR9 record it."""
+        spectrum, image = self._embed(batch, self.plain_observer, self._generator(0, batch_index))
+        for name, value in (("spectrum", spectrum), ("image", image), ("redshift", batch["redshift"])):
+            self._held[name].append(value)
+
+    def on_validation_epoch_end(self):
+        """Log retrieval and redshift scores of the held-out pairs."""
+        held = {name: torch.cat(parts) for name, parts in self._held.items()}
+        truth = held["redshift"]
+        scores = {"recall_10": recall(held["image"], held["spectrum"], 10)}
+        for name, head in (("spectrum", self.spectrum_redshift), ("image", self.image_redshift)):
+            logits = head(HEAD_SCALE * functional.normalize(held[name], dim=1))
+            error = (self.redshift_bins.best(logits) - truth).abs() / (1 + truth)
+            scores[f"{name}_nmad"] = 1.4826 * error.median()
+            scores[f"{name}_outliers"] = (error > 0.05).float().mean()
+        self.log_dict(scores, prog_bar=True)
+
+    # ------------------------------------------------------------------ optimizer
+    def configure_optimizers(self):
+        """Return AdamW with a linear warm-up and a cosine decay over the whole run."""
+        recipe = self.recipe
+        no_decay = [p for p in self.parameters() if p.ndim < 2]
+        decay = [p for p in self.parameters() if p.ndim >= 2]
+        optimizer = torch.optim.AdamW(
+            [{"params": decay}, {"params": no_decay, "weight_decay": 0.0}],
+            lr=recipe.learning_rate,
+            weight_decay=recipe.weight_decay,
+        )
+        total = max(recipe.n_epochs * (len(self.pairs["redshift"]) // recipe.batch_size), 1)
+
+        def factor(step):
+            warm = min(1.0, (step + 1) / recipe.warmup_steps)
+            return warm * 0.5 * (1 + math.cos(math.pi * min(step / total, 1.0)))
+
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+    def config(self):
+        """Return what a weights file must say for `load_model` to rebuild the encoders."""
+        dim = self.spectrum_encoder.head[-1].out_features
+        return {
+            "architecture": "small",
+            "dim": dim,
+            "spectrum": {**self.recipe.spectrum, "dim": dim},
+            "image": {**self.recipe.image, "dim": dim},
+            "recipe": dataclasses.asdict(self.recipe),
+        }
