@@ -7,7 +7,6 @@ import numpy as np
 __all__ = ["Cosmology", "GalaxySample", "draw_galaxies", "mass_function"]
 
 SPEED_OF_LIGHT = 299792.458  # km/s
-REDSHIFT_RANGE = (0.001, 0.7)
 LOG_MASS_RANGE = (7.0, 12.3)
 SOLAR_R_MAGNITUDE = 4.65  # AB, absolute, DECam r
 
@@ -116,8 +115,8 @@ class GalaxySample:
         """Return one sample with the galaxies of several, in order."""
         return cls(
             **{
-                name: np.concatenate([getattr(sample, name) for sample in samples])
-                for name in vars(samples[0])
+                name: None if first is None else np.concatenate([vars(s)[name] for s in samples])
+                for name, first in vars(samples[0]).items()
             }
         )
 
@@ -254,12 +253,24 @@ def draw_galaxies(
     `GalaxySample`
         Without fluxes.
 
+    Raises
+    ------
+    ValueError
+        If the redshift range is empty or leaves the tabulated cosmology.
+
     References
     ----------
     Masses Baldry et al. (2012); quiescent fraction a logistic of log M; star formation
     Speagle et al. (2014); metallicity Gallazzi et al. (2005); dust Garn & Best (2010);
     sizes Shen et al. (2003); dispersions Faber & Jackson (1976).
     """
+    low, high = redshift_range
+    if not 0.0 < low < high <= COSMOLOGY.redshift[-1]:
+        msg = (
+            f"redshift_range is {redshift_range}; expected 0 < lowest < highest <= "
+            f"{COSMOLOGY.redshift[-1]}."
+        )
+        raise ValueError(msg)
     redshift, log_mass = _draw_redshift_and_mass(
         rng, n_galaxies, r_limit, redshift_range, flat_redshift
     )

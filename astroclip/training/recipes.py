@@ -2,7 +2,9 @@
 
 import dataclasses
 
-__all__ = ["AlignmentRecipe", "RECIPES"]
+from astroclip._validation import check_choice
+
+__all__ = ["AlignmentRecipe", "RECIPES", "find_recipe"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -11,7 +13,11 @@ class AlignmentRecipe:
 
     Attributes
     ----------
-    seed : fixes weights, order, noise and instruments
+    n_mix, n_flat : simulated training pairs of the population mix and of the flat one
+    n_validation, n_test : held-out pairs of the mix, for every epoch and for the end
+    n_reference_mix, n_reference_flat : pairs of the reference table, never trained on
+    seed : fixes weights, order, noise and instruments; data sets are drawn from
+        ``seed`` and their own number
     n_epochs, batch_size : length of the run and pairs per step
     learning_rate, weight_decay, warmup_steps : AdamW with a cosine decay to zero
     varied_share : fraction of spectra recorded by a random instrument instead of DESI's
@@ -22,6 +28,12 @@ class AlignmentRecipe:
     spectrum, image : options of the encoders
     """
 
+    n_mix: int = 28_000
+    n_flat: int = 12_000
+    n_validation: int = 1_000
+    n_test: int = 2_000
+    n_reference_mix: int = 4_500
+    n_reference_flat: int = 1_800
     seed: int = 1
     n_epochs: int = 12
     batch_size: int = 256
@@ -41,6 +53,12 @@ class AlignmentRecipe:
 RECIPES = {
     "small": AlignmentRecipe(),
     "tiny": AlignmentRecipe(
+        n_mix=600,
+        n_flat=200,
+        n_validation=100,
+        n_test=200,
+        n_reference_mix=200,
+        n_reference_flat=100,
         n_epochs=2,
         batch_size=32,
         warmup_steps=2,
@@ -49,3 +67,22 @@ RECIPES = {
     ),
 }
 """``small`` makes the bundled model; ``tiny`` shows in a minute that everything runs."""
+
+
+def find_recipe(recipe):
+    """Return a recipe by name, or the recipe itself if it already is one.
+
+    Raises
+    ------
+    ValueError
+        If there is no recipe of that name.
+
+    Examples
+    --------
+    >>> from astroclip.training.recipes import find_recipe
+    >>> find_recipe("small").batch_size
+    256
+    """
+    if isinstance(recipe, AlignmentRecipe):
+        return recipe
+    return RECIPES[check_choice(recipe, RECIPES, "recipe")]

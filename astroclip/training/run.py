@@ -11,7 +11,7 @@ from lightning.pytorch.loggers import CSVLogger
 
 from astroclip.simulation.pairs import read_pairs
 from astroclip.training.alignment import Alignment
-from astroclip.training.recipes import RECIPES
+from astroclip.training.recipes import find_recipe
 
 __all__ = ["load_alignment", "train_alignment"]
 
@@ -53,8 +53,7 @@ def train_alignment(
         Trained, on the CPU. The same seed, data and threads give the same weights,
         interrupted or not.
     """
-    if isinstance(recipe, str):
-        recipe = RECIPES[recipe]
+    recipe = find_recipe(recipe)
     if n_epochs is not None:
         recipe = dataclasses.replace(recipe, n_epochs=n_epochs)
     if n_threads is not None:
@@ -88,8 +87,7 @@ def train_alignment(
 
 def load_alignment(output, *, recipe="small"):
     """Return the module of the last checkpoint that `train_alignment` left in ``output``."""
-    if isinstance(recipe, str):
-        recipe = RECIPES[recipe]
+    recipe = find_recipe(recipe)
     module = Alignment(recipe)
     state = torch.load(Path(output) / CHECKPOINT, map_location="cpu", weights_only=True)
     module.load_state_dict(state["state_dict"])

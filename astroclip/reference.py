@@ -1,0 +1,136 @@
+"""The bundled reference galaxies and sample objects: everything works without a network."""
+
+import functools
+import io
+from pathlib import Path
+
+import numpy as np
+from astropy import units as u
+from astropy.nddata import CCDData
+from astropy.table import QTable
+
+from astroclip import tables
+from astroclip.preparation import PREPARATION_VERSION, read_images, read_spectra
+
+__all__ = ["reference_previews", "reference_table", "sample_image", "sample_spectrum"]
+
+DATA = Path(__file__).parent / "data"
+REFERENCE_FILE = DATA / "reference.npz"
+PREVIEW_FILE = DATA / "reference_previews.npz"
+SAMPLE_SPECTRA = {"z0.007": "desi-27247.fits", "z0.204": "desi-39627776344457978.fits"}
+SAMPLE_IMAGE = "legacysurvey-59.1067-30.4848.fits"
+PROPERTY_UNITS = {"dust": u.mag}
+
+
+def reference_table():
+    """Return the bundled reference: simulated galaxies with embeddings and properties.
+
+    Returns
+    -------
+    `~astropy.table.QTable`
+        Two rows per galaxy, first all spectra, then all images, with the columns of
+        `astroclip.embed` and
+
+        * ``source``: ``"simulation"`` in every row: none of these galaxies exists
+        * ``redshift``
+        * ``log_stellar_mass``: log10 of the mass in solar masses
+        * ``log_ssfr``: log10 of the specific star-formation rate in 1/yr
+        * ``log_metallicity``: log10 of the stellar metallicity in solar units
+        * ``bulge_to_total``: fraction of the mass in the bulge
+        * ``dust``: V-band attenuation of the disc, mag
+
+    Notes
+    -----
+    How they were made and how good estimates from them are: the model card.
+
+    Examples
+    --------
+    >>> import astroclip
+    >>> reference = astroclip.reference_table()
+    >>> sorted(set(reference["modality"]))
+    ['image', 'spectrum']
+    """
+    return _reference().copy()
+
+
+@functools.cache
+def _reference():
+    with np.load(REFERENCE_FILE, allow_pickle=False) as archive:
+        data = {name: archive[name] for name in archive.files}
+    n_galaxies = len(data["redshift"])
+    embedding = np.concatenate([data["spectrum_embedding"], data["image_embedding"]])
+    embedding = embedding.astype(np.float32)
+    embedding /= np.linalg.norm(embedding, axis=1, keepdims=True)
+    columns = {"source": np.full(2 * n_galaxies, "simulation")}
+    for name in data["properties"]:
+        if name != "redshift":
+            values = np.tile(data[name], 2)
+            columns[str(name)] = values * PROPERTY_UNITS.get(name, u.dimensionless_unscaled)
+    ids = reference_ids(n_galaxies)
+    return tables.make_embedding_table(
+        np.tile(ids, 2),
+        np.repeat(["spectrum", "image"], n_galaxies),
+        embedding,
+        coverage=np.concatenate([data["spectrum_coverage"], np.ones(n_galaxies)]),
+        flags=np.zeros(2 * n_galaxies, dtype=np.int32),
+        redshift=np.tile(data["redshift"], 2),
+        model_name=str(data["model_name"]),
+        weights_sha256=str(data["weights_sha256"]),
+        preparation_version=PREPARATION_VERSION,
+        extra_columns=columns,
+    )
+
+
+def reference_ids(n_galaxies):
+    """Return the ids ``sim-000000``, ``sim-000001``, ... of the reference galaxies."""
+    return np.array([f"sim-{number:06d}" for number in range(n_galaxies)])
+
+
+@functools.cache
+def _previews():
+    with np.load(PREVIEW_FILE, allow_pickle=False) as archive:
+        return {name: archive[name] for name in archive.files}
+
+
+def reference_previews(ids):
+    """Return small pictures and spectra of reference galaxies, to look at.
+
+    Parameters
+    ----------
+    ids : sequence of str
+        Ids of `reference_table`, such as ``"sim-000012"``.
+
+    Returns
+    -------
+    dict
+        ``image`` (N, S, S, 3) uint8, display colours of the g, r, z image, first row at
+        the bottom; ``spectrum`` (N, P) float32, the observed spectrum divided by its
+        largest value; ``wavelength`` (P,) float64, Angstrom, vacuum, observed frame.
+
+    Raises
+    ------
+    KeyError
+        If an id is not in the reference.
+    """
+    from PIL import Image
+
+    previews = _previews()
+    start = previews["jpeg_start"]
+    images, rows = [], []
+    for position, name in enumerate(ids):
+        prefix, _, digits = str(name).partition("-")
+        if prefix != "sim" or not digits.isdigit() or int(digits) >= len(start) - 1:
+            msg = (
+                f"ids[{position}] is {name!r}; expected an id of the bundled reference, "
+                f"from 'sim-000000' to {reference_ids(len(start) - 1)[-1]!r}."
+            )
+            raise KeyError(msg)
+        row = int(digits)
+        with Image.open(io.BytesIO(previews["jpeg"][start[row] : start[row + 1]])) as picture:
+            images.append(np.asarray(picture.convert("RGB")))
+        rows.append(row)
+    return {
+        "image": np.stack(images) if images else np.empty((0, 0, 0, 3), np.uint8),
+        "spectrum": previews["spectrum"][rows].astype(np.float32) / 255.0,
+        "wavelength": previews["wavelength"],
+    }

@@ -1,0 +1,56 @@
+"""The data sets of a training run: simulated once into a folder, found again on resuming."""
+
+from pathlib import Path
+
+from astroclip.simulation.pairs import FLAT, MIX, read_pairs, write_pairs
+
+__all__ = ["Workspace"]
+
+# name: (recipe field of the size, number added to the recipe's seed, selection)
+DATA_SETS = {
+    "train-mix": ("n_mix", 0, MIX),
+    "train-flat": ("n_flat", 10, FLAT),
+    "reference-mix": ("n_reference_mix", 1, MIX),
+    "reference-flat": ("n_reference_flat", 11, FLAT),
+    "test": ("n_test", 2, MIX),
+    "validation": ("n_validation", 3, MIX),
+}
+
+
+class Workspace:
+    """A folder with the pairs, checkpoints and logs of one training run.
+
+    Parameters
+    ----------
+    folder : path-like
+    recipe : `~astroclip.training.recipes.AlignmentRecipe`
+    """
+
+    def __init__(self, folder, recipe):
+        self.folder = Path(folder)
+        self.recipe = recipe
+
+    @property
+    def checkpoints(self):
+        """Folder of checkpoints and logs."""
+        return self.folder / "run"
+
+    def pairs_folder(self, name):
+        """Return the folder of one data set's shards."""
+        return self.folder / "pairs" / name
+
+    def read(self, name):
+        """Return one data set's pairs; see `~astroclip.simulation.pairs.read_pairs`."""
+        return read_pairs(self.pairs_folder(name))
+
+    def simulate(self, *, n_workers=1, show_progress=False):
+        """Write the shards of every data set that are not there yet."""
+        for name, (size, offset, selections) in DATA_SETS.items():
+            write_pairs(
+                self.pairs_folder(name),
+                getattr(self.recipe, size),
+                seed=self.recipe.seed + offset,
+                selections=selections,
+                n_workers=n_workers,
+                show_progress=show_progress,
+            )

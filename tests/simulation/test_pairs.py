@@ -1,0 +1,73 @@
+"""Pairs: selections hold, shards are complete, resumed and independent of workers."""
+
+import numpy as np
+import pytest
+
+from astroclip.simulation import pairs as module
+from astroclip.simulation.basis import save_basis
+from astroclip.simulation.pairs import (
+    FLAT,
+    MIX,
+    Selection,
+    make_pairs,
+    read_pairs,
+    select_galaxies,
+    write_pairs,
+)
+
+
+@pytest.fixture
+def small_shards(monkeypatch, basis, tmp_path):
+    """Return a folder whose parent holds the small basis; shards hold six pairs."""
+    monkeypatch.setattr(module, "SHARD_SIZE", 6)
+    save_basis(basis, tmp_path / "basis.npz")
+    return tmp_path / "pairs"
+
+
+def test_shares_add_up():
+    for selections in (MIX, FLAT):
+        assert sum(selection.share for selection in selections) == pytest.approx(1.0)
+
+
+def test_selection_is_exact(simulator):
+    selection = Selection(1.0, 20.0, (0.1, 0.3), quiescent_only=True)
+    sample = select_galaxies(np.random.default_rng(1), 60, simulator, selection)
+    assert len(sample) == 60
+    assert sample.quiescent.all()
+    assert (sample.r_magnitude < 20.0).all()
+    assert (sample.redshift >= 0.1).all()
+    assert (sample.redshift <= 0.3).all()
+
+
+def test_pairs_have_the_documented_shapes(simulator):
+    made = make_pairs(7, simulator, seed=2)
+    assert made["image"].shape == (7, 3, 64, 64)
+    assert made["spectrum"].shape == (7, 4360)
+    assert made["seeing"].shape == made["magnitude"].shape == (7, 3)
+    assert all(np.isfinite(values).all() for values in made.values())
+    again = make_pairs(7, simulator, seed=2)
+    for name in made:
+        np.testing.assert_array_equal(made[name], again[name])
+
+
+def test_shards_resume_and_do_not_repeat(small_shards):
+    paths = write_pairs(small_shards, 14, seed=3)
+    assert [path.name for path in paths] == [f"pairs-{k:05d}.npz" for k in range(3)]
+    first = read_pairs(small_shards)
+    assert len(first["redshift"]) == 14
+    assert len(np.unique(first["redshift"])) == 14
+    paths[1].unlink()
+    untouched = paths[0].stat().st_mtime_ns
+    write_pairs(small_shards, 14, seed=3)
+    second = read_pairs(small_shards)
+    assert paths[0].stat().st_mtime_ns == untouched
+    for name in first:
+        np.testing.assert_array_equal(first[name], second[name])
+    assert not list(small_shards.glob("*.part"))
+
+
+def test_reading_stops_early_and_says_when_there_is_nothing(small_shards):
+    write_pairs(small_shards, 8, seed=3)
+    assert len(read_pairs(small_shards, n_pairs=7)["redshift"]) == 7
+    with pytest.raises(FileNotFoundError, match="holds no pairs"):
+        read_pairs(small_shards.parent)
