@@ -1,0 +1,175 @@
+"""Make the files that ship: weights, reference table, previews and the model card."""
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from astroclip.simulation.instruments import WAVELENGTH
+from astroclip.simulation.pairs import PROPERTIES
+from astroclip.training.data import Observer, PairBatches
+from astroclip.training.run import load_alignment
+
+__all__ = ["embed_pairs", "export_weights", "write_bundle"]
+
+MODEL_NAME = "astroclip-small"
+PREVIEW_SIZE = 48
+PREVIEW_BINNING = 16
+DISPLAY_SCALES = (10.0, 6.0, 3.0)  # g, r, z; arcsinh display of nanomaggies per pixel
+
+
+def export_weights(module, path):
+    """Write an alignment's two encoders as float16 safetensors, complete or not at all.
+
+    Parameters
+    ----------
+    module : `~astroclip.training.alignment.Alignment`
+    path : path-like
+        The file's metadata holds what `astroclip.load_model` needs to rebuild them.
+    """
+    from safetensors.torch import save
+
+    state = {}
+    for prefix in ("spectrum_encoder", "image_encoder"):
+        for name, tensor in getattr(module, prefix).state_dict().items():
+            tensor = tensor.half() if tensor.is_floating_point() else tensor
+            state[f"{prefix}.{name}"] = tensor.contiguous(memory_format=torch.contiguous_format)
+    not_finite = [name for name, tensor in state.items() if not torch.isfinite(tensor).all()]
+    if not_finite:
+        msg = f"weights {not_finite} are not finite in float16; the training diverged."
+        raise ValueError(msg)
+    config = {"name": MODEL_NAME, **module.config()}
+    _write(path, save(state, metadata={"config": json.dumps(config, sort_keys=True)}))
+
+
+def _write(path, content):
+    """Write bytes beside ``path``, then rename."""
+    path = Path(path)
+    partial = path.with_name(path.name + ".part")
+    partial.write_bytes(content)
+    partial.replace(path)
+
+
+def _write_arrays(path, arrays):
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    _write(path, buffer.getvalue())
+
+
+def embed_pairs(model, pairs, *, varied_share=0.0, seed=0):
+    """Observe noiseless pairs once and embed both views.
+
+    Parameters
+    ----------
+    model : `~astroclip.models.loading.EmbeddingModel`
+    pairs : dict of str to `numpy.ndarray`
+    varied_share : float
+        Fraction of spectra recorded by a random instrument instead of DESI's.
+    seed : int
+
+    Returns
+    -------
+    dict of str to `numpy.ndarray`
+        ``spectrum_embedding`` and ``image_embedding`` (N, D) unit vectors,
+        ``spectrum_coverage`` (N,), and what was observed: ``flux`` (N, P) float32 and
+        ``pixels`` (N, 3, S, S), normalized network input.
+    """
+    observer = Observer(varied_share=varied_share)
+    generator = torch.Generator().manual_seed(seed)
+    rows = []
+    for batch in PairBatches(pairs, batch_size=250, shuffle=False):
+        spectra = observer.spectra(batch["spectrum"], generator)
+        pixels, mask = observer.images(batch["image"], batch["seeing"], generator)
+        flux, ivar, bad = (t.numpy() for t in (spectra.flux, spectra.ivar, spectra.mask))
+        rows.append(
+            {
+                "spectrum_embedding": model.encode_spectra(flux, ivar, bad),
+                "image_embedding": model.encode_images(pixels.numpy(), mask.numpy()),
+                "spectrum_coverage": 1.0 - bad.mean(axis=1, dtype=np.float32),
+                "flux": flux,
+                "pixels": pixels.numpy(),
+            }
+        )
+    return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
+
+
+def _spectrum_previews(flux):
+    """Return spectra binned by 16 pixels and scaled to 0-255 (N, P / 16) uint8."""
+    n_bins = flux.shape[1] // PREVIEW_BINNING
+    binned = flux[:, : n_bins * PREVIEW_BINNING].reshape(len(flux), n_bins, -1).mean(axis=2)
+    top = np.percentile(binned, 99.5, axis=1, keepdims=True)
+    return np.round(255 * np.clip(binned / np.maximum(top, 1e-6), 0, 1)).astype(np.uint8)
+
+
+def _image_previews(inputs):
+    """Return display pictures (N, S, S, 3) uint8 of normalized images (N, 3, S, S)."""
+    margin = (inputs.shape[-1] - PREVIEW_SIZE) // 2
+    window = slice(margin, margin + PREVIEW_SIZE)
+    nanomaggies = np.sinh(2 * inputs[:, :, window, window])
+    nanomaggies /= np.array([20.0, 12.0, 6.0])[None, :, None, None]
+    colours = nanomaggies * np.array(DISPLAY_SCALES)[None, :, None, None]
+    mean = np.clip(colours.mean(axis=1, keepdims=True), 1e-6, None)
+    display = colours * np.arcsinh(8 * mean) / (3.5 * mean)
+    return np.round(255 * np.clip(display[:, ::-1], 0, 1)).astype(np.uint8).transpose(0, 2, 3, 1)
+
+
+def _jpeg(picture):
+    """Return a picture's JPEG file as bytes."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, format="JPEG", quality=78)
+    return buffer.getvalue()
+
+
+def write_reference(workspace, model, output):
+    """Write ``reference.npz`` and ``reference_previews.npz`` of pairs never trained on."""
+    parts = []
+    for name, varied_share in (("reference-mix", 0.0), ("reference-flat", 1.0)):
+        pairs = workspace.read(name)
+        seen = embed_pairs(model, pairs, varied_share=varied_share, seed=workspace.recipe.seed)
+        parts.append({**seen, **{key: pairs[key] for key in PROPERTIES}})
+    data = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    jpegs = [_jpeg(picture) for picture in _image_previews(data.pop("pixels"))]
+    previews = {
+        "jpeg": np.frombuffer(b"".join(jpegs), dtype=np.uint8),
+        "jpeg_start": np.cumsum([0, *map(len, jpegs)]),
+        "spectrum": _spectrum_previews(data.pop("flux")),
+    }
+    n_bins = previews["spectrum"].shape[1]
+    used = WAVELENGTH[: n_bins * PREVIEW_BINNING].reshape(n_bins, -1)
+    previews["wavelength"] = used.mean(axis=1)
+    for name in ("spectrum_embedding", "image_embedding"):
+        data[name] = data[name].astype(np.float16)
+    data["properties"] = np.array(PROPERTIES)
+    data["model_name"] = np.array(MODEL_NAME)
+    data["weights_sha256"] = np.array(model.weights_sha256)
+    _write_arrays(output / "reference.npz", data)
+    _write_arrays(output / "reference_previews.npz", previews)
+
+
+def write_bundle(workspace, output, *, real_data=None):
+    """Write everything that ships of a trained workspace.
+
+    Parameters
+    ----------
+    workspace : `~astroclip.training.workspace.Workspace`
+        Trained by ``astroclip train``.
+    output : path-like
+        Folder for ``astroclip-small.safetensors``, ``reference.npz``,
+        ``reference_previews.npz`` and ``MODEL_CARD.rst``.
+    real_data : path-like, optional
+        Folder of real spectra to score on (see `astroclip.evaluation.read_real_spectra`).
+    """
+    from astroclip.models import load_model
+    from astroclip.training.card import write_card
+
+    output = Path(output)
+    output.mkdir(parents=True, exist_ok=True)
+    weights = output / f"{MODEL_NAME}.safetensors"
+    export_weights(load_alignment(workspace.checkpoints, recipe=workspace.recipe), weights)
+    model = load_model(weights)
+    write_reference(workspace, model, output)
+    write_card(workspace, model, output, real_data=real_data)
