@@ -1,0 +1,40 @@
+"""Preparation: astropy spectra and images to the plain arrays that models take."""
+
+import importlib
+
+PREPARATION_VERSION = "1"
+
+_MODULE_OF = {
+    "ImageBatch": "batches",
+    "SpectrumBatch": "batches",
+    "concatenate": "batches",
+    "linear_grid": "grids",
+    "log_grid": "grids",
+    "wavelength_grid": "grids",
+    "rest_wavelength": "resampling",
+    "resample_flux": "resampling",
+    "air_to_vacuum": "resampling",
+    "are_arms": "arms",
+    "merge_arms": "arms",
+    "prepare_spectra": "spectra",
+    "read_spectra": "reading",
+    "arcsinh_image": "bands",
+    "center_crop": "bands",
+    "deredden": "bands",
+    "normalize_images": "bands",
+    "prepare_images": "images",
+    "read_images": "reading",
+}
+
+__all__ = ["PREPARATION_VERSION", *sorted(_MODULE_OF)]  # noqa: PLE0604
+
+
+def __getattr__(name):
+    if name in _MODULE_OF:
+        return getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+    msg = f"module {__name__!r} has no attribute {name!r}"
+    raise AttributeError(msg)
+
+
+def __dir__():
+    return __all__

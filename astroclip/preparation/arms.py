@@ -1,0 +1,127 @@
+"""Spectrographs with several arms: one spectrum from DESI's b, r and z."""
+
+import numpy as np
+from astropy import units as u
+from astropy.nddata import InverseVariance
+from specutils import Spectrum
+
+from astroclip.preparation.uncertainties import inverse_variance
+
+__all__ = ["are_arms", "merge_arms"]
+
+
+def are_arms(spectra):
+    """Return whether a list holds the arms of one spectrograph seeing the same objects.
+
+    Arms have the same number of objects, follow one another in wavelength, each
+    overlapping the next, and none covers another.
+
+    Parameters
+    ----------
+    spectra : sequence of `~specutils.Spectrum`
+
+    Returns
+    -------
+    bool
+    """
+    if not 2 <= len(spectra) <= 4 or not all(isinstance(s, Spectrum) for s in spectra):
+        return False
+    if len({s.flux.shape[:-1] for s in spectra}) != 1:
+        return False
+    ranges = []
+    for spectrum in spectra:
+        axis = spectrum.spectral_axis
+        if not axis.unit.is_equivalent(u.AA):
+            return False
+        values = axis.to_value(u.AA)
+        ranges.append((values.min(), values.max()))
+    pairs = list(zip(ranges[:-1], ranges[1:], strict=True))
+    return all(
+        first[0] < second[0] <= first[1] < second[1]
+        and first[1] - second[0] < 0.5 * (second[1] - second[0])
+        for first, second in pairs
+    )
+
+
+def _common_grid(arms):
+    """Return the wavelengths of all arms on their common step, and each arm's first pixel."""
+    axes = [arm.spectral_axis.to_value(u.AA) for arm in arms]
+    step = np.median(np.diff(axes[0]))
+    start = min(axis[0] for axis in axes)
+    pixels = [np.rint((axis - start) / step).astype(int) for axis in axes]
+    for number, (axis, pixel) in enumerate(zip(axes, pixels, strict=True)):
+        if np.abs(start + step * pixel - axis).max() > 0.05 * step:
+            msg = (
+                f"arms[{number}] is not on the grid of arms[0] (step {step:.4g} Angstrom); "
+                f"expected arms that share pixels where they overlap, as DESI's do. Resample "
+                f"them to one grid first."
+            )
+            raise ValueError(msg)
+    return start + step * np.arange(max(p[-1] for p in pixels) + 1), pixels
+
+
+def _arm_arrays(arm, unit, name):
+    """Return flux and ivar of an arm as (N, P) arrays in ``unit``, zero where bad."""
+    flux = np.atleast_2d(arm.flux.to_value(unit))
+    ivar = inverse_variance(arm, arm.flux.unit, name)
+    if ivar is None:
+        msg = (
+            f"{name} has no uncertainty; expected one for every arm: they are averaged with "
+            f"inverse-variance weights."
+        )
+        raise ValueError(msg)
+    ivar = np.atleast_2d(ivar) / arm.flux.unit.to(unit) ** 2
+    mask = np.zeros(flux.shape, bool) if arm.mask is None else np.atleast_2d(arm.mask)
+    good = ~mask.astype(bool) & np.isfinite(flux) & np.isfinite(ivar) & (ivar > 0)
+    return np.where(good, flux, 0.0), np.where(good, ivar, 0.0)
+
+
+def merge_arms(arms):
+    """Merge the arms of a spectrograph with inverse-variance weights.
+
+    Parameters
+    ----------
+    arms : `~specutils.SpectrumList` or sequence of `~specutils.Spectrum`
+        Arms in order of wavelength on one common step (DESI: b, r, z at 0.8 Angstrom),
+        each (P,) or (N, P), with uncertainties.
+
+    Returns
+    -------
+    `~specutils.Spectrum`
+        One spectrum, or N in one object, with `~astropy.nddata.InverseVariance` and a
+        mask; ``meta`` is that of the first arm.
+
+    Raises
+    ------
+    ValueError
+        If the arms are not arms of the same objects, share no grid or lack uncertainties.
+
+    Notes
+    -----
+    In an overlap :math:`f = \\sum_a w_a f_a / \\sum_a w_a` with :math:`w_a` the inverse
+    variances, and the merged inverse variance is their sum.
+    """
+    arms = list(arms)
+    if not are_arms(arms):
+        msg = (
+            f"arms holds {len(arms)} spectra that are no arms of the same objects; expected 2 "
+            f"to 4 overlapping ones in order of wavelength with equal numbers of objects."
+        )
+        raise ValueError(msg)
+    wavelength, pixels = _common_grid(arms)
+    unit = arms[0].flux.unit
+    n_objects = np.atleast_2d(arms[0].flux).shape[0]
+    weighted, total = np.zeros((2, n_objects, len(wavelength)))
+    for number, (arm, pixel) in enumerate(zip(arms, pixels, strict=True)):
+        flux, ivar = _arm_arrays(arm, unit, f"arms[{number}]")
+        weighted[:, pixel] += flux * ivar
+        total[:, pixel] += ivar
+    flux = np.divide(weighted, total, out=np.zeros_like(total), where=total > 0)
+    shape = (*arms[0].flux.shape[:-1], len(wavelength))
+    return Spectrum(
+        flux=flux.reshape(shape) * unit,
+        spectral_axis=wavelength * u.AA,
+        uncertainty=InverseVariance(total.reshape(shape), unit=unit**-2),
+        mask=(total <= 0).reshape(shape),
+        meta=dict(arms[0].meta),
+    )

@@ -1,0 +1,272 @@
+"""Survey files to astropy objects: DESI and SDSS spectra, Legacy Survey cutouts."""
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+from astropy import units as u
+from astropy.io import fits
+from astropy.nddata import CCDData, InverseVariance
+from astropy.utils.exceptions import AstropyUserWarning, AstropyWarning
+from astropy.wcs import WCS
+from specutils import Spectrum, SpectrumList
+
+from astroclip.exceptions import PreparationError
+from astroclip.preparation.arms import are_arms, merge_arms
+from astroclip.tables import Flag
+
+__all__ = ["read_images", "read_spectra"]
+
+SDSS_FORMATS = ("SDSS-III/IV spec", "SDSS-I/II spSpec")
+
+
+def _checked_path(path, what):
+    """Return a path that names an existing file; raise an error that says what was found."""
+    path = Path(path)
+    if path.is_dir():
+        msg = f"path {str(path)!r} is a directory; expected a file of {what}. Pass its files."
+        raise IsADirectoryError(msg)
+    if not path.exists():
+        msg = f"path {str(path)!r} does not exist; expected a file of {what}."
+        raise FileNotFoundError(msg)
+    return path
+
+
+def _unreadable(path, what, error):
+    return PreparationError(
+        f"path {str(path)!r} cannot be read as {what}: {error}. Check that the file is "
+        f"complete, or read it with another tool and pass the object.",
+        flag=Flag.FAILED | Flag.BAD_INPUT,
+    )
+
+
+def read_spectra(path):
+    """Read the spectra of a survey file through specutils.
+
+    Parameters
+    ----------
+    path : path-like
+        A DESI coadd (its arms are merged), an SDSS or BOSS ``spec-*.fits``, or any file
+        that specutils identifies.
+
+    Returns
+    -------
+    list of `~specutils.Spectrum`
+        One per object, observed frame; ``meta`` holds ``id``, and ``ra`` and ``dec``
+        (degrees) where the file gives them.
+
+    Raises
+    ------
+    FileNotFoundError, IsADirectoryError
+        If there is no such file.
+    PreparationError
+        If the file is damaged or of a kind that specutils does not know.
+    """
+    path = _checked_path(path, "spectra")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", AstropyWarning)
+            spectra = [_sdss_mask(spectrum) for spectrum in _read_any(path)]
+            identity = _identities(path)
+    except Exception as error:  # specutils raises whatever its loaders meet
+        raise _unreadable(path, "spectra", error) from error
+    for number, spectrum in enumerate(spectra):
+        named = {key: values[number] for key, values in identity.items() if number < len(values)}
+        spectrum.meta = {**spectrum.meta, "id": f"{path.stem}-{number}", **named}
+    if len(spectra) == 1 and "id" not in identity:
+        spectra[0].meta["id"] = path.stem
+    return spectra
+
+
+def _read_any(path):
+    """Return single spectra by whichever specutils loader takes the file."""
+    if _is_desi(path):
+        arms = SpectrumList.read(path)
+        merged = merge_arms(arms) if are_arms(arms) else arms[0]
+        merged = merged if merged.flux.ndim == 2 else merged[None]
+        return [_clean_row(merged, number) for number in range(merged.flux.shape[0])]
+    failures = []
+    for reader, options in (
+        (Spectrum.read, {}),
+        (SpectrumList.read, {}),
+        *((Spectrum.read, {"format": name}) for name in SDSS_FORMATS),
+    ):
+        try:
+            found = reader(path, **options)
+        except Exception as error:  # the next loader may know the file
+            failures.append(str(error).strip().splitlines()[:1])
+            continue
+        return list(found) if isinstance(found, SpectrumList) else [found]
+    reasons = "; ".join(line[0] for line in failures if line)
+    raise ValueError(reasons or "no loader knows this file")
+
+
+def _clean_row(spectra, number):
+    """Return one row of a 2-D spectrum as a spectrum with its own meta."""
+    return Spectrum(
+        flux=spectra.flux[number],
+        spectral_axis=spectra.spectral_axis,
+        uncertainty=InverseVariance(
+            spectra.uncertainty.array[number], unit=spectra.uncertainty.unit
+        ),
+        mask=spectra.mask[number],
+        meta={"header": spectra.meta.get("header", {})},
+    )
+
+
+def _sdss_mask(spectrum):
+    """Return an SDSS spectrum masked where ivar is zero; others unchanged.
+
+    specutils masks every pixel with any bit of ``and_mask``, most of which are remarks
+    (bright sky, scattered light): half a spectrum can go. SDSS sets ivar to zero where a
+    pixel must not be used.
+    """
+    header = spectrum.meta.get("header", {})
+    if "PLATEID" not in header or not isinstance(spectrum.uncertainty, InverseVariance):
+        return spectrum
+    mask = ~(np.asarray(spectrum.uncertainty.array) > 0)
+    return Spectrum(
+        flux=spectrum.flux, spectral_axis=spectrum.spectral_axis,
+        uncertainty=spectrum.uncertainty, mask=mask, meta=spectrum.meta,
+    )
+
+
+def _is_desi(path):
+    if not _is_fits(path):
+        return False
+    with fits.open(path) as hdus:
+        return "B_WAVELENGTH" in hdus or "BRZ_WAVELENGTH" in hdus
+
+
+def _is_fits(path):
+    with Path(path).open("rb") as file:
+        start = file.read(6)
+    return start == b"SIMPLE" or start[:2] == b"\x1f\x8b"
+
+
+def _identities(path):
+    """Return ids and positions of a FITS file's objects, as far as it names them."""
+    if not _is_fits(path):
+        return {}
+    with fits.open(path) as hdus:
+        if "FIBERMAP" in hdus:
+            table = hdus["FIBERMAP"].data
+            return {
+                "id": [str(value) for value in table["TARGETID"]],
+                "ra": [float(value) for value in table["TARGET_RA"]],
+                "dec": [float(value) for value in table["TARGET_DEC"]],
+            }
+        header = hdus[0].header
+        ra, dec = (header.get(f"PLUG_{key}", header.get(key)) for key in ("RA", "DEC"))
+        if isinstance(ra, float | int) and isinstance(dec, float | int):
+            return {"ra": [float(ra)], "dec": [float(dec)]}
+    return {}
+
+
+# ---------------------------------------------------------------------- images
+def read_images(path, *, bands=None, unit=None):
+    """Read a cutout of several bands.
+
+    Parameters
+    ----------
+    path : path-like
+        A FITS file with one cube (band, y, x) or one image per band, as the Legacy
+        Surveys' cutout service writes them. Images beyond the bands, one for each, are
+        taken as their inverse variances.
+    bands : sequence of str, optional
+        Names of the bands in order; from the header (``BANDS`` or ``BAND0``...) or g, r,
+        z when three, by default.
+    unit : `~astropy.units.Unit`, optional
+        By default the header's ``BUNIT``, or nanomaggy for Legacy Survey files, which
+        do not say theirs.
+
+    Returns
+    -------
+    dict of str to `~astropy.nddata.CCDData`
+        With WCS, and uncertainty and mask where inverse variances are given.
+
+    Raises
+    ------
+    FileNotFoundError, IsADirectoryError
+        If there is no such file.
+    PreparationError
+        If the file is damaged or holds no images of these bands.
+    """
+    path = _checked_path(path, "images")
+    try:
+        with warnings.catch_warnings(), fits.open(path) as hdus:
+            warnings.simplefilter("ignore", AstropyUserWarning)
+            headers, planes = _planes(hdus)
+    except (OSError, TypeError, ValueError, IndexError) as error:
+        raise _unreadable(path, "images", error) from error
+    if not planes:
+        raise _unreadable(path, "images", "it holds no image of two or more axes")
+    names = _band_names(headers, len(planes), bands)
+    if names is None or len(planes) not in (len(names), 2 * len(names)):
+        raise _unreadable(
+            path, "images", f"it holds {len(planes)} planes and names the bands {names}"
+        )
+    unit = _image_unit(headers, unit)
+    ivars = planes[len(names) :] or [None] * len(names)
+    return {
+        name: _ccd(plane, ivar, headers[min(number + 1, len(headers) - 1)], unit)
+        for number, (name, plane, ivar) in enumerate(
+            zip(names, planes[: len(names)], ivars, strict=True)
+        )
+    }
+
+
+def _planes(hdus):
+    """Return the headers (primary first, then each plane's) and all image planes."""
+    headers, planes = [hdus[0].header], []
+    for hdu in hdus:
+        if not hdu.is_image or hdu.data is None or hdu.data.ndim < 2:
+            continue
+        data = np.asarray(hdu.data)
+        data = data.astype(data.dtype.newbyteorder("="), copy=False)
+        cube = data.reshape(-1, *data.shape[-2:])
+        planes.extend(cube)
+        headers.extend([hdu.header] * len(cube))
+    return headers, planes
+
+
+def _band_names(headers, n_planes, bands):
+    """Return band names from the argument, the headers or, for three bands, g r z."""
+    if bands is not None:
+        return list(bands)
+    for header in headers:
+        if isinstance(header.get("BANDS"), str):
+            return list(header["BANDS"].replace(",", "").replace(" ", ""))
+        numbered = [header[f"BAND{k}"] for k in range(10) if f"BAND{k}" in header]
+        if numbered:
+            return [str(name) for name in numbered]
+    single = [header.get("BAND", header.get("FILTER")) for header in headers[1:]]
+    if single and all(isinstance(name, str) for name in single):
+        return list(dict.fromkeys(name.strip() for name in single))
+    return ["g", "r", "z"] if n_planes in (3, 6) else None
+
+
+def _image_unit(headers, unit):
+    """Return the unit of pixel values."""
+    if unit is not None:
+        return u.Unit(unit)
+    for header in headers:
+        if header.get("BUNIT"):
+            return u.Unit(header["BUNIT"])
+    survey = " ".join(str(h.get(key, "")) for h in headers for key in ("SURVEY", "VERSION"))
+    legacy = any(word in survey for word in ("DECaLS", "LegacySurvey", "DR9", "DR10", "BASS"))
+    return u.nmgy if legacy else u.dimensionless_unscaled
+
+
+def _ccd(plane, ivar, header, unit):
+    """Return one band's `CCDData`."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", AstropyWarning)
+        wcs = WCS(header, naxis=2)
+    extra = {}
+    if ivar is not None:
+        extra = {
+            "uncertainty": InverseVariance(ivar, unit=unit**-2),
+            "mask": ~(np.isfinite(ivar) & (ivar > 0)),
+        }
+    return CCDData(plane, unit=unit, wcs=wcs if wcs.has_celestial else None, meta=dict(header), **extra)

@@ -1,0 +1,51 @@
+"""Uncertainties of any kind that astropy knows to inverse variances."""
+
+import numpy as np
+from astropy import units as u
+from astropy.nddata import InverseVariance, StdDevUncertainty, VarianceUncertainty
+
+__all__ = ["inverse_variance"]
+
+POWERS = {StdDevUncertainty: 1, VarianceUncertainty: 2, InverseVariance: -2}
+
+
+def inverse_variance(data, unit, name):
+    """Return the inverse variance of an object's data.
+
+    Parameters
+    ----------
+    data : `~astropy.nddata.NDData`
+        A Spectrum, CCDData or the like.
+    unit : `~astropy.units.Unit`
+        The unit of its values.
+    name : str
+        How errors name it.
+
+    Returns
+    -------
+    `numpy.ndarray` or None
+        In ``unit ** -2``, not finite or zero where the uncertainty says nothing; None
+        if the object has no uncertainty of a kind that is a variance.
+
+    Raises
+    ------
+    `~astropy.units.UnitsError`
+        If the uncertainty's unit does not go with ``unit``.
+    """
+    uncertainty = data.uncertainty
+    power = POWERS.get(type(uncertainty))
+    if power is None:
+        return None
+    values = np.asarray(uncertainty.array, dtype=float)
+    if uncertainty.unit is not None:
+        expected = unit**power
+        if not uncertainty.unit.is_equivalent(expected):
+            msg = (
+                f"{name} has an uncertainty in {str(uncertainty.unit)!r}; expected one "
+                f"convertible to {str(expected)!r}, as its values are in {str(unit)!r}. Give "
+                f"the uncertainty that unit."
+            )
+            raise u.UnitsError(msg)
+        values = values * uncertainty.unit.to(expected)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        return np.abs(values) ** (-2 / power)
