@@ -8,15 +8,17 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from astropy import units as u
 from astropy.io import fits
 from astropy.nddata import CCDData
 from specutils import Spectrum, SpectrumCollection, SpectrumList
 
 from astroclip._validation import check_not_empty, item_name
 from astroclip.exceptions import PreparationError
+from astroclip.preparation.arms import are_arms, merge_arms
 from astroclip.preparation.batches import ImageBatch, SpectrumBatch
-from astroclip.preparation.images import read_images
-from astroclip.preparation.spectra import are_arms, merge_arms, read_spectra
+from astroclip.preparation.reading import read_images, read_spectra
 from astroclip.tables import Flag
 
 __all__ = ["ObjectRows", "sort_objects"]
@@ -56,6 +58,57 @@ class ObjectRows:
         """Whether the objects are prepared arrays rather than astropy objects."""
         return isinstance(self.content, SpectrumBatch | ImageBatch)
 
+    def ids(self):
+        """Return names (N,): those the objects carry in ``meta["id"]``, or row numbers."""
+        if self.is_batch:
+            return self.content.ids
+        if isinstance(self.content, Spectrum):
+            found = self.content.meta.get("id")
+            shaped = np.shape(found) == (len(self),)
+            found = found if shaped else range(len(self))
+        else:
+            found = [_meta_id(item, row) for row, item in enumerate(self.content)]
+        return np.array([str(value) for value in found])
+
+    def __getitem__(self, rows):
+        """Return the content of a slice of rows."""
+        if isinstance(self.content, Spectrum):
+            return take_rows(self.content, rows)
+        return self.content[rows]
+
+
+def _meta_id(item, default):
+    """Return the name in an object's meta, or ``default``."""
+    if isinstance(item, dict) and item:
+        item = next(iter(item.values()))
+    meta = getattr(item, "meta", None) or {}
+    return meta.get("id", default)
+
+
+def take_rows(spectrum, rows):
+    """Return rows of a Spectrum with 2-D flux, with their part of its meta.
+
+    Slicing the Spectrum itself takes fifty times as long and leaves the meta whole.
+    """
+    n_rows = spectrum.flux.shape[0]
+    uncertainty = spectrum.uncertainty
+    if uncertainty is not None:
+        uncertainty = type(uncertainty)(uncertainty.array[rows], unit=uncertainty.unit, copy=False)
+    redshift = np.asarray(spectrum.redshift, dtype=float)
+    meta = {
+        key: np.asarray(value)[rows] if np.shape(value)[:1] == (n_rows,) else value
+        for key, value in spectrum.meta.items()
+        if key in ("id", "ra", "dec")
+    }
+    return Spectrum(
+        flux=spectrum.flux[rows],
+        spectral_axis=u.Quantity(spectrum.spectral_axis),
+        uncertainty=uncertainty,
+        mask=None if spectrum.mask is None else spectrum.mask[rows],
+        redshift=redshift[rows] if redshift.shape == (n_rows,) else float(redshift),
+        meta=meta,
+    )
+
 
 def sort_objects(objects, *, name="objects"):
     """Return the `ObjectRows` of anything `astroclip.embed` accepts.
@@ -88,31 +141,19 @@ def sort_objects(objects, *, name="objects"):
         modality, rows = _read(objects, name)
         return ObjectRows(modality, rows, lone=len(rows) == 1)
     if isinstance(objects, SpectrumList) and are_arms(objects):
-        objects = merge_arms(objects)
+        objects = _merge(objects, name)
     if isinstance(objects, Spectrum):
-        return _spectrum_rows(objects, name)
+        if objects.flux.ndim == 2 and objects.flux.shape[0] > 1:
+            return ObjectRows("spectrum", objects, lone=False)
+        return ObjectRows("spectrum", _unpack(objects, name), lone=True)
     if isinstance(objects, dict | CCDData):
         return ObjectRows("image", [objects], lone=True)
     if isinstance(objects, SpectrumCollection):
-        return ObjectRows("spectrum", _unpack(objects), lone=False)
+        return ObjectRows("spectrum", _unpack(objects, name), lone=False)
     if isinstance(objects, list | tuple):
         return _list_rows(objects, name)
     msg = f"{name} is a {type(objects).__name__}; expected {EXPECTED}."
     raise TypeError(msg)
-
-
-def _spectrum_rows(spectrum, name):
-    """Return the rows of one `~specutils.Spectrum` of one or many objects."""
-    shape = spectrum.flux.shape
-    if len(shape) > 2:
-        msg = (
-            f"{name} has flux of shape {shape}; expected (n_pixels,) for one object or "
-            f"(n_objects, n_pixels) for many. Reshape the cube to two axes."
-        )
-        raise ValueError(msg)
-    if len(shape) == 1 or shape[0] == 1:
-        return ObjectRows("spectrum", _unpack(spectrum), lone=True)
-    return ObjectRows("spectrum", spectrum, lone=False)
 
 
 def _list_rows(objects, name):
@@ -140,12 +181,16 @@ def _list_rows(objects, name):
 
 def _element_rows(element, name):
     """Return the modality of a list's element, None if unreadable, and its objects."""
-    if isinstance(element, Spectrum | SpectrumCollection):
-        return "spectrum", _unpack(element)
     if isinstance(element, SpectrumList):
         check_not_empty(element, name)
-        merged = merge_arms(element) if are_arms(element) else None
-        return "spectrum", _unpack(merged) if merged is not None else list(element)
+        if not are_arms(element):
+            return "spectrum", [row for spectrum in element for row in _unpack(spectrum, name)]
+        try:
+            element = _merge(element, name)
+        except PreparationError as error:
+            return "spectrum", [error]
+    if isinstance(element, Spectrum | SpectrumCollection):
+        return "spectrum", _unpack(element, name)
     if isinstance(element, dict | CCDData):
         return "image", [element]
     if isinstance(element, str | Path):
@@ -171,13 +216,33 @@ def _describe(element, modality):
     return f"{article} {modality} ({type(element).__name__})"
 
 
-def _unpack(spectra):
+def _unpack(spectra, name):
     """Return the single objects of a Spectrum or SpectrumCollection as a list."""
+    shape = spectra.flux.shape
     if isinstance(spectra, SpectrumCollection):
-        return [spectra[i] for i in range(spectra.flux.shape[0])]
-    if spectra.flux.ndim == 1:
-        return [spectra]
-    return [spectra[i] for i in range(spectra.flux.shape[0])]
+        return [spectra[i] for i in range(shape[0])]
+    if len(shape) > 2:
+        msg = (
+            f"{name} has flux of shape {shape}; expected (n_pixels,) for one object or "
+            f"(n_objects, n_pixels) for many. Reshape the cube to two axes."
+        )
+        raise ValueError(msg)
+    return [spectra] if len(shape) == 1 else [take_rows(spectra, i) for i in range(shape[0])]
+
+
+def _merge(arms, name):
+    """Return the arms of one or many objects as one Spectrum, ids from DESI's fibermap."""
+    try:
+        merged = merge_arms(arms)
+    except ValueError as error:
+        msg = f"{name} holds the arms of a spectrograph that cannot be merged: {error}"
+        raise PreparationError(msg, flag=Flag.FAILED | Flag.BAD_INPUT) from error
+    fibermap = merged.meta.get("fibermap")
+    if fibermap is not None and "TARGETID" in fibermap.colnames:
+        merged.meta["id"] = np.asarray(fibermap["TARGETID"]).astype(str)
+        for key in ("ra", "dec"):
+            merged.meta[key] = np.asarray(fibermap[f"TARGET_{key.upper()}"], dtype=float)
+    return merged
 
 
 def _read(path, name):

@@ -3,22 +3,22 @@
 import re
 import sys
 import warnings
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 from astropy.coordinates import SkyCoord
-from astropy.table import Table
+from astropy.table import MaskedColumn, Table
 from astropy.utils.console import ProgressBar
 
-from astroclip._objects import sort_objects
+from astroclip._model_input import fit_batch, network_arrays, prepare_rows
+from astroclip._objects import ObjectRows, sort_objects
 from astroclip._validation import check_choice, check_integer, check_length
 from astroclip.exceptions import FailedObjectWarning, PreparationError
 from astroclip.models.presets import PRESETS
 from astroclip.preparation import PREPARATION_VERSION
-from astroclip.preparation.images import center_crop, normalize_images, prepare_images
-from astroclip.preparation.spectra import prepare_spectra
 from astroclip.tables import Flag, make_embedding_table
 
 __all__ = ["embed", "list_models"]
@@ -126,22 +126,267 @@ def embed(
     """
     check_choice(medium, ("vacuum", "air"), "medium")
     check_choice(precision, PRECISIONS, "precision")
+    _check_fraction(min_coverage, "min_coverage")
     if batch_size is not None:
         batch_size = check_integer(batch_size, "batch_size")
     rows = sort_objects(objects)
-    encoder = _get_model(model, device)
-    _check_modality(encoder, rows)
-    arguments = _RowArguments.check(len(rows), redshift=redshift, ids=ids, position=position)
+    model = _get_model(model, device)
+    _check_modality(model, rows.modality)
+    options = {"min_coverage": min_coverage}
+    options |= {"medium": medium} if rows.modality == "spectrum" else {"zero_point": zero_point}
     job = _Job(
         rows=rows,
-        encoder=encoder,
-        arguments=arguments,
-        prepare_options={"min_coverage": min_coverage}
-        | ({"medium": medium} if rows.modality == "spectrum" else {"zero_point": zero_point}),
+        model=model,
+        ids=rows.ids() if ids is None else check_length(ids, len(rows), "ids").astype(str),
+        redshift=_check_redshift(redshift, len(rows)),
+        position=_check_position(position, rows),
+        prepare_options=options,
         encode_options={
             "batch_size": batch_size,
-            "precision": _resolve_precision(precision, encoder.device),
+            "precision": _resolve_precision(precision, model.device),
             "normalize": normalize,
         },
     )
-    return job.run(show_progress=show_progress)
+    columns = job.run(show_progress=show_progress)
+    _warn_of_failures(columns)
+    return make_embedding_table(
+        columns.pop("ids"),
+        rows.modality,
+        columns.pop("embedding"),
+        model_name=model.name,
+        weights_sha256=model.weights_sha256,
+        preparation_version=PREPARATION_VERSION,
+        **columns,
+    )
+
+
+def list_models():
+    """List the models that have names.
+
+    Returns
+    -------
+    `~astropy.table.Table`
+        Columns ``name``, ``modalities``, ``dim`` (values in an embedding), ``size`` (MB to
+        download, masked where unknown), ``licence``, ``source`` and ``description``.
+
+    Examples
+    --------
+    >>> import astroclip
+    >>> "astroclip-small" in astroclip.list_models()["name"]
+    True
+    """
+    presets = list(PRESETS.values())
+    n_bytes = [preset.weights.n_bytes for preset in presets]
+    size = [np.nan if n is None else n / 1e6 for n in n_bytes]
+    table = Table(
+        {
+            "name": [preset.name for preset in presets],
+            "modalities": [", ".join(preset.modalities) for preset in presets],
+            "dim": [preset.dim for preset in presets],
+            "size": MaskedColumn(size, mask=np.isnan(size), unit="MB", format=".1f"),
+            "licence": [preset.licence for preset in presets],
+            "source": [preset.source for preset in presets],
+            "description": [preset.description for preset in presets],
+        }
+    )
+    return table
+
+
+# ---------------------------------------------------------------------- arguments
+def _check_fraction(value, name):
+    """Raise ValueError unless ``value`` is a number from 0 to 1."""
+    if not (np.isscalar(value) and np.isreal(value) and 0 <= value <= 1):
+        msg = f"{name} is {value!r}; expected a fraction from 0 to 1."
+        raise ValueError(msg)
+
+
+def _check_redshift(redshift, n_objects):
+    """Return redshifts as a float array (N,), or None where none were given."""
+    if redshift is None:
+        return None
+    try:
+        redshift = np.asarray(redshift, dtype=float)
+    except (TypeError, ValueError) as error:
+        msg = f"redshift is {redshift!r}; expected a number, or one for each object."
+        raise TypeError(msg) from error
+    return check_length(redshift, n_objects, "redshift")
+
+
+def _check_position(position, rows):
+    """Return sky positions (N,), or None where none were given."""
+    if position is None:
+        return None
+    if rows.modality == "spectrum" or rows.is_batch:
+        msg = "position is given for objects that are not images; expected None for them."
+        raise ValueError(msg)
+    if not isinstance(position, SkyCoord):
+        msg = (
+            f"position is of type {type(position).__name__}; expected an "
+            f"astropy.coordinates.SkyCoord, such as SkyCoord(ra, dec, unit='deg')."
+        )
+        raise TypeError(msg)
+    if position.isscalar:
+        position = SkyCoord([position] * len(rows))
+    if position.shape != (len(rows),):
+        msg = (
+            f"position has shape {position.shape}; expected one position, or one for each of "
+            f"the {len(rows)} objects."
+        )
+        raise ValueError(msg)
+    return position
+
+
+# ---------------------------------------------------------------------- model
+@lru_cache(maxsize=2)
+def _load_once(name, device, stamp):
+    """Return a model, loaded once per name, device and ``stamp`` of its file."""
+    from astroclip.models.loading import load_model
+
+    return load_model(name, device=device)
+
+
+def _get_model(model, device):
+    """Return the EmbeddingModel of a name or path, or ``model`` itself if it is one."""
+    from astroclip.models.loading import EmbeddingModel, select_device
+
+    if isinstance(model, EmbeddingModel):
+        if device is not None and select_device(device) != model.device:
+            msg = (
+                f"device is {device!r} and the model is on {str(model.device)!r}; expected "
+                f"None. Load it there: load_model(..., device={device!r})."
+            )
+            raise ValueError(msg)
+        return model
+    if not isinstance(model, str | Path):
+        msg = (
+            f"model is of type {type(model).__name__}; expected a name of "
+            f"astroclip.list_models(), the path of a weights file, or what "
+            f"astroclip.load_model returned."
+        )
+        raise TypeError(msg)
+    path = Path(model)
+    stamp = (path.stat().st_mtime_ns, path.stat().st_size) if path.is_file() else None
+    return _load_once(str(model), str(select_device(device)), stamp)
+
+
+def _check_modality(model, modality):
+    """Raise ValueError if the model has no encoder for these objects."""
+    if modality not in model.modalities:
+        able = [name for name, preset in PRESETS.items() if modality in preset.modalities]
+        msg = (
+            f"model {model.name!r} takes objects of modality {' and '.join(model.modalities)} "
+            f"and objects are of modality {modality!r}; expected a model that takes these, "
+            f"such as {' or '.join(map(repr, able))}."
+        )
+        raise ValueError(msg)
+
+
+def _resolve_precision(precision, device):
+    """Return "float32" or "bf16"; "auto" is bf16 on a GPU that computes in it."""
+    import torch
+
+    if precision != "auto":
+        return precision
+    fast = torch.device(device).type == "cuda" and torch.cuda.is_bf16_supported()
+    return "bf16" if fast else "float32"
+
+
+# ---------------------------------------------------------------------- streaming
+@dataclass(eq=False)
+class _Job:
+    """The objects, model and options of one call."""
+
+    rows: ObjectRows
+    model: object
+    ids: np.ndarray  # (N,)
+    redshift: np.ndarray | None  # (N,)
+    position: SkyCoord | None  # (N,)
+    prepare_options: dict
+    encode_options: dict
+
+    def run(self, *, show_progress):
+        """Return the columns of the embedding table, each of length N."""
+        n_objects = len(self.rows)
+        columns = {
+            "ids": self.ids,
+            "embedding": np.full((n_objects, self.model.dim), np.nan, np.float32),
+            "coverage": np.zeros(n_objects, np.float32),
+            "flags": np.zeros(n_objects, np.int32),
+            "messages": np.full(n_objects, "", dtype=object),
+            **{name: np.full(n_objects, np.nan) for name in ("ra", "dec", "redshift")},
+        }
+        progress = ProgressBar(n_objects, file=sys.stderr) if show_progress else nullcontext()
+        with progress as bar:
+            for start in range(0, n_objects, CHUNK_SIZE):
+                stop = min(start + CHUNK_SIZE, n_objects)
+                self._fill(columns, start, stop)
+                if bar is not None:
+                    bar.update(stop)
+        return columns
+
+    def _fill(self, columns, start, stop):
+        """Prepare and encode the rows from ``start`` to ``stop`` and put them in the columns."""
+        content = self.rows[start:stop]
+        numbers = np.arange(start, stop)
+        if isinstance(content, list):
+            unread = np.array([isinstance(item, PreparationError) for item in content])
+            for number in numbers[unread]:
+                error = content[number - start]
+                columns["flags"][number], columns["messages"][number] = error.flag, str(error)
+            content = [content[k] for k in np.flatnonzero(~unread)]
+            numbers = numbers[~unread]
+        if not len(numbers):
+            return
+        batch = self._prepare(content, numbers)
+        for name in ("coverage", "flags", "ra", "dec", "redshift"):
+            columns[name][numbers] = getattr(batch, name)
+        columns["messages"][numbers] = [_renumber(text, numbers) for text in batch.messages]
+        good = np.flatnonzero(~batch.failed)
+        if len(good):
+            columns["embedding"][numbers[good]] = self._encode(batch[good])
+
+    def _prepare(self, content, numbers):
+        """Return the batch of the objects of rows ``numbers``."""
+        if self.rows.is_batch:
+            batch = fit_batch(
+                content, self.model.preset, min_coverage=self.prepare_options["min_coverage"]
+            )
+            given = self.redshift is not None
+            return replace(batch, redshift=self.redshift[numbers]) if given else batch
+        options = dict(self.prepare_options)
+        if self.position is not None:
+            options["position"] = self.position[numbers]
+        return prepare_rows(
+            content[0] if self.rows.lone else content,
+            self.model.preset,
+            modality=self.rows.modality,
+            on_error="raise" if self.rows.lone else "flag",
+            ids=self.ids[numbers],
+            redshift=None if self.redshift is None else self.redshift[numbers],
+            **options,
+        )
+
+    def _encode(self, batch):
+        """Return the embeddings (N, D) of a batch without failed rows."""
+        arrays = network_arrays(batch, self.model.preset)
+        spectra = self.rows.modality == "spectrum"
+        encode = self.model.encode_spectra if spectra else self.model.encode_images
+        return encode(*arrays, **self.encode_options)
+
+
+def _renumber(message, numbers):
+    """Return a message about ``objects[k]`` of a chunk with the object's row in the input."""
+    return re.sub(r"^objects\[(\d+)\]", lambda m: f"objects[{numbers[int(m[1])]}]", message)
+
+
+def _warn_of_failures(columns):
+    """Warn once of all objects that could not be embedded."""
+    failed = np.flatnonzero(columns["flags"] & Flag.FAILED)
+    if not len(failed):
+        return
+    msg = (
+        f"{len(failed)} of {len(columns['flags'])} objects could not be embedded; their rows "
+        f"are masked and the column 'message' says why. The first: "
+        f"{columns['messages'][failed[0]]}"
+    )
+    warnings.warn(msg, FailedObjectWarning, stacklevel=3)

@@ -70,7 +70,7 @@ def _arm_arrays(arm, unit, name):
             f"inverse-variance weights."
         )
         raise ValueError(msg)
-    ivar = np.atleast_2d(ivar) / arm.flux.unit.to(unit) ** 2
+    ivar = ivar / arm.flux.unit.to(unit) ** 2
     mask = np.zeros(flux.shape, bool) if arm.mask is None else np.atleast_2d(arm.mask)
     good = ~mask.astype(bool) & np.isfinite(flux) & np.isfinite(ivar) & (ivar > 0)
     return np.where(good, flux, 0.0), np.where(good, ivar, 0.0)

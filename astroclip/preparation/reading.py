@@ -171,8 +171,8 @@ def read_images(path, *, bands=None, unit=None):
     ----------
     path : path-like
         A FITS file with one cube (band, y, x) or one image per band, as the Legacy
-        Surveys' cutout service writes them. Images beyond the bands, one for each, are
-        taken as their inverse variances.
+        Surveys' cutout service writes them; planes that their header calls inverse
+        variances (``IMAGETYP`` or ``EXTNAME``) become uncertainties.
     bands : sequence of str, optional
         Names of the bands in order; from the header (``BANDS`` or ``BAND0``...) or g, r,
         z when three, by default.
@@ -201,36 +201,57 @@ def read_images(path, *, bands=None, unit=None):
         raise _unreadable(path, "images", error) from error
     if not planes:
         raise _unreadable(path, "images", "it holds no image of two or more axes")
-    names = _band_names(headers, len(planes), bands)
-    if names is None or len(planes) not in (len(names), 2 * len(names)):
+    images, ivars = _sort_planes(planes)
+    names = _band_names(headers, images, bands)
+    if names is None or len(images) != len(names) or len(ivars) not in (0, len(names)):
         raise _unreadable(
-            path, "images", f"it holds {len(planes)} planes and names the bands {names}"
+            path,
+            "images",
+            f"it holds {len(images)} images and {len(ivars)} inverse variances, and names the "
+            f"bands {names}; pass bands",
         )
     unit = _image_unit(headers, unit)
-    ivars = planes[len(names) :] or [None] * len(names)
     return {
-        name: _ccd(plane, ivar, headers[min(number + 1, len(headers) - 1)], unit)
-        for number, (name, plane, ivar) in enumerate(
-            zip(names, planes[: len(names)], ivars, strict=True)
+        name: _ccd(*image, ivar, unit)
+        for name, image, ivar in zip(
+            names, images, [plane for _, plane in ivars] or [None] * len(names), strict=True
         )
     }
 
 
 def _planes(hdus):
-    """Return the headers (primary first, then each plane's) and all image planes."""
+    """Return all headers, primary first, and every image plane with its header."""
     headers, planes = [hdus[0].header], []
     for hdu in hdus:
         if not hdu.is_image or hdu.data is None or hdu.data.ndim < 2:
             continue
         data = np.asarray(hdu.data)
         data = data.astype(data.dtype.newbyteorder("="), copy=False)
-        cube = data.reshape(-1, *data.shape[-2:])
-        planes.extend(cube)
-        headers.extend([hdu.header] * len(cube))
+        planes.extend((hdu.header, plane) for plane in data.reshape(-1, *data.shape[-2:]))
+        headers.append(hdu.header)
     return headers, planes
 
 
-def _band_names(headers, n_planes, bands):
+def _is_ivar(header):
+    """Return whether a plane's header calls it an inverse variance."""
+    words = " ".join(str(header.get(key, "")) for key in ("IMAGETYP", "EXTNAME")).lower()
+    return "invvar" in words or "ivar" in words
+
+
+def _sort_planes(planes):
+    """Return images and inverse variances, as headers and planes, each in file order.
+
+    Planes whose headers do not say what they are are images; of six such planes of three
+    bands the last three are inverse variances.
+    """
+    ivars = [plane for plane in planes if _is_ivar(plane[0])]
+    images = [plane for plane in planes if not _is_ivar(plane[0])]
+    if not ivars and len(planes) == 6:
+        return images[:3], images[3:]
+    return images, ivars
+
+
+def _band_names(headers, images, bands):
     """Return band names from the argument, the headers or, for three bands, g r z."""
     if bands is not None:
         return list(bands)
@@ -240,10 +261,10 @@ def _band_names(headers, n_planes, bands):
         numbered = [header[f"BAND{k}"] for k in range(10) if f"BAND{k}" in header]
         if numbered:
             return [str(name) for name in numbered]
-    single = [header.get("BAND", header.get("FILTER")) for header in headers[1:]]
+    single = [header.get("BAND", header.get("FILTER")) for header, _ in images]
     if single and all(isinstance(name, str) for name in single):
-        return list(dict.fromkeys(name.strip() for name in single))
-    return ["g", "r", "z"] if n_planes in (3, 6) else None
+        return [name.strip() for name in single]
+    return ["g", "r", "z"] if len(images) == 3 else None
 
 
 def _image_unit(headers, unit):
@@ -258,7 +279,7 @@ def _image_unit(headers, unit):
     return u.nmgy if legacy else u.dimensionless_unscaled
 
 
-def _ccd(plane, ivar, header, unit):
+def _ccd(header, plane, ivar, unit):
     """Return one band's `CCDData`."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", AstropyWarning)

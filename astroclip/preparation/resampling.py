@@ -20,7 +20,6 @@ __all__ = [
 ]
 
 LEAST_PIXEL_COVERAGE = 0.5
-CHUNK = 256
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -82,7 +81,8 @@ def overlaps(edges_in, edges_out):
     """
     low, high = max(edges_in[0], edges_out[0]), min(edges_in[-1], edges_out[-1])
     edges = np.concatenate([edges_in, edges_out])
-    edges = np.sort(edges[(edges >= low) & (edges <= high)])
+    # two ascending runs: the stable sort merges them in one pass
+    edges = np.sort(edges[(edges >= low) & (edges <= high)], kind="stable")
     width = np.diff(edges)
     inside = width > 0
     left, width = edges[:-1][inside], width[inside]
@@ -165,17 +165,12 @@ def _shared_sums(edges_in, edges_out, flux, ivar, good):
     shape = (len(edges_in) - 1, len(edges_out) - 1)
     operator = sparse.csr_array((width, (pixel_in, pixel_out)), shape=shape).T.tocsr()
     squared = operator.multiply(operator).tocsr()
-    totals = tuple(np.empty((len(flux), shape[1])) for _ in range(3))
-    for first in range(0, len(flux), CHUNK):
-        rows = slice(first, first + CHUNK)
-        values, variance = _good_values(flux[rows], ivar[rows], good[rows])
-        totals[0][rows] = (operator @ values.T).T
-        totals[1][rows] = (squared @ variance.T).T
-        if good[rows].all():
-            totals[2][rows] = operator.sum(axis=1)
-        else:
-            totals[2][rows] = (operator @ good[rows].T.astype(float)).T
-    return totals
+    values, variance = _good_values(flux, ivar, good)
+    if good.all():
+        total = operator.sum(axis=1)[None]  # the same for all
+    else:
+        total = (operator @ good.T.astype(float)).T
+    return (operator @ values.T).T, (squared @ variance.T).T, total
 
 
 def _single_sums(edges_in, edges_out, flux, ivar, good):
@@ -194,13 +189,16 @@ def _single_sums(edges_in, edges_out, flux, ivar, good):
 
 
 def _normalize(flux, variance, width, width_out):
-    """Return `Resampled` from overlap sums."""
+    """Return `Resampled` from overlap sums (N, Q), which are overwritten."""
     coverage = np.minimum(width / width_out, 1.0)
     mask = coverage < LEAST_PIXEL_COVERAGE
-    mask |= variance <= 0
-    flux = np.divide(flux, width, out=np.zeros_like(flux), where=~mask)
-    ivar = np.divide(width**2, variance, out=np.zeros_like(flux), where=~mask)
-    return Resampled(flux, ivar, mask, coverage)
+    mask = mask | (variance <= 0)
+    if mask.any():
+        width = np.where(mask, 1.0, width)
+        flux[mask] = 0.0
+        variance[mask] = np.inf
+    flux /= width
+    return Resampled(flux, np.square(width) / variance, mask, np.broadcast_to(coverage, flux.shape))
 
 
 def fill_bad_pixels(flux, mask):
@@ -284,8 +282,9 @@ def row_median(values):
     -------
     (N,) `numpy.ndarray`
     """
+    complete = np.isfinite(values).all(axis=1)
     result = np.full(len(values), np.nan)
-    rows = np.isfinite(values).any(axis=1)
-    if rows.any():
-        result[rows] = np.nanmedian(values[rows], axis=1)
+    result[complete] = np.median(values[complete], axis=1)
+    for row in np.flatnonzero(~complete & np.isfinite(values).any(axis=1)):
+        result[row] = np.median(values[row][np.isfinite(values[row])])
     return result

@@ -10,7 +10,7 @@ from specutils.utils.wcs_utils import air_to_vac
 from astroclip._validation import check_choice, check_length, check_not_empty, item_name
 from astroclip.exceptions import PreparationError
 from astroclip.preparation.arms import are_arms, merge_arms
-from astroclip.preparation.batches import FRAMES, SpectrumBatch
+from astroclip.preparation.batches import FRAMES, SpectrumBatch, concatenate
 from astroclip.preparation.grids import wavelength_grid
 from astroclip.preparation.resampling import (
     estimate_ivar,
@@ -29,6 +29,7 @@ MEDIA = ("vacuum", "air")
 LOWEST_REDSHIFT = -0.01  # blueshifts of nearby galaxies stay above it
 WILD = 1e4  # times the median flux: no galaxy's line reaches it
 LOW_COVERAGE = 0.5
+BLOCK = 128  # spectra prepared at a time: their arrays stay in the cache
 
 
 @dataclasses.dataclass(eq=False)
@@ -118,35 +119,44 @@ def prepare_spectra(
     check_choice(medium, MEDIA, "medium")
     check_choice(on_error, ("raise", "flag"), "on_error")
     grid = wavelength_grid(wavelength)
-    objects = _single_objects(spectra, argument)
-    names = [item_name(argument, i if objects.many else None) for i in range(len(objects.items))]
-    given = check_length(np.nan if redshift is None else redshift, len(names), "redshift")
-    ids = _object_ids(objects.items, ids)
-    results, errors, sources = [], [None] * len(names), {}
-    for number, (item, name) in enumerate(zip(objects.items, names, strict=True)):
+    items = _single_objects(spectra, argument)
+    many = len(items) > 1 or isinstance(spectra, list | tuple)
+    names = [item_name(argument, i if many else None) for i in range(len(items))]
+    given = check_length(np.nan if redshift is None else redshift, len(items), "redshift")
+    ids = _object_ids(items, ids)
+    blocks = []
+    for first in range(0, len(items), BLOCK):
+        block = slice(first, first + BLOCK)
+        arrays, errors = _convert(items[block], names[block], given[block], medium, frame)
+        _raise_first(errors, on_error)
+        prepared = _resample(arrays, grid, frame)
+        _check_coverage(prepared, errors, arrays, names[block], grid, min_coverage)
+        _raise_first(errors, on_error)
+        blocks.append(_assemble(prepared, errors, arrays, items[block], ids[block], grid, frame))
+    return concatenate(blocks)
+
+
+def _convert(items, names, given, medium, frame):
+    """Return every object's `_Arrays` (None where it failed) and its error (or None)."""
+    results, errors, sources = [None] * len(items), [None] * len(items), {}
+    for number, (item, name) in enumerate(zip(items, names, strict=True)):
         try:
-            arrays = _to_arrays(item, name, medium, sources)
+            arrays = _to_arrays(item, name, medium, sources, len(items))
             arrays.redshift = _find_redshift(item, float(given[number]), frame, name)
-            results.append(arrays)
+            results[number] = arrays
         except (PreparationError, u.UnitsError) as error:
-            if on_error == "raise":
-                raise
-            results.append(None)
             errors[number] = error
-    batch = _resample(results, errors, grid, frame)
-    flags, messages = _judge(batch, errors, names, grid, min_coverage, on_error, results)
-    return _assemble(batch, grid, frame, ids, flags, messages, objects.items, results)
+    return results, errors
+
+
+def _raise_first(errors, on_error):
+    """Raise the first error there is, if asked to."""
+    for error in errors:
+        if error is not None and on_error == "raise":
+            raise error
 
 
 # ---------------------------------------------------------------------- objects
-@dataclasses.dataclass(frozen=True)
-class _Objects:
-    """Single spectra, each a `Spectrum` with 1-D flux or a row of one."""
-
-    items: list
-    many: bool
-
-
 @dataclasses.dataclass(frozen=True)
 class _Row:
     """One row of a `Spectrum` with 2-D flux, without the cost of slicing it."""
@@ -191,17 +201,14 @@ def _element_objects(element, name):
 
 def _single_objects(spectra, argument):
     """Return all single objects of the argument in order."""
-    if isinstance(spectra, list | tuple) and not isinstance(spectra, SpectrumList):
-        check_not_empty(spectra, argument)
-        items = [
-            item
-            for number, element in enumerate(spectra)
-            for item in _element_objects(element, item_name(argument, number))
-        ]
-        return _Objects(items, many=True)
-    items = _element_objects(spectra, argument)
-    check_not_empty(items, argument)
-    return _Objects(items, many=len(items) > 1)
+    if not isinstance(spectra, list | tuple) or isinstance(spectra, SpectrumList):
+        return _element_objects(spectra, argument)
+    check_not_empty(spectra, argument)
+    return [
+        item
+        for number, element in enumerate(spectra)
+        for item in _element_objects(element, item_name(argument, number))
+    ]
 
 
 def _object_ids(items, ids):
@@ -222,17 +229,23 @@ def _meta_value(item, key):
 
 
 # ---------------------------------------------------------------------- arrays
-def _to_arrays(item, name, medium, sources):
+def _to_arrays(item, name, medium, sources, n_rows):
     """Return an object's `_Arrays`; raise an error that names it if it has none.
 
-    ``sources`` keeps the arrays of spectra with 2-D flux, whose rows share them.
+    ``sources`` keeps the arrays of ``n_rows`` rows of spectra with 2-D flux, which share
+    their wavelengths and are converted together.
     """
-    spectrum, row = (item.spectrum, item.number) if isinstance(item, _Row) else (item, 0)
-    if id(spectrum) not in sources:
-        if not isinstance(item, _Row):
-            sources = {}  # one object needs no keeping
-        sources[id(spectrum)] = _source_arrays(spectrum, name, medium)
-    wavelength, flux, ivar, mask, flags = sources[id(spectrum)]
+    if isinstance(item, _Row):
+        first = sources.get(id(item.spectrum), (None,))[0]
+        if first is None or item.number >= first + n_rows:
+            rows = slice(item.number, item.number + n_rows)
+            converted = _source_arrays(item.spectrum, rows, name, medium)
+            sources[id(item.spectrum)] = (item.number, converted)
+        first, (wavelength, flux, ivar, mask, flags) = sources[id(item.spectrum)]
+        row = item.number - first
+    else:
+        wavelength, flux, ivar, mask, flags = _source_arrays(item, slice(None), name, medium)
+        row = 0
     if mask[row].all():
         raise PreparationError(
             f"{name} has no valid pixel: all {mask[row].size} are masked, not finite or have "
@@ -242,27 +255,29 @@ def _to_arrays(item, name, medium, sources):
     return _Arrays(wavelength, flux[row], ivar[row], mask[row], np.nan, flags)
 
 
-def _source_arrays(spectrum, name, medium):
-    """Return wavelengths (P,), flux, ivar and mask (N, P) and flags of a whole Spectrum."""
+def _source_arrays(spectrum, rows, name, medium):
+    """Return wavelengths (P,), flux, ivar and mask (N, P) and flags of rows of a Spectrum."""
     wavelength, order = _ascending_axis(spectrum, name)
     scale = _unit_scale(spectrum.flux.unit, wavelength, name)
-    flux = np.atleast_2d(spectrum.flux.value)[:, order] * scale
+    flux = np.atleast_2d(spectrum.flux.value)[rows, order] * scale
     mask = ~np.isfinite(flux)
     if spectrum.mask is not None:
-        mask |= np.atleast_2d(spectrum.mask)[:, order].astype(bool)
-    ivar, flags = inverse_variance(spectrum, spectrum.flux.unit, name), 0
+        shape = np.broadcast_shapes(np.shape(spectrum.mask), spectrum.flux.shape)
+        mask |= np.atleast_2d(np.broadcast_to(spectrum.mask, shape))[rows, order].astype(bool)
+    ivar, flags = inverse_variance(spectrum, spectrum.flux.unit, name, rows=rows), 0
     if ivar is not None:
-        ivar = np.atleast_2d(ivar)[:, order] / np.square(scale)
+        ivar = ivar[:, order] / np.square(scale)
         mask |= ~(np.isfinite(ivar) & (ivar > 0))
     mask |= _wild(flux, mask)
-    flux = np.where(mask, 0.0, flux)
+    flux[mask] = 0.0
     if ivar is None:
         flags = int(Flag.IVAR_ESTIMATED)
         ivar = estimate_ivar(flux, mask)
         ivar = np.where(ivar > 0, ivar, 1.0)  # a spectrum of zeros has no scatter
+    ivar[mask] = 0.0
     if medium == "air":
         wavelength = air_to_vac(wavelength * u.AA, scheme="iteration").to_value(u.AA)
-    return wavelength, flux, np.where(mask, 0.0, ivar), mask, flags
+    return wavelength, flux, ivar, mask, flags
 
 
 def _ascending_axis(spectrum, name):
@@ -314,19 +329,31 @@ def _unit_scale(unit, wavelength, name):
 
 def _wild(flux, mask):
     """Return True (N, P) at pixels ten thousand times the median flux: artefacts, not light."""
-    size = np.abs(np.where(mask, 0.0, flux))
-    typical = row_median(np.where(mask, np.nan, size))[:, None]
-    return size > WILD * np.fmax(typical, 1e-6 * size.max(axis=1, keepdims=True))
+    size = np.abs(flux)
+    size[mask] = 0.0
+    wild = np.zeros(flux.shape, dtype=bool)
+    # a few such pixels lift the largest value far above the mean: look closer there only
+    suspects = np.flatnonzero(size.max(axis=1) > 20 * size.mean(axis=1))
+    if len(suspects):
+        typical = row_median(np.where(mask[suspects], np.nan, size[suspects]))
+        floor = np.fmax(typical, 1e-6 * size[suspects].max(axis=1))
+        wild[suspects] = size[suspects] > WILD * floor[:, None]
+    return wild
+
+
+def _own_redshift(item):
+    """Return the redshift a Spectrum carries, NaN for 0, which means unknown."""
+    spectrum = item.spectrum if isinstance(item, _Row) else item
+    own = np.asarray(spectrum.redshift, dtype=float)
+    own = own[item.number] if own.ndim and isinstance(item, _Row) else own
+    return float(own) if own.size == 1 and own != 0 else np.nan
 
 
 def _find_redshift(item, given, frame, name):
     """Return an object's redshift, NaN if unknown; raise if it is impossible or needed."""
     redshift = given
     if np.isnan(redshift):
-        spectrum = item.spectrum if isinstance(item, _Row) else item
-        own = np.asarray(spectrum.redshift, dtype=float)
-        own = own[item.number] if own.ndim and isinstance(item, _Row) else own
-        redshift = float(own) if own.size == 1 and own != 0 else np.nan
+        redshift = _own_redshift(item)
     if np.isinf(redshift) or redshift < LOWEST_REDSHIFT:
         raise PreparationError(
             f"{name} has redshift {redshift:g}; expected a finite one of at least "
@@ -345,57 +372,46 @@ def _find_redshift(item, given, frame, name):
 # ---------------------------------------------------------------------- resampling
 @dataclasses.dataclass(eq=False)
 class _Prepared:
-    """Resampled arrays of all objects, zero where one failed."""
+    """Resampled arrays of a block's objects, zero and masked where one failed."""
 
     flux: np.ndarray
     ivar: np.ndarray
     mask: np.ndarray
 
 
-def _resample(results, errors, grid, frame):
-    """Resample all objects, those that share a wavelength grid in one go."""
+def _resample(results, grid, frame):
+    """Resample all objects, those that share wavelengths and redshift factor in one go."""
     shape = (len(results), len(grid))
-    batch = _Prepared(
+    prepared = _Prepared(
         np.zeros(shape, np.float32), np.zeros(shape, np.float32), np.ones(shape, bool)
     )
     groups = {}
     for number, arrays in enumerate(results):
-        if errors[number] is None:
+        if arrays is not None:
             shift = 1.0 + arrays.redshift if frame == "rest" else 1.0
-            key = (id(arrays.wavelength), shift)
-            if key not in groups:
-                content = (arrays.wavelength.tobytes(), shift)
-                groups[key] = groups.setdefault(content, [])
-            groups[key].append(number)
-    seen = set()
-    for key, numbers in groups.items():
-        if id(numbers) not in seen:
-            seen.add(id(numbers))
-            _resample_group(batch, results, numbers, grid, key[1])
-    return batch
+            key = (arrays.wavelength.tobytes(), shift)
+            groups.setdefault(key, []).append(number)
+    for (_, shift), numbers in groups.items():
+        flux, ivar, mask = (
+            np.stack([getattr(results[number], name) for number in numbers])
+            for name in ("flux", "ivar", "mask")
+        )
+        if shift != 1.0:
+            flux, ivar = flux * shift, ivar / shift**2
+        wavelength = results[numbers[0]].wavelength / shift
+        new = resample_flux(wavelength, flux, ivar, mask, grid)
+        prepared.flux[numbers] = fill_bad_pixels(new.flux, new.mask)
+        prepared.ivar[numbers] = new.ivar
+        prepared.mask[numbers] = new.mask
+    return prepared
 
 
-def _resample_group(batch, results, numbers, grid, shift):
-    """Resample the objects ``numbers``, which share wavelengths and redshift factor."""
-    members = [results[number] for number in numbers]
-    flux, ivar, mask = (
-        np.stack([getattr(member, name) for member in members]) for name in ("flux", "ivar", "mask")
-    )
-    new = resample_flux(members[0].wavelength / shift, flux * shift, ivar / shift**2, mask, grid)
-    batch.flux[numbers] = fill_bad_pixels(new.flux, new.mask)
-    batch.ivar[numbers] = new.ivar
-    batch.mask[numbers] = new.mask
-
-
-def _judge(batch, errors, names, grid, min_coverage, on_error, results):
-    """Return flags and messages; too little coverage is a failure."""
-    n_objects = len(names)
-    flags = np.array([0 if r is None else r.flags for r in results], dtype=np.int32)
-    messages = np.full(n_objects, "", dtype=object)
-    coverage = 1.0 - batch.mask.mean(axis=1)
+def _check_coverage(prepared, errors, results, names, grid, min_coverage):
+    """Add an error for every object that covers too little of the grid."""
     edges = pixel_edges(grid)
-    for number in np.flatnonzero(coverage < LOW_COVERAGE):
-        if errors[number] is None and coverage[number] < min_coverage:
+    coverage = 1.0 - prepared.mask.mean(axis=1)
+    for number in np.flatnonzero(coverage < min_coverage):
+        if errors[number] is None:
             span = results[number].wavelength[[0, -1]]
             errors[number] = PreparationError(
                 f"{names[number]} covers {100 * coverage[number]:.1f} % of the model's range "
@@ -404,20 +420,24 @@ def _judge(batch, errors, names, grid, min_coverage, on_error, results):
                 f"{100 * min_coverage:g} %. Lower min_coverage to embed it all the same.",
                 flag=Flag.FAILED | Flag.NO_OVERLAP,
             )
-            if on_error == "raise":
-                raise errors[number]
-        flags[number] |= Flag.LOW_COVERAGE
-    flags[(coverage < 1) & (coverage > 0)] |= Flag.BAD_PIXELS
+
+
+def _flags(coverage, errors, results):
+    """Return the flags of a block's objects."""
+    flags = np.array([0 if arrays is None else arrays.flags for arrays in results], np.int32)
+    flags[coverage < LOW_COVERAGE] |= Flag.LOW_COVERAGE
+    flags[coverage < 1] |= Flag.BAD_PIXELS
     for number, error in enumerate(errors):
         if error is not None:
             flags[number] = getattr(error, "flag", 0) or (Flag.FAILED | Flag.BAD_INPUT)
-            messages[number] = str(error)
-            batch.flux[number], batch.ivar[number], batch.mask[number] = 0, 0, True
-    return flags, messages
+    return flags
 
 
-def _assemble(batch, grid, frame, ids, flags, messages, items, results):
-    """Return the `SpectrumBatch` of prepared arrays and the objects' meta."""
+def _assemble(prepared, errors, results, items, ids, grid, frame):
+    """Return the `SpectrumBatch` of a block's prepared arrays and its objects' meta."""
+    failed = [number for number, error in enumerate(errors) if error is not None]
+    prepared.flux[failed], prepared.ivar[failed], prepared.mask[failed] = 0, 0, True
+    coverage = 1.0 - prepared.mask.mean(axis=1)
     position = {
         name: np.array(
             [np.nan if (value := _meta_value(item, name)) is None else value for item in items],
@@ -428,13 +448,13 @@ def _assemble(batch, grid, frame, ids, flags, messages, items, results):
     redshift = [np.nan if arrays is None else arrays.redshift for arrays in results]
     return SpectrumBatch(
         wavelength=grid,
-        flux=batch.flux,
-        ivar=batch.ivar,
-        mask=batch.mask,
-        coverage=(1.0 - batch.mask.mean(axis=1)).astype(np.float32),
+        flux=prepared.flux,
+        ivar=prepared.ivar,
+        mask=prepared.mask,
+        coverage=coverage.astype(np.float32),
         ids=ids,
-        flags=flags,
-        messages=messages,
+        flags=_flags(coverage, errors, results),
+        messages=np.array(["" if error is None else str(error) for error in errors], object),
         redshift=np.array(redshift, dtype=float),
         frame=frame,
         **position,

@@ -9,7 +9,7 @@ __all__ = ["inverse_variance"]
 POWERS = {StdDevUncertainty: 1, VarianceUncertainty: 2, InverseVariance: -2}
 
 
-def inverse_variance(data, unit, name):
+def inverse_variance(data, unit, name, *, rows=slice(None)):
     """Return the inverse variance of an object's data.
 
     Parameters
@@ -20,11 +20,13 @@ def inverse_variance(data, unit, name):
         The unit of its values.
     name : str
         How errors name it.
+    rows : slice
+        Rows wanted of an object with several axes.
 
     Returns
     -------
     `numpy.ndarray` or None
-        In ``unit ** -2``, not finite or zero where the uncertainty says nothing; None
+        At least two axes, in ``unit ** -2``, not finite or zero where the uncertainty says nothing; None
         if the object has no uncertainty of a kind that is a variance.
 
     Raises
@@ -36,7 +38,7 @@ def inverse_variance(data, unit, name):
     power = POWERS.get(type(uncertainty))
     if power is None:
         return None
-    values = np.asarray(uncertainty.array, dtype=float)
+    values = np.atleast_2d(uncertainty.array)[rows].astype(float)
     if uncertainty.unit is not None:
         expected = unit**power
         if not uncertainty.unit.is_equivalent(expected):
@@ -46,6 +48,8 @@ def inverse_variance(data, unit, name):
                 f"the uncertainty that unit."
             )
             raise u.UnitsError(msg)
-        values = values * uncertainty.unit.to(expected)
+        values *= uncertainty.unit.to(expected)
+    if power == -2:
+        return values
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        return np.abs(values) ** (-2 / power)
+        return 1.0 / (values if power == 2 else np.square(values))
