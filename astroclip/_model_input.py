@@ -51,7 +51,7 @@ def prepare_rows(objects, preset, *, modality, on_error, name="objects", **optio
         objects,
         bands=preset.image.bands,
         pixel_scale=preset.image.pixel_scale,
-        size=preset.image.size,
+        size=preset.image.crop,
         missing_bands="fill" if preset.image.missing_bands else "raise",
         on_error=on_error,
         argument=name,

@@ -91,3 +91,177 @@ def fill(value, where=slice(None)):
         array[where] = value
 
     return change
+
+
+def stack(images, **header):
+    """Return a CCDData stack of a dict of images."""
+    first = next(iter(images.values()))
+    return CCDData(np.stack([ccd.data for ccd in images.values()]), unit=first.unit, meta=header)
+
+
+def masked_image():
+    images = make_image()
+    for ccd in images.values():
+        ccd.mask = np.ones(ccd.shape, bool)
+    return images
+
+
+def nan_image():
+    images = make_image()
+    for ccd in images.values():
+        ccd.data[:] = np.nan
+    return images
+
+
+# name: object with a fault in its data, error when alone, message after "objects" or "objects[i]"
+LONE_SPECTRA = {
+    "no unit": (
+        lambda: make_spectrum(unit=u.dimensionless_unscaled, uncertainty=None),
+        u.UnitsError,
+        r" has flux with no unit; expected a flux density convertible to .* Multiply the flux",
+    ),
+    "counts": (
+        lambda: make_spectrum(unit=u.ct),
+        u.UnitsError,
+        r" has flux with unit 'ct'; expected a flux density .* Multiply the flux by its unit",
+    ),
+    "temperature": (
+        lambda: make_spectrum(unit=u.K),
+        u.UnitsError,
+        r" has flux with unit 'K'; expected a flux density convertible",
+    ),
+    "flux without per wavelength": (
+        lambda: make_spectrum(unit=u.erg / u.s / u.cm**2),
+        u.UnitsError,
+        r" has flux with unit 'erg / \(s cm2\)'; expected a flux density",
+    ),
+    "axis in pixels": (
+        lambda: make_spectrum(axis_unit=u.pix),
+        u.UnitsError,
+        r" has a spectral axis in 'pix'; expected a wavelength, .* Set spectral_axis",
+    ),
+    "duplicate wavelengths": (
+        lambda: make_spectrum(wavelength=np.repeat(np.linspace(3600, 9800, 700), 2)),
+        PreparationError,
+        r" has wavelengths that are not strictly monotonic: pixel 0 is at 3600 and pixel 1 at "
+        r"3600 Angstrom. Sort them and average duplicates",
+    ),
+    "wavelengths below zero": (
+        lambda: make_spectrum(wavelength=np.linspace(-100, 9800, 700)),
+        PreparationError,
+        r" has wavelengths",
+    ),
+    "five pixels": (
+        lambda: make_spectrum(wavelength=[4000, 5000, 6000, 7000, 8000]),
+        PreparationError,
+        r" has 5 pixels; expected a spectrum of at least 6",
+    ),
+    "all masked": (
+        lambda: make_spectrum(mask=np.ones(len(WAVELENGTH), bool)),
+        PreparationError,
+        r" has no valid pixel: all 1557 are masked, .* Check its mask and uncertainty",
+    ),
+    "all NaN": (
+        lambda: with_flux(make_spectrum(), fill(np.nan)),
+        PreparationError,
+        r" has no valid pixel: all 1557 are masked, not finite",
+    ),
+    "all infinite": (
+        lambda: with_flux(make_spectrum(), fill(np.inf)),
+        PreparationError,
+        r" has no valid pixel: all 1557 are masked, not finite",
+    ),
+    "zero ivar everywhere": (
+        lambda: make_spectrum(uncertainty=InverseVariance(np.zeros(len(WAVELENGTH)))),
+        PreparationError,
+        r" has no valid pixel: .* zero inverse variance; .* Check its mask and uncertainty",
+    ),
+    "no overlap": (
+        lambda: make_spectrum(wavelength=np.linspace(10000, 20000, 900)),
+        PreparationError,
+        r" covers 0.0 % of the model's range .* \(its own range is 10000-20000.* Lower min_coverage",
+    ),
+    "five per cent overlap": (
+        lambda: make_spectrum(wavelength=np.linspace(9500, 12000, 900)),
+        PreparationError,
+        r" covers 5\.\d % of the model's range 3600-9824 .* expected at least 10 %. Lower",
+    ),
+    "negative redshift": (
+        lambda: make_spectrum(redshift=-0.5),
+        PreparationError,
+        r" has redshift -0.5; expected a finite one of at least -0.01. Pass redshift=nan",
+    ),
+}
+
+LONE_IMAGES = {
+    "image without unit": (
+        lambda: make_image(unit=u.dimensionless_unscaled),
+        u.UnitsError,
+        r"\['g'\] has no unit and no zero point; expected nanomaggies, .* Set its unit",
+    ),
+    "image in counts": (
+        lambda: make_image(unit=u.adu),
+        u.UnitsError,
+        r"\['g'\] has unit 'adu' and no zero point; expected nanomaggies, .* pass zero_point",
+    ),
+    "image in kelvin": (
+        lambda: make_image(unit=u.K),
+        u.UnitsError,
+        r"\['g'\] has unit 'K' and no zero point; expected nanomaggies",
+    ),
+    "wrong band names": (
+        lambda: dict(zip(["blue", "red", "far"], make_image().values(), strict=True)),
+        PreparationError,
+        r": band is 'blue'; expected a letter of u, g, r, i, z, y",
+    ),
+    "missing band": (
+        lambda: make_image(bands="gr"),
+        PreparationError,
+        r" lacks band 'z'; it has \['g', 'r'\] and the model needs .* Add the band",
+    ),
+    "other bands": (
+        lambda: make_image(bands="uiy"),
+        PreparationError,
+        r" lacks band 'g', 'r', 'z'; it has \['i', 'u', 'y'\]",
+    ),
+    "bands of different shapes": (
+        lambda: make_image(wcs=False, shapes={"r": (160, 160)}),
+        PreparationError,
+        r" has bands of different shapes .*'r': \(160, 160\).* Cut all bands to the same pixels",
+    ),
+    "image smaller than the crop": (
+        lambda: make_image(shape=(100, 120)),
+        PreparationError,
+        r"\['g'\] is 120 x 100 pixels; expected at least 144 on a side .* Get a larger cutout",
+    ),
+    "image of one axis": (
+        lambda: {band: CCDData(np.ones(152), unit=u.nmgy) for band in "grz"},
+        PreparationError,
+        r"\['g'\] has 1 axes; expected \(y, x\)",
+    ),
+    "stack of one plane": (
+        lambda: make_image()["g"],
+        PreparationError,
+        r" has data of shape \(152, 152\); expected a stack \(band, y, x\), or a dict",
+    ),
+    "stack without band names": (
+        lambda: stack(make_image()),
+        PreparationError,
+        r" is a stack of 3 bands and names 0 .*; expected a name for each. Pass stack_bands",
+    ),
+    "stack with too few names": (
+        lambda: stack(make_image(), BANDS="gr"),
+        PreparationError,
+        r" is a stack of 3 bands and names 2",
+    ),
+    "all pixels masked": (
+        masked_image,
+        PreparationError,
+        r"\['g'\] has no valid pixel: all 23104 are masked, .* Check its mask and uncertainty",
+    ),
+    "all pixels NaN": (
+        nan_image,
+        PreparationError,
+        r"\['g'\] has no valid pixel: all 23104 are masked",
+    ),
+}

@@ -40,10 +40,10 @@ def find_source(pixels, bad, x, y, pixel_scale, *, radius=3.0, threshold=5.0):
     peak = np.unravel_index(np.argmax(window), window.shape)
     if not window[peak] > threshold * max(noise, 1e-12):
         return None
-    inside = 0 < peak[0] < window.shape[0] - 1 and 0 < peak[1] < window.shape[1] - 1
     place = (float(peak[1]), float(peak[0]))
-    if inside:
-        fitted = centroid_quadratic(window, xpeak=peak[1], ypeak=peak[0], fit_boxsize=3)
-        if np.isfinite(fitted).all() and np.hypot(*(fitted - place)) < 1.5:
-            place = tuple(float(value) for value in fitted)
+    if 0 < peak[0] < window.shape[0] - 1 and 0 < peak[1] < window.shape[1] - 1:
+        core = window[peak[0] - 1 : peak[0] + 2, peak[1] - 1 : peak[1] + 2]
+        fitted = centroid_quadratic(core, fit_boxsize=3) - 1.0
+        if np.isfinite(fitted).all() and np.abs(fitted).max() <= 1:
+            place = (place[0] + float(fitted[0]), place[1] + float(fitted[1]))
     return place[0] + columns.start, place[1] + rows.start

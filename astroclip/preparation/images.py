@@ -388,7 +388,7 @@ def _scale(plane, settings):
     """Return a plane's arcsec per pixel; without a WCS the model's."""
     if plane.wcs is None:
         return settings.pixel_scale
-    return float(np.sqrt(np.prod(proj_plane_pixel_scales(plane.wcs.celestial)))) * 3600
+    return float(np.sqrt(np.prod(proj_plane_pixel_scales(plane.wcs)))) * 3600
 
 
 def _cut(plane, spot, row, number, settings, name):

@@ -1,0 +1,30 @@
+"""Models: encoders of spectra and images, their presets, and weights files (torch, no astropy)."""
+
+import importlib
+
+_MODULE_OF = {
+    "ContrastiveLoss": "losses",
+    "EmbeddingModel": "loading",
+    "ImageInput": "presets",
+    "ModelPreset": "presets",
+    "PRESETS": "presets",
+    "SpectrumInput": "presets",
+    "TwoTower": "two_tower",
+    "info_nce": "losses",
+    "load_model": "loading",
+    "read_checkpoint": "weights",
+    "select_device": "loading",
+}
+
+__all__ = sorted(_MODULE_OF)  # noqa: PLE0605
+
+
+def __getattr__(name):
+    if name in _MODULE_OF:
+        return getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+    msg = f"module {__name__!r} has no attribute {name!r}"
+    raise AttributeError(msg)
+
+
+def __dir__():
+    return __all__

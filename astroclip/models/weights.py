@@ -1,0 +1,471 @@
+"""Weights files: read without running anything, hashed, and fetched from a hub on request.
+
+A PyTorch checkpoint is a pickle, and unpickling imports and calls whatever the file
+names. The reader here builds tensors and plain containers only. Instances of foreign
+classes (Lightning keeps whole modules among its hyper-parameters) become inert
+placeholders that hold their state; a call of anything else is refused.
+"""
+
+import collections
+import hashlib
+import io
+import pickle
+import struct
+import zipfile
+from pathlib import Path
+
+import torch
+
+from astroclip.exceptions import CheckpointError, UnsafeCheckpointError
+
+__all__ = [
+    "Foreign",
+    "download_weights",
+    "file_sha256",
+    "find_values",
+    "read_checkpoint",
+    "read_safetensors",
+]
+
+STORAGE_DTYPES = {
+    "FloatStorage": torch.float32,
+    "DoubleStorage": torch.float64,
+    "HalfStorage": torch.float16,
+    "BFloat16Storage": torch.bfloat16,
+    "LongStorage": torch.int64,
+    "IntStorage": torch.int32,
+    "ShortStorage": torch.int16,
+    "CharStorage": torch.int8,
+    "ByteStorage": torch.uint8,
+    "BoolStorage": torch.bool,
+    "UntypedStorage": torch.uint8,
+}
+PLAIN = {
+    "set": set,
+    "frozenset": frozenset,
+    "list": list,
+    "dict": dict,
+    "tuple": tuple,
+    "int": int,
+    "float": float,
+    "bool": bool,
+    "str": str,
+    "complex": complex,
+    "bytearray": bytearray,
+    "slice": slice,
+}
+# Called by harmless pickles of hyper-parameters; recorded here, never called.
+RECORDED = {
+    "pathlib.Path",
+    "pathlib.PosixPath",
+    "pathlib.PurePosixPath",
+    "pathlib.WindowsPath",
+    "pathlib.PureWindowsPath",
+    "functools.partial",
+    "numpy.dtype",
+    "numpy.core.multiarray.scalar",
+    "numpy._core.multiarray.scalar",
+    "numpy.core.multiarray._reconstruct",
+    "numpy._core.multiarray._reconstruct",
+    "torch.device",
+    "torch.Size",
+    "_codecs.encode",
+}
+BUILTIN_MODULES = ("builtins", "__builtin__")
+LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+
+
+class _ForeignType(type):
+    """The type of placeholder classes: calling one would have run foreign code."""
+
+    def __call__(cls, *args, **kwargs):
+        if cls.qualified_name not in RECORDED:
+            msg = (
+                f"the checkpoint's pickle calls {cls.qualified_name!r}, which could run code; "
+                f"nothing was run. Only files that hold tensors, plain containers and "
+                f"instances of model classes are read. Convert the weights to safetensors "
+                f"where you trust the file."
+            )
+            raise UnsafeCheckpointError(msg)
+        return cls.__new__(cls, *args, **kwargs)
+
+
+class Foreign(metaclass=_ForeignType):
+    """An instance of a class the file names, which was neither imported nor run.
+
+    Attributes
+    ----------
+    arguments : tuple
+        What it was made with.
+    state : dict
+        Its attributes, and under ``"items"`` what was put into it as a container.
+    """
+
+    qualified_name = ""
+
+    def __new__(cls, *args, **kwargs):
+        instance = object.__new__(cls)
+        instance.arguments = args
+        instance.state = dict(kwargs)
+        return instance
+
+    def __setstate__(self, state):
+        parts = state if isinstance(state, tuple) else (state,)
+        for part in parts:
+            if isinstance(part, dict):
+                self.state.update(part)
+
+    def __setitem__(self, key, value):
+        self.state.setdefault("items", {})[_hashable(key)] = value
+
+    def append(self, value):
+        self.state.setdefault("elements", []).append(value)
+
+    def extend(self, values):
+        self.state.setdefault("elements", []).extend(values)
+
+    def add(self, value):
+        self.append(value)
+
+
+def _hashable(key):
+    return key if isinstance(key, str | int | float | bool | tuple) else repr(type(key))
+
+
+def _rebuild_tensor(storage, offset, size, stride, *rest):
+    """Return a tensor as a view of its storage, copied so that it owns its memory."""
+    if not isinstance(storage, torch.Tensor):
+        msg = "the checkpoint's pickle rebuilds a tensor from something that is no storage."
+        raise UnsafeCheckpointError(msg)
+    return torch.as_strided(storage, tuple(size), tuple(stride), int(offset)).clone()
+
+
+def _rebuild_parameter(data, *rest):
+    return data
+
+
+def _reconstruct(cls, base, state):
+    """Stand in for ``copyreg._reconstructor``: make a placeholder, call nothing."""
+    if not isinstance(cls, _ForeignType):
+        msg = "the checkpoint's pickle reconstructs an object that is no model class."
+        raise UnsafeCheckpointError(msg)
+    return cls.__new__(cls)
+
+
+ALLOWED = {
+    "torch._utils._rebuild_tensor_v2": _rebuild_tensor,
+    "torch._utils._rebuild_tensor": _rebuild_tensor,
+    "torch._utils._rebuild_parameter": _rebuild_parameter,
+    "collections.OrderedDict": collections.OrderedDict,
+    "collections.Counter": collections.Counter,
+    "copyreg._reconstructor": _reconstruct,
+    "copy_reg._reconstructor": _reconstruct,
+    "builtins.object": object,
+    "__builtin__.object": object,
+}
+
+
+class _RestrictedUnpickler(pickle.Unpickler):
+    """Builds tensors, plain containers and placeholders; imports nothing it is told to."""
+
+    def __init__(self, file, load_storage):
+        super().__init__(file, encoding="utf-8")
+        self._load_storage = load_storage
+        self._classes = {}
+
+    def find_class(self, module, name):
+        qualified = f"{module}.{name}"
+        if qualified in ALLOWED:
+            return ALLOWED[qualified]
+        if module in BUILTIN_MODULES and name in PLAIN:
+            return PLAIN[name]
+        if module in ("torch", "torch.storage") and name in STORAGE_DTYPES:
+            return STORAGE_DTYPES[name]
+        if module == "torch" and isinstance(getattr(torch, name, None), torch.dtype):
+            return getattr(torch, name)
+        if module in BUILTIN_MODULES:
+            msg = (
+                f"the checkpoint's pickle names {qualified!r}, which could run code; nothing was "
+                f"run. Expected tensors, plain containers and model classes only."
+            )
+            raise UnsafeCheckpointError(msg)
+        if qualified not in self._classes:
+            self._classes[qualified] = _ForeignType(
+                name.split(".")[-1], (Foreign,), {"qualified_name": qualified}
+            )
+        return self._classes[qualified]
+
+    def persistent_load(self, saved_id):
+        if not (isinstance(saved_id, tuple) and saved_id and saved_id[0] == "storage"):
+            msg = f"the checkpoint's pickle refers to {saved_id!r}; expected a tensor's storage."
+            raise CheckpointError(msg)
+        dtype, key = saved_id[1], saved_id[2]
+        if not isinstance(dtype, torch.dtype) or not isinstance(key, str):
+            msg = f"the checkpoint's pickle names the storage {saved_id!r} of an unknown type."
+            raise CheckpointError(msg)
+        return self._load_storage(dtype, key, saved_id)
+
+
+def read_checkpoint(path):
+    """Read a PyTorch checkpoint without importing or running anything it names.
+
+    Parameters
+    ----------
+    path : path-like
+        A file written by ``torch.save`` (zip or legacy format).
+
+    Returns
+    -------
+    dict
+        Tensors on the CPU, plain containers, and `Foreign` placeholders.
+
+    Raises
+    ------
+    FileNotFoundError, IsADirectoryError
+        If there is no such file.
+    UnsafeCheckpointError
+        If the pickle would call anything but a tensor's constructor.
+    CheckpointError
+        If the file is no checkpoint, or damaged.
+    """
+    path = existing_file(path)
+    try:
+        with path.open("rb") as file:
+            if zipfile.is_zipfile(file):
+                content = _read_zip(path)
+            else:
+                file.seek(0)
+                content = _read_legacy(file)
+    except (UnsafeCheckpointError, CheckpointError):
+        raise
+    except Exception as error:  # a damaged pickle can raise anything
+        msg = (
+            f"weights file {str(path)!r} is no readable PyTorch checkpoint "
+            f"({type(error).__name__}: {error}). Check that it is complete, or pass a "
+            f".safetensors file."
+        )
+        raise CheckpointError(msg) from error
+    if not isinstance(content, dict):
+        msg = (
+            f"weights file {str(path)!r} holds an object of type {type(content).__name__}; "
+            f"expected a dict of tensors."
+        )
+        raise CheckpointError(msg)
+    return content
+
+
+def existing_file(path):
+    """Return a path that is an existing file; raise an error that says what it is."""
+    path = Path(path)
+    if path.is_dir():
+        msg = f"weights {str(path)!r} is a directory; expected a weights file. Name the file in it."
+        raise IsADirectoryError(msg)
+    if not path.exists():
+        msg = f"weights file {str(path)!r} does not exist; check the path."
+        raise FileNotFoundError(msg)
+    return path
+
+
+def _read_zip(path):
+    """Read the zip format: ``data.pkl`` and one file per storage."""
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+        pickles = [name for name in names if name == "data.pkl" or name.endswith("/data.pkl")]
+        if len(pickles) != 1:
+            msg = f"weights file {str(path)!r} is a zip file without a PyTorch checkpoint in it."
+            raise CheckpointError(msg)
+        folder = pickles[0][: -len("data.pkl")]
+        order = f"{folder}byteorder"
+        if order in names and archive.read(order) not in (b"little", b""):
+            msg = f"weights file {str(path)!r} is big-endian; expected little-endian tensors."
+            raise CheckpointError(msg)
+        cache = {}
+
+        def load(dtype, key, _):
+            if key not in cache:
+                raw = bytearray(archive.read(f"{folder}data/{key}"))
+                cache[key] = torch.frombuffer(raw, dtype=dtype) if raw else torch.empty(0, dtype=dtype)
+            return cache[key]
+
+        return _RestrictedUnpickler(io.BytesIO(archive.read(pickles[0])), load).load()
+
+
+def _read_legacy(file):
+    """Read the format before PyTorch 1.6: three headers, the pickle, then the storages."""
+    storages = {}
+
+    def load(dtype, key, saved_id):
+        if key not in storages:
+            storages[key] = torch.zeros(int(saved_id[4]), dtype=dtype)
+        return storages[key]
+
+    def part():
+        return _RestrictedUnpickler(file, load).load()
+
+    if part() != LEGACY_MAGIC:
+        msg = "it does not begin like a PyTorch checkpoint"
+        raise ValueError(msg)
+    part(), part()
+    pending = _LegacyTensors()
+    content = _LegacyUnpickler(file, load, pending).load()
+    for key in part():
+        (n_elements,) = struct.unpack("<q", file.read(8))
+        storage = storages[key]
+        raw = bytearray(file.read(n_elements * storage.element_size()))
+        storage[:n_elements] = torch.frombuffer(raw, dtype=storage.dtype)
+    pending.fill()
+    return content
+
+
+class _LegacyTensors:
+    """Tensors made before their storages were read: copied when they are."""
+
+    def __init__(self):
+        self._views = []
+
+    def rebuild(self, storage, offset, size, stride, *rest):
+        if not isinstance(storage, torch.Tensor):
+            msg = "the checkpoint's pickle rebuilds a tensor from something that is no storage."
+            raise UnsafeCheckpointError(msg)
+        view = torch.as_strided(storage, tuple(size), tuple(stride), int(offset))
+        tensor = torch.empty_like(view)
+        self._views.append((tensor, view))
+        return tensor
+
+    def fill(self):
+        for tensor, view in self._views:
+            tensor.copy_(view)
+
+
+class _LegacyUnpickler(_RestrictedUnpickler):
+    def __init__(self, file, load_storage, pending):
+        super().__init__(file, load_storage)
+        self._pending = pending
+
+    def find_class(self, module, name):
+        found = super().find_class(module, name)
+        return self._pending.rebuild if found is _rebuild_tensor else found
+
+
+def find_values(content, names, *, depth=12):
+    """Search nested containers and placeholders for plain numbers by attribute name.
+
+    Parameters
+    ----------
+    content : object
+        What `read_checkpoint` returned, or part of it.
+    names : sequence of str
+        Attribute or key names wanted.
+    depth : int
+        How deep to look.
+
+    Returns
+    -------
+    list of int
+        Values found, in order, nearest first.
+    """
+    found, level, seen = [], [content], set()
+    for _ in range(depth):
+        following = []
+        for item in level:
+            if id(item) in seen:
+                continue
+            seen.add(id(item))
+            mapping = item.state if isinstance(item, Foreign) else item
+            if isinstance(mapping, dict):
+                found += [
+                    mapping[name]
+                    for name in names
+                    if isinstance(mapping.get(name), int) and not isinstance(mapping[name], bool)
+                ]
+                following += list(mapping.values())
+            elif isinstance(item, list | tuple):
+                following += list(item)
+        level = following
+    return found
+
+
+def read_safetensors(path):
+    """Read a safetensors file.
+
+    Parameters
+    ----------
+    path : path-like
+
+    Returns
+    -------
+    tensors : dict of str to `torch.Tensor`
+    metadata : dict of str to str
+
+    Raises
+    ------
+    CheckpointError
+        If the file is no safetensors file, or damaged.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path = existing_file(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return tensors, dict(file.metadata() or {})
+    except (SafetensorError, OSError, ValueError) as error:
+        msg = (
+            f"weights file {str(path)!r} is no readable safetensors file ({error}). Check that "
+            f"it is complete."
+        )
+        raise CheckpointError(msg) from error
+
+
+def file_sha256(path):
+    """Return the sha256 of a file as a hexadecimal string."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def download_weights(repo_id, filename, *, revision=None, sha256=None):
+    """Fetch a weights file from the Hugging Face hub, or find it in the local cache.
+
+    Parameters
+    ----------
+    repo_id : str
+        Such as ``"polymathic-ai/astroclip"``.
+    filename : str
+    revision : str, optional
+        Branch, tag or commit.
+    sha256 : str, optional
+        Expected hash.
+
+    Returns
+    -------
+    `pathlib.Path`
+
+    Raises
+    ------
+    ConnectionError
+        If the file is neither cached nor reachable.
+    CheckpointError
+        If its hash is another one.
+    """
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        path = Path(hf_hub_download(repo_id, filename, revision=revision))
+    except HFValidationError as error:
+        msg = f"model {repo_id!r} is no model name, file or hub id: {error}"
+        raise ValueError(msg) from error
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        msg = (
+            f"{filename!r} of {repo_id!r} is not in the local cache and could not be fetched "
+            f"from the Hugging Face hub ({type(error).__name__}). Connect to the network, or "
+            f"download the file elsewhere and pass its path to load_model."
+        )
+        raise ConnectionError(msg) from error
+    if sha256 is not None and file_sha256(path) != sha256:
+        msg = (
+            f"{str(path)!r} has sha256 {file_sha256(path)}; expected {sha256}. Delete the file "
+            f"and fetch it again."
+        )
+        raise CheckpointError(msg)
+    return path
