@@ -1,4 +1,4 @@
-"""Models: encoders of spectra and images, their presets, and weights files (torch, no astropy)."""
+"""Models: architectures, presets and weights files. Nothing here knows astropy."""
 
 import importlib
 
@@ -8,11 +8,16 @@ _MODULE_OF = {
     "ImageInput": "presets",
     "ModelPreset": "presets",
     "PRESETS": "presets",
+    "SmallImageEncoder": "small",
+    "SmallSpectrumEncoder": "small",
+    "SpecFormer": "specformer",
     "SpectrumInput": "presets",
     "TwoTower": "two_tower",
+    "WeightsSource": "presets",
+    "build_network": "two_tower",
+    "find_preset": "presets",
     "info_nce": "losses",
     "load_model": "loading",
-    "read_checkpoint": "weights",
     "select_device": "loading",
 }
 

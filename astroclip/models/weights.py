@@ -22,7 +22,7 @@ __all__ = [
     "Foreign",
     "download_weights",
     "file_sha256",
-    "find_values",
+    "find_foreign",
     "read_checkpoint",
     "read_safetensors",
 ]
@@ -347,38 +347,33 @@ class _LegacyUnpickler(_RestrictedUnpickler):
         return self._pending.rebuild if found is _rebuild_tensor else found
 
 
-def find_values(content, names, *, depth=12):
-    """Search nested containers and placeholders for plain numbers by attribute name.
+def find_foreign(content, class_name):
+    """Return all placeholders of a class in nested containers and placeholders, nearest first.
 
     Parameters
     ----------
     content : object
         What `read_checkpoint` returned, or part of it.
-    names : sequence of str
-        Attribute or key names wanted.
-    depth : int
-        How deep to look.
+    class_name : str
+        Last part of the class's name.
 
     Returns
     -------
-    list of int
-        Values found, in order, nearest first.
+    list of `Foreign`
     """
     found, level, seen = [], [content], set()
-    for _ in range(depth):
+    while level:
         following = []
         for item in level:
             if id(item) in seen:
                 continue
             seen.add(id(item))
-            mapping = item.state if isinstance(item, Foreign) else item
-            if isinstance(mapping, dict):
-                found += [
-                    mapping[name]
-                    for name in names
-                    if isinstance(mapping.get(name), int) and not isinstance(mapping[name], bool)
-                ]
-                following += list(mapping.values())
+            if isinstance(item, Foreign):
+                if type(item).__name__ == class_name:
+                    found.append(item)
+                following += list(item.state.values())
+            elif isinstance(item, dict):
+                following += list(item.values())
             elif isinstance(item, list | tuple):
                 following += list(item)
         level = following

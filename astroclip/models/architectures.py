@@ -1,0 +1,350 @@
+"""From tensors to towers: every layout of weights file, its dimensions read from the file."""
+
+import dataclasses
+import re
+
+import torch
+
+from astroclip.exceptions import CheckpointError
+from astroclip.models.heads import (
+    ClassTokenTower,
+    ImageTower,
+    MeanTokenTower,
+    MocoImageTower,
+    PooledTower,
+    SpectrumTower,
+)
+from astroclip.models.image_encoders import ImageTransformer, MocoResNet, build_resnet, build_vit
+from astroclip.models.specformer import SpecFormer
+from astroclip.models.two_tower import TwoTower
+from astroclip.models.weights import find_foreign
+
+__all__ = ["Heads", "build_model", "identify_architecture", "model_tensors"]
+
+POOLING_HEADS = 4
+UNUSED = re.compile(r"(^|\.)(mask_token|num_batches_tracked)$")
+
+
+@dataclasses.dataclass
+class Heads:
+    """Numbers of attention heads, which tensors do not show.
+
+    Attributes
+    ----------
+    image, spectrum, pooling : int or None
+        Of the image backbone, the spectrum backbone and the pooling cross-attention;
+        None where unknown: then 64 (image) or 128 (spectrum) channels a head as in the
+        published models where the width is a multiple, and 4 otherwise.
+    """
+
+    image: int | None = None
+    spectrum: int | None = None
+    pooling: int | None = None
+
+    def fill(self, hyper_parameters):
+        """Return these, completed from a checkpoint's hyper-parameters."""
+        plain = hyper_parameters if isinstance(hyper_parameters, dict) else {}
+        found = {
+            "image": _number_of_heads(plain.get("image_encoder"), ("MemEffAttention", "Attention")),
+            "spectrum": _number_of_heads(plain.get("spectrum_encoder"), ("SelfAttention",))
+            or plain.get("num_heads"),
+            "pooling": _number_of_heads(hyper_parameters, ("MultiheadAttention",)),
+        }
+        return Heads(**{name: getattr(self, name) or value for name, value in found.items()})
+
+
+def _number_of_heads(content, class_names):
+    """Return ``num_heads`` of the first placeholder of these classes, or None."""
+    for class_name in class_names:
+        for module in find_foreign(content, class_name):
+            value = module.state.get("num_heads", module.state.get("n_heads"))
+            if isinstance(value, int) and value > 0:
+                return value
+    return None
+
+
+def _default_heads(width, channels):
+    if width % channels == 0:
+        return width // channels
+    return next(n for n in (4, 3, 2, 1) if width % n == 0)
+
+
+# ---------------------------------------------------------------------- files
+def model_tensors(content):
+    """Return the flat tensors of a checkpoint without prefixes that wrappers add."""
+    for key in ("state_dict", "teacher", "model"):
+        if isinstance(content.get(key), dict):
+            content = content[key]
+            break
+    tensors = {key: value for key, value in content.items() if isinstance(value, torch.Tensor)}
+    if not tensors:
+        msg = "the weights file holds no tensors; expected a checkpoint of a known model."
+        raise CheckpointError(msg)
+    while all(key.startswith("module.") for key in tensors):
+        tensors = {key[len("module.") :]: value for key, value in tensors.items()}
+    return tensors
+
+
+def identify_architecture(tensors):
+    """Return the name of the layout that tensors are in.
+
+    Raises
+    ------
+    CheckpointError
+        If it is none that is known.
+    """
+    keys = set(tensors)
+    marks = (
+        ("astroclip", "image_encoder.backbone.patch_embed.proj.weight"),
+        ("talk", "image_encoder.backbone.layer1.0.conv1.weight"),
+        ("specformer", "data_embed.weight"),
+        ("astrodino", "backbone.patch_embed.proj.weight"),
+        ("stein", "encoder_q.layer1.0.conv1.weight"),
+        ("small", "spectrum_encoder.stem.weight"),
+    )
+    for name, mark in marks:
+        if mark in keys:
+            return name
+    first = ", ".join(sorted(keys)[:3])
+    msg = (
+        f"the weights file's {len(keys)} tensors ({first}, ...) are of no architecture that is "
+        f"known; expected one of {', '.join(name for name, _ in marks)}. "
+        f"See astroclip.list_models()."
+    )
+    raise CheckpointError(msg)
+
+
+def _shape(tensors, key):
+    if key not in tensors:
+        msg = f"the weights file lacks {key!r}, from which dimensions are read; is it complete?"
+        raise CheckpointError(msg)
+    return tuple(tensors[key].shape)
+
+
+def _count(tensors, pattern):
+    """Return one more than the largest number that a pattern's group matches, or zero."""
+    numbers = [int(m[1]) for key in tensors if (m := re.match(pattern, key))]
+    return max(numbers, default=-1) + 1
+
+
+def _part(tensors, prefix):
+    return {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+# ---------------------------------------------------------------------- backbones
+def _specformer(tensors, heads, options):
+    """Return an empty SpecFormer of the tensors' dimensions."""
+    width, input_dim = _shape(tensors, "data_embed.weight")
+    section = options.get("slice_section_length", input_dim - 2)
+    return SpecFormer(
+        input_dim=input_dim,
+        embed_dim=width,
+        num_layers=_count(tensors, r"blocks\.(\d+)\."),
+        num_heads=heads or _default_heads(width, 128),
+        max_len=_shape(tensors, "position_embed.weight")[0],
+        hidden=_shape(tensors, "blocks.0.mlp.encoder.weight")[0],
+        section=section,
+        overlap=options.get("slice_overlap", section // 2),
+    )
+
+
+def _without_chunks(tensors):
+    """Return DINOv2 tensors in timm's names: blocks without the chunk's number."""
+    renamed = {}
+    for key, value in tensors.items():
+        key = re.sub(r"^blocks\.\d+\.(\d+)\.", r"blocks.\1.", key)
+        if not UNUSED.search(key):
+            renamed[key] = value
+    return renamed
+
+
+def _vision_transformer(tensors, heads):
+    """Return an empty vision transformer of the (renamed) tensors' dimensions."""
+    width, _, patch, _ = _shape(tensors, "patch_embed.proj.weight")
+    n_positions = _shape(tensors, "pos_embed")[1]
+    side = round((n_positions - 1) ** 0.5)
+    vit = build_vit(
+        image_size=side * patch,
+        patch_size=patch,
+        width=width,
+        depth=_count(tensors, r"blocks\.(\d+)\."),
+        n_heads=heads or _default_heads(width, 64),
+        hidden=_shape(tensors, "blocks.0.mlp.fc1.weight")[0],
+    )
+    return ImageTransformer(vit)
+
+
+def _resnet(tensors):
+    """Return an empty MoCo ResNet of the tensors' dimensions, torchvision's names."""
+    bottleneck = "layer1.0.conv3.weight" in tensors
+    backbone = build_resnet(
+        layers=[_count(tensors, rf"layer{k}\.(\d+)\.") for k in range(1, 5)],
+        bottleneck=bottleneck,
+        channels=[_shape(tensors, f"layer{k}.0.conv1.weight")[0] for k in range(1, 5)],
+    )
+    projection = None
+    if "fc.0.weight" in tensors:
+        projection = (_shape(tensors, "fc.0.weight")[0], _shape(tensors, "fc.2.weight")[0])
+    return MocoResNet(backbone, projection=projection)
+
+
+def _resnet_names(tensors):
+    """Return torchvision's names as `MocoResNet` has them."""
+    return {
+        key if key.startswith("fc.") else f"backbone.{key}": value for key, value in tensors.items()
+    }
+
+
+# ---------------------------------------------------------------------- towers
+def _attention_tower(tower, backbone, tensors, token_width, heads, **options):
+    dim = _shape(tensors, "cross_attention.query")[-1]
+    return tower(
+        backbone,
+        dim=dim,
+        token_width=token_width,
+        n_heads=heads or POOLING_HEADS,
+        hidden=_shape(tensors, "mlp.encoder.weight")[0],
+        **options,
+    )
+
+
+def _spectrum_tower(tensors, heads, options, *, residual):
+    part = _part(tensors, "spectrum_encoder.")
+    inner = _part(part, "backbone.")
+    return _attention_tower(
+        SpectrumTower,
+        _specformer(inner, heads.spectrum, options),
+        part,
+        _shape(inner, "data_embed.weight")[0],
+        heads.pooling,
+        residual=residual,
+    )
+
+
+def _build_astroclip(tensors, heads, options):
+    image = _part(tensors, "image_encoder.")
+    inner = _without_chunks(_part(image, "backbone."))
+    image_tower = _attention_tower(
+        ImageTower,
+        _vision_transformer(inner, heads.image),
+        image,
+        _shape(inner, "patch_embed.proj.weight")[0],
+        heads.pooling,
+    )
+    model = TwoTower(
+        spectrum_encoder=_spectrum_tower(tensors, heads, options, residual=True),
+        image_encoder=image_tower,
+    )
+    state = {k: v for k, v in tensors.items() if not k.startswith("image_encoder.backbone.")}
+    state |= {f"image_encoder.backbone.vit.{key}": value for key, value in inner.items()}
+    return model, state
+
+
+def _build_specformer(tensors, heads, options):
+    model = TwoTower(spectrum_encoder=MeanTokenTower(_specformer(tensors, heads.spectrum, options)))
+    return model, {f"spectrum_encoder.backbone.{key}": value for key, value in tensors.items()}
+
+
+def _build_astrodino(tensors, heads, options):
+    inner = _without_chunks(_part(tensors, "backbone."))
+    model = TwoTower(image_encoder=ClassTokenTower(_vision_transformer(inner, heads.image)))
+    return model, {f"image_encoder.backbone.vit.{key}": value for key, value in inner.items()}
+
+
+def _build_stein(tensors, heads, options):
+    inner = _part(tensors, "encoder_q.")  # the momentum encoder and its queue are not needed
+    model = TwoTower(image_encoder=PooledTower(_resnet(inner)))
+    state = {f"image_encoder.backbone.{k}": v for k, v in _resnet_names(inner).items()}
+    return model, state
+
+
+def _build_talk(tensors, heads, options):
+    image = _part(tensors, "image_encoder.")
+    inner = _part(image, "backbone.")
+    tower = MocoImageTower(
+        _resnet(inner),
+        dim=_shape(image, "mlp.decoder.weight")[0],
+        hidden=_shape(image, "mlp.encoder.weight")[0],
+    )
+    model = TwoTower(
+        spectrum_encoder=_spectrum_tower(tensors, heads, options, residual=False),
+        image_encoder=tower,
+    )
+    state = {k: v for k, v in tensors.items() if not k.startswith("image_encoder.backbone.")}
+    state |= {f"image_encoder.backbone.{k}": v for k, v in _resnet_names(inner).items()}
+    return model, state
+
+
+def _build_small(tensors, heads, options):
+    from astroclip.models.small import SmallImageEncoder, SmallSpectrumEncoder
+
+    model = TwoTower(
+        spectrum_encoder=SmallSpectrumEncoder(**options.get("spectrum", {})),
+        image_encoder=SmallImageEncoder(**options.get("image", {})),
+    )
+    return model, tensors
+
+
+BUILDERS = {
+    "astroclip": _build_astroclip,
+    "specformer": _build_specformer,
+    "astrodino": _build_astrodino,
+    "stein": _build_stein,
+    "talk": _build_talk,
+    "small": _build_small,
+}
+
+
+def build_model(architecture, tensors, *, heads=None, options=None):
+    """Build a model of a file's dimensions and load its tensors.
+
+    Parameters
+    ----------
+    architecture : str
+        Layout of the file; see `identify_architecture`.
+    tensors : dict of str to `torch.Tensor`
+        See `model_tensors`.
+    heads : `Heads`, optional
+    options : dict, optional
+        Plain settings the file records.
+
+    Returns
+    -------
+    `~astroclip.models.two_tower.TwoTower`
+        float32, in evaluation mode.
+
+    Raises
+    ------
+    CheckpointError
+        If tensors are missing, left over or misshapen; all are listed.
+    """
+    with torch.device("meta"):
+        model, state = BUILDERS[architecture](tensors, heads or Heads(), dict(options or {}))
+    _check_fit(model.state_dict(), state)
+    state = {
+        key: value.float() if value.is_floating_point() else value for key, value in state.items()
+    }
+    for key, value in model.state_dict().items():
+        if UNUSED.search(key) and key not in state:
+            state[key] = torch.zeros(value.shape, dtype=value.dtype)
+    model.load_state_dict(state, assign=True)
+    return model.eval().requires_grad_(requires_grad=False)
+
+
+def _check_fit(expected, state):
+    """Raise `CheckpointError` listing every tensor that is missing, left over or misshapen."""
+    missing = [key for key in expected if key not in state and not UNUSED.search(key)]
+    extra = [key for key in state if key not in expected]
+    misshapen = [
+        f"{key} {tuple(state[key].shape)} instead of {tuple(value.shape)}"
+        for key, value in expected.items()
+        if key in state and state[key].shape != value.shape
+    ]
+    problems = (("missing", missing), ("extra", extra), ("misshapen", misshapen))
+    if any(listed for _, listed in problems):
+        details = "; ".join(f"{name}: {', '.join(listed)}" for name, listed in problems if listed)
+        msg = (
+            f"the weights file does not fit its architecture: {details}. Use a file of this "
+            f"architecture, or name the right preset."
+        )
+        raise CheckpointError(msg)

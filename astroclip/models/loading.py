@@ -1,0 +1,323 @@
+"""Loading models by name, file or hub id, and running them over arrays in batches."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from astroclip._validation import check_choice, check_integer
+from astroclip.exceptions import CheckpointError
+from astroclip.models.architectures import Heads, build_model, identify_architecture, model_tensors
+from astroclip.models.presets import PRESETS
+from astroclip.models.weights import (
+    download_weights,
+    existing_file,
+    file_sha256,
+    read_checkpoint,
+    read_safetensors,
+)
+
+__all__ = ["EmbeddingModel", "load_model", "select_device"]
+
+DATA = Path(__file__).parents[1] / "data"
+PRECISIONS = ("float32", "bf16")
+CPU_BATCH, GPU_BATCH = 64, 512
+
+
+def select_device(device=None):
+    """Return a device that is there: the one asked for, else CUDA, then MPS, then the CPU.
+
+    Parameters
+    ----------
+    device : str or `torch.device`, optional
+
+    Returns
+    -------
+    `torch.device`
+
+    Raises
+    ------
+    ValueError
+        If the device is unknown or not available.
+
+    Examples
+    --------
+    >>> from astroclip.models import select_device
+    >>> select_device("cpu")
+    device(type='cpu')
+    """
+    available = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    if device is None:
+        return torch.device(next(name for name, there in available.items() if there))
+    try:
+        chosen = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        msg = f"device is {device!r}; expected one of {', '.join(available)}, such as 'cpu'."
+        raise ValueError(msg) from error
+    beyond = chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count()
+    if not available.get(chosen.type, False) or beyond:
+        usable = ", ".join(name for name, there in available.items() if there)
+        msg = f"device is {device!r}, which is not available here; expected one of {usable}."
+        raise ValueError(msg)
+    return chosen
+
+
+class EmbeddingModel:
+    """A loaded model: arrays in, embeddings out.
+
+    Parameters
+    ----------
+    network : `~astroclip.models.two_tower.TwoTower`
+    preset : `~astroclip.models.presets.ModelPreset`
+    weights_sha256 : str
+    device : `torch.device`
+
+    Attributes
+    ----------
+    name : str
+    modalities : tuple of str
+    dim : int
+        Length of an embedding.
+    """
+
+    def __init__(self, network, preset, *, name, weights_sha256, device):
+        self.network = network.to(device)
+        self.preset = preset
+        self.name = name
+        self.weights_sha256 = weights_sha256
+        self.device = device
+        towers = {"spectrum": network.spectrum_encoder, "image": network.image_encoder}
+        self.modalities = tuple(key for key, tower in towers.items() if tower is not None)
+        self.dim = self._measure_dim()
+
+    def __repr__(self):
+        return (
+            f"<EmbeddingModel {self.name!r}: {', '.join(self.modalities)} to {self.dim} values, "
+            f"weights {self.weights_sha256[:12]}, on {self.device}>"
+        )
+
+    def _measure_dim(self):
+        """Return the length of an embedding, from one empty object."""
+        if "image" in self.modalities:
+            crop, n_bands = self.preset.image.crop, len(self.preset.image.bands)
+            shape = (1, n_bands, crop, crop)
+            return self.encode_images(np.zeros(shape, np.float32)).shape[1]
+        zeros = np.zeros((1, 7781), np.float32)
+        return self.encode_spectra(zeros).shape[1]
+
+    def encode_spectra(
+        self, flux, ivar=None, mask=None, *, batch_size=None, precision="float32",
+        normalize=True, progress=None,
+    ):
+        """Embed spectra on the model's wavelength grid.
+
+        Parameters
+        ----------
+        flux : (N, P) array-like
+            1e-17 erg/s/cm2/A, finite everywhere.
+        ivar, mask : (N, P) array-like, optional
+            Inverse variance (ones by default) and True where a pixel is bad. Published
+            models take neither into account.
+        batch_size : int, optional
+            64 on a CPU and 512 on a GPU by default.
+        precision : str
+            ``"float32"`` or ``"bf16"`` (autocast).
+        normalize : bool
+            Scale embeddings to unit length.
+        progress : callable, optional
+            Called with the number of objects done after every batch.
+
+        Returns
+        -------
+        (N, D) float32 `numpy.ndarray`
+            A row does not depend on the others of its batch.
+        """
+        flux = np.asarray(flux)
+        ivar = np.ones(flux.shape, np.float32) if ivar is None else ivar
+        mask = np.zeros(flux.shape, bool) if mask is None else mask
+        return self._encode(
+            "spectrum", (flux, ivar, mask), batch_size, precision, normalize, progress
+        )
+
+    def encode_images(
+        self, pixels, mask=None, *, batch_size=None, precision="float32", normalize=True,
+        progress=None,
+    ):
+        """Embed images in the model's normalization and crop.
+
+        Parameters
+        ----------
+        pixels : (N, B, S, S) array-like
+            From ``astroclip.preparation.normalize_images``.
+        mask : (N, B, S, S) array-like, optional
+            True where a pixel is bad. Published models do not take it into account.
+        batch_size, precision, normalize, progress
+            As in `encode_spectra`.
+
+        Returns
+        -------
+        (N, D) float32 `numpy.ndarray`
+        """
+        pixels = np.asarray(pixels)
+        mask = np.zeros(pixels.shape, bool) if mask is None else mask
+        return self._encode("image", (pixels, mask), batch_size, precision, normalize, progress)
+
+    def _encode(self, modality, arrays, batch_size, precision, normalize, progress):
+        if modality not in self.modalities:
+            msg = (
+                f"model {self.name!r} has no {modality} encoder; it takes "
+                f"{' and '.join(self.modalities)}."
+            )
+            raise ValueError(msg)
+        check_choice(precision, PRECISIONS, "precision")
+        if batch_size is None:
+            batch_size = CPU_BATCH if self.device.type == "cpu" else GPU_BATCH
+        check_integer(batch_size, "batch_size")
+        encode = getattr(self.network, f"encode_{modality}")
+        rows = []
+        for first in range(0, len(arrays[0]), batch_size):
+            batch = [self._tensor(array[first : first + batch_size]) for array in arrays]
+            with (
+                torch.inference_mode(),
+                torch.autocast(self.device.type, torch.bfloat16, enabled=precision == "bf16"),
+            ):
+                embedding = encode(*batch).float()
+            if normalize:
+                embedding = torch.nn.functional.normalize(embedding, dim=1)
+            rows.append(embedding.cpu().numpy())
+            if progress is not None:
+                progress(min(first + batch_size, len(arrays[0])))
+        return np.concatenate(rows) if rows else np.empty((0, self.dim), np.float32)
+
+    def _tensor(self, array):
+        """Return an array on the device: bool as it is, numbers as native float32."""
+        array = np.asarray(array)
+        if array.dtype != bool:
+            array = array.astype(np.float32, copy=False)
+        return torch.from_numpy(np.array(array, order="C")).to(self.device)
+
+
+def load_model(name="astroclip-small", *, device=None, preset=None, heads=None):
+    """Load a model.
+
+    Parameters
+    ----------
+    name : str or path-like
+        A name of `astroclip.list_models`, a weights file (a checkpoint in a published
+        layout, or safetensors), a folder with one, or a hub id such as
+        ``"polymathic-ai/astroclip"``.
+    device : str or `torch.device`, optional
+        CUDA, MPS or the CPU, whichever is there first, by default.
+    preset : str, optional
+        Named model whose inputs and layout a file is to be read as; found from the
+        file's tensors by default.
+    heads : dict of str to int, optional
+        Numbers of attention heads (``"image"``, ``"spectrum"``, ``"pooling"``) for files
+        that do not record them; see `astroclip.models.architectures.Heads`.
+
+    Returns
+    -------
+    `EmbeddingModel`
+
+    Raises
+    ------
+    ValueError
+        If the name, preset or device is unknown.
+    FileNotFoundError, ConnectionError
+        If the weights are not there and cannot be fetched.
+    CheckpointError, UnsafeCheckpointError
+        If a file cannot be used, or would run code.
+
+    Examples
+    --------
+    >>> import astroclip
+    >>> astroclip.load_model("astroclip-small", device="cpu").dim
+    128
+    """
+    device = select_device(device)
+    if preset is not None:
+        preset = PRESETS[check_choice(preset, PRESETS, "preset")]
+    path, found = _find_weights(name)
+    preset = preset or found
+    tensors, hyper_parameters, config = _read(path)
+    architecture = config.get("architecture") or identify_architecture(tensors)
+    if preset is None:
+        preset = next(p for p in PRESETS.values() if p.architecture == architecture)
+    if preset.architecture != architecture:
+        msg = (
+            f"weights file {str(path)!r} is of architecture {architecture!r}; expected "
+            f"{preset.architecture!r} for {preset.name!r}. Leave preset out, or use another file."
+        )
+        raise CheckpointError(msg)
+    plain = hyper_parameters if isinstance(hyper_parameters, dict) else {}
+    network = build_model(
+        architecture,
+        tensors,
+        heads=Heads(**(heads or {})).fill(hyper_parameters),
+        options={**plain, **config},
+    )
+    label = found.name if found is not None else config.get("name", preset.name)
+    return EmbeddingModel(
+        network, preset, name=label, weights_sha256=file_sha256(path), device=device
+    )
+
+
+def _find_weights(name):
+    """Return the path of a model's weights and its preset, None for a file."""
+    if isinstance(name, str) and name in PRESETS:
+        preset = PRESETS[name]
+        source = preset.weights
+        if source.bundled:
+            return existing_file(DATA / source.filename), preset
+        if source.repo_id is None:
+            msg = (
+                f"model {name!r} has no public weights; expected its file. Call "
+                f"load_model('path/to/{source.filename}', preset={name!r})."
+            )
+            raise FileNotFoundError(msg)
+        return download_weights(source.repo_id, source.filename, sha256=source.sha256), preset
+    path = Path(name)
+    if path.is_dir():
+        files = sorted(p for p in path.iterdir() if p.suffix in (".safetensors", ".ckpt", ".pt"))
+        if len(files) != 1:
+            msg = (
+                f"model folder {str(path)!r} holds {len(files)} weights files; expected one "
+                f"(.safetensors, .ckpt or .pt). Name the file."
+            )
+            raise FileNotFoundError(msg)
+        return files[0], None
+    if path.exists():
+        return path, None
+    hub = next((p for p in PRESETS.values() if p.weights.repo_id == str(name)), None)
+    if hub is not None:
+        return download_weights(hub.weights.repo_id, hub.weights.filename), hub
+    text = str(name)
+    looks_like_file = path.suffix in (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
+    if text.count("/") == 1 and not looks_like_file and not text.startswith((".", "/", "~")):
+        return download_weights(text, "model.safetensors"), None
+    if looks_like_file or "/" in text:
+        return existing_file(path), None
+    msg = (
+        f"model is {text!r}; expected one of {', '.join(PRESETS)}, a weights file, or a hub id "
+        f"such as 'polymathic-ai/astroclip'."
+    )
+    raise ValueError(msg)
+
+
+def _read(path):
+    """Return a file's tensors, hyper-parameters and configuration."""
+    if path.suffix == ".safetensors":
+        tensors, metadata = read_safetensors(path)
+        try:
+            config = json.loads(metadata.get("config", "{}"))
+        except json.JSONDecodeError as error:
+            msg = f"weights file {str(path)!r} has an unreadable configuration: {error}."
+            raise CheckpointError(msg) from error
+        return model_tensors(dict(tensors)), {}, config
+    content = read_checkpoint(path)
+    return model_tensors(content), content.get("hyper_parameters", {}), {}
