@@ -19,6 +19,7 @@ from astroclip._validation import check_choice, check_integer, check_length
 from astroclip.exceptions import FailedObjectWarning, PreparationError
 from astroclip.models.presets import PRESETS
 from astroclip.preparation import PREPARATION_VERSION
+from astroclip.similarity import set_embedder
 from astroclip.tables import Flag, make_embedding_table
 
 __all__ = ["embed", "list_models"]
@@ -390,3 +391,6 @@ def _warn_of_failures(columns):
         f"{columns['messages'][failed[0]]}"
     )
     warnings.warn(msg, FailedObjectWarning, stacklevel=3)
+
+
+set_embedder(embed)

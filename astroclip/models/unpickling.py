@@ -59,6 +59,17 @@ INERT_CALLS = {
 }
 
 
+# Modules that no weights file has a reason to name, even without applying anything.
+REFUSED_MODULES = {
+    "code", "codeop", "ctypes", "importlib", "marshal", "nt", "os", "pickle", "posix", "pty",
+    "runpy", "shutil", "socket", "subprocess", "sys", "webbrowser",
+}
+PLAIN_TYPES = {
+    "bool", "bytearray", "bytes", "complex", "dict", "float", "int", "list", "object", "range",
+    "slice", "str", "tuple", "type",
+}
+
+
 def _refuse(name):
     msg = (
         f"the checkpoint asks to run {name!r}, which rebuilds no tensor; refused, and nothing "
@@ -145,10 +156,13 @@ class StorageRecord:
 
     def __init__(self, key, dtype, read):
         self.key, self.dtype, self._read = key, dtype, read
+        self._content = None
 
     def tensor(self, dtype):
         """Return the storage's numbers as a flat tensor."""
-        content = self._read(self.key)
+        if self._content is None:
+            self._content = self._read(self.key)
+        content = self._content
         if len(content) % dtype.itemsize:
             msg = f"the checkpoint's storage {self.key!r} is damaged: {len(content)} bytes."
             raise CheckpointError(msg)
@@ -273,7 +287,6 @@ BUILDERS = {
     "collections.Counter": _default_dict,
     "builtins.set": set,
     "builtins.frozenset": frozenset,
-    "builtins.bytearray": bytearray,
     "_codecs.encode": _encode,
     "copyreg._reconstructor": _reconstruct,
 }
@@ -299,6 +312,9 @@ class RestrictedUnpickler(pickle.Unpickler):
             return StorageType(STORAGE_DTYPES[name])
         if module == "torch" and name in DTYPES:
             return DTYPES[name]
+        plain = module == "builtins" and name in PLAIN_TYPES
+        if module.split(".")[0] in REFUSED_MODULES or (module == "builtins" and not plain):
+            _refuse(full)
         return self._stand_in(module, name, full)
 
     def _stand_in(self, module, name, full):
