@@ -1,9 +1,7 @@
 """Embed spectra and images: astropy objects in, one table out."""
 
 import re
-import sys
 import warnings
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -11,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from astropy.coordinates import SkyCoord
 from astropy.table import MaskedColumn, Table
-from astropy.utils.console import ProgressBar
+from tqdm import tqdm
 
 from astroclip._model_input import fit_batch, network_arrays, prepare_rows
 from astroclip._objects import ObjectRows, sort_objects
@@ -81,8 +79,8 @@ def embed(
     device : str or `torch.device`, optional
         By default CUDA if there is a GPU, else MPS, else the CPU.
     precision : {"float32", "bf16", "auto"}, optional
-        Arithmetic of the network. bf16 is faster on GPUs, and agrees with float32 to a
-        cosine of 0.999 or better. "auto" takes bf16 on a GPU that has it.
+        Arithmetic of the network. Embeddings in bf16 and float32 agree to a cosine of
+        0.9999 (see the user guide). "auto" takes bf16 on a GPU that has it.
     batch_size : int, optional
         Objects per pass through the network; by default chosen for the device.
     min_coverage : float, optional
@@ -316,13 +314,11 @@ class _Job:
             "messages": np.full(n_objects, "", dtype=object),
             **{name: np.full(n_objects, np.nan) for name in ("ra", "dec", "redshift")},
         }
-        progress = ProgressBar(n_objects, file=sys.stderr) if show_progress else nullcontext()
-        with progress as bar:
+        with tqdm(total=n_objects, disable=not show_progress, unit="object") as progress:
             for start in range(0, n_objects, CHUNK_SIZE):
                 stop = min(start + CHUNK_SIZE, n_objects)
                 self._fill(columns, start, stop)
-                if bar is not None:
-                    bar.update(stop)
+                progress.update(stop - start)
         return columns
 
     def _fill(self, columns, start, stop):

@@ -265,3 +265,301 @@ LONE_IMAGES = {
         r"\['g'\] has no valid pixel: all 23104 are masked",
     ),
 }
+
+
+# name: call with the fixture `places`, error, message
+MISUSE = {
+    "nothing": (
+        lambda p: embed(None, model=p.model),
+        TypeError,
+        r"objects is a NoneType; expected a Spectrum \(Spectrum1D\), .* or a list of these",
+    ),
+    "a number": (lambda p: embed(3.0, model=p.model), TypeError, r"objects is a float; expected"),
+    "an array": (
+        lambda p: embed(np.ones((3, 1557)), model=p.model),
+        TypeError,
+        r"objects is a ndarray; expected a Spectrum",
+    ),
+    "a table": (
+        lambda p: embed(Table({"flux": [1.0]}), model=p.model),
+        TypeError,
+        r"objects is a Table; expected a Spectrum",
+    ),
+    "an iterator": (
+        lambda p: embed(iter([make_spectrum()]), model=p.model),
+        TypeError,
+        r"objects is a list_iterator; expected a Spectrum",
+    ),
+    "empty list": (
+        lambda p: embed([], model=p.model),
+        ValueError,
+        r"objects is empty; pass at least one object",
+    ),
+    "empty SpectrumList": (
+        lambda p: embed(SpectrumList([]), model=p.model),
+        ValueError,
+        r"objects is empty; pass at least one object",
+    ),
+    "None in a list": (
+        lambda p: embed([make_spectrum(), None], model=p.model),
+        TypeError,
+        r"objects\[1\] is a NoneType; expected a Spectrum",
+    ),
+    "mixed list": (
+        lambda p: embed([make_spectrum(), make_image()], model=p.model),
+        TypeError,
+        r"objects\[1\] is an image \(dict\) and objects\[0\] is a spectrum \(Spectrum\); expected "
+        r"one kind in a list. Embed each kind in a call of its own",
+    ),
+    "batch in a list": (
+        lambda p: embed([SpectrumBatch.from_arrays(WAVELENGTH, np.ones(1557))], model=p.model),
+        TypeError,
+        r"objects\[0\] is a SpectrumBatch; pass a batch by itself, not in a list. Join several",
+    ),
+    "3-D flux": (
+        lambda p: embed(
+            Spectrum(flux=np.ones((2, 2, 1557)) * FLUX_UNIT, spectral_axis=WAVELENGTH * u.AA),
+            model=p.model,
+        ),
+        ValueError,
+        r"objects has flux of shape \(2, 2, 1557\); expected .* Reshape the cube to two axes",
+    ),
+    "unknown medium": (
+        lambda p: embed(make_spectrum(), model=p.model, medium="water"),
+        ValueError,
+        r"medium is 'water'; expected one of 'vacuum', 'air'",
+    ),
+    "redshift missing in the rest frame": (
+        lambda p: embed(make_spectrum(), model=p.rest_model),
+        PreparationError,
+        r"objects has no redshift, and the rest frame needs one; expected the argument redshift",
+    ),
+    "wrong number of redshifts": (
+        lambda p: embed([make_spectrum(0), make_spectrum(1)], model=p.model, redshift=[0.1] * 3),
+        ValueError,
+        r"redshift has shape \(3,\); expected one value, or one for each of the 2 objects",
+    ),
+    "redshift in words": (
+        lambda p: embed(make_spectrum(), model=p.model, redshift="high"),
+        TypeError,
+        r"redshift is 'high'; expected a number, or one for each object",
+    ),
+    "wrong number of ids": (
+        lambda p: embed([make_spectrum(0), make_spectrum(1)], model=p.model, ids=["a"] * 3),
+        ValueError,
+        r"ids has shape \(3,\); expected one value, or one for each of the 2 objects",
+    ),
+    "no batch": (
+        lambda p: embed(make_spectrum(), model=p.model, batch_size=0),
+        ValueError,
+        r"batch_size is 0; expected at least 1",
+    ),
+    "half a batch": (
+        lambda p: embed(make_spectrum(), model=p.model, batch_size=2.5),
+        TypeError,
+        r"batch_size is 2.5 of type float; expected an integer",
+    ),
+    "coverage in per cent": (
+        lambda p: embed(make_spectrum(), model=p.model, min_coverage=10),
+        ValueError,
+        r"min_coverage is 10; expected a fraction from 0 to 1",
+    ),
+    "unknown precision": (
+        lambda p: embed(make_spectrum(), model=p.model, precision="int8"),
+        ValueError,
+        r"precision is 'int8'; expected one of 'float32', 'bf16', 'auto'",
+    ),
+    "unknown device": (
+        lambda p: embed(make_spectrum(), model=p.model, device="abacus"),
+        ValueError,
+        r"device is 'abacus'; expected one of",
+    ),
+    "unknown model": (
+        lambda p: embed(make_spectrum(), model="astroclip-gigantic"),
+        ValueError,
+        r"model is 'astroclip-gigantic'; expected one of .*astroclip-small",
+    ),
+    "model of another type": (
+        lambda p: embed(make_spectrum(), model=7),
+        TypeError,
+        r"model is of type int; expected a name of astroclip.list_models\(\)",
+    ),
+    "image for a spectrum model": (
+        lambda p: embed(make_image(), model=p.golden / "specformer.ckpt"),
+        ValueError,
+        r"model 'specformer' takes objects of modality spectrum and objects are of modality "
+        r"'image'; expected a model that takes these, such as",
+    ),
+    "spectrum for an image model": (
+        lambda p: embed(make_spectrum(), model=p.golden / "astrodino.ckpt"),
+        ValueError,
+        r"model 'astrodino' takes objects of modality image and objects are of modality 'spectrum'",
+    ),
+    "empty dict": (
+        lambda p: embed({}, model=p.model),
+        TypeError,
+        r"objects is an empty dict; expected a CCDData, or a dict of band to CCDData",
+    ),
+    "dict of arrays": (
+        lambda p: embed([make_image(), {"g": np.ones((152, 152))}], model=p.model),
+        TypeError,
+        r"objects\[1\]\['g'\] is of type ndarray; expected a CCDData",
+    ),
+    "position without WCS": (
+        lambda p: embed(make_image(wcs=False), model=p.model, position=SkyCoord(10, 2, unit="deg")),
+        PreparationError,
+        r"objects has no WCS and a position is given; expected a WCS to find it. Give the CCDData",
+    ),
+    "position off the image": (
+        lambda p: embed(make_image(), model=p.model, position=SkyCoord(11, 2, unit="deg")),
+        PreparationError,
+        r"objects: position 11 2 is at pixel .*, off the image of 152 x 152; .* Check the position",
+    ),
+    "position as numbers": (
+        lambda p: embed(make_image(), model=p.model, position=(10.0, 2.0)),
+        TypeError,
+        r"position is of type tuple; expected an astropy.coordinates.SkyCoord, such as",
+    ),
+    "wrong number of positions": (
+        lambda p: embed(make_image(), model=p.model, position=SkyCoord([10] * 2, [2] * 2, unit="deg")),
+        ValueError,
+        r"position has shape \(2,\); expected one position, or one for each of the 1 objects",
+    ),
+    "position of a spectrum": (
+        lambda p: embed(make_spectrum(), model=p.model, position=SkyCoord(10, 2, unit="deg")),
+        ValueError,
+        r"position is given for objects that are not images; expected None",
+    ),
+    "missing file": (
+        lambda p: embed(p.folder / "none.fits", model=p.model),
+        FileNotFoundError,
+        r"objects names the file '.*none.fits', which does not exist; check the path",
+    ),
+    "a directory": (
+        lambda p: embed(p.folder, model=p.model),
+        IsADirectoryError,
+        r"objects is the directory '.*'; expected a file. Pass a list of its files",
+    ),
+    "truncated spectrum": (
+        lambda p: embed(p.truncated_spectrum, model=p.model),
+        PreparationError,
+        r"objects, the file '.*cut.fits', cannot be read",
+    ),
+    "truncated image": (
+        lambda p: embed(p.truncated_image, model=p.model),
+        PreparationError,
+        r"objects, the file '.*cut-image.fits', cannot be read",
+    ),
+    "text as a spectrum": (
+        lambda p: embed(p.text, model=p.model),
+        PreparationError,
+        r"objects, the file '.*notes.txt', cannot be read as spectra",
+    ),
+    "no file of the list readable": (
+        lambda p: embed([p.text, p.folder / "none.fits"], model=p.model),
+        PreparationError,
+        r"None of the 2 files could be read. The first: objects\[0\].*notes.txt",
+    ),
+    "batch in another frame": (
+        lambda p: embed(
+            SpectrumBatch.from_arrays(WAVELENGTH, np.ones(1557), frame="rest"), model=p.model
+        ),
+        ValueError,
+        r"objects is a SpectrumBatch in the rest frame; expected the observed frame",
+    ),
+    "batch with wavelengths out of order": (
+        lambda p: SpectrumBatch.from_arrays(WAVELENGTH[::-1], np.ones(1557)),
+        ValueError,
+        r"wavelength must be finite and strictly ascending; sort it with its flux",
+    ),
+    "batch of another pixel scale": (
+        lambda p: embed(
+            ImageBatch.from_arrays(np.ones((1, 3, 152, 152)), pixel_scale=0.4), model=p.model
+        ),
+        ValueError,
+        r"objects is an ImageBatch of 0.4 arcsec per pixel; expected 0.262",
+    ),
+    "batch of small images": (
+        lambda p: embed(ImageBatch.from_arrays(np.ones((1, 3, 64, 64))), model=p.model),
+        ValueError,
+        r"objects is an ImageBatch of 64 x 64 pixels; expected at least 144 x 144",
+    ),
+    "batch without a band": (
+        lambda p: embed(
+            ImageBatch.from_arrays(np.ones((1, 2, 152, 152)), bands="gr"), model=p.model
+        ),
+        ValueError,
+        r"objects is an ImageBatch of the bands g, r; the model also needs z",
+    ),
+    "text as a checkpoint": (
+        lambda p: load_model(p.text_checkpoint),
+        CheckpointError,
+        r"weights file '.*notes.ckpt' is no readable PyTorch checkpoint",
+    ),
+    "checkpoint of another architecture": (
+        lambda p: load_model(p.golden / "specformer.ckpt", preset="astroclip-mnras"),
+        CheckpointError,
+        r"weights file '.*specformer.ckpt' is of architecture 'specformer'; expected 'astroclip'",
+    ),
+    "checkpoint that would run code": (
+        lambda p: load_model(p.harmful_checkpoint),
+        UnsafeCheckpointError,
+        r"",
+    ),
+    "missing checkpoint": (
+        lambda p: embed(make_spectrum(), model=p.folder / "none.ckpt"),
+        FileNotFoundError,
+        r"weights file '.*none.ckpt' does not exist; check the path",
+    ),
+    "tables of two models": (
+        lambda p: p.index.query(p.foreign_table),
+        ModelMismatchError,
+        r"query and reference hold embeddings of different weights .* Embed both",
+    ),
+    "more neighbors than the reference has": (
+        lambda p: p.index.query(p.table, n_neighbors=50),
+        ValueError,
+        r"n_neighbors is 50 and the reference has 12 rows .* Ask for fewer",
+    ),
+    "no neighbors": (
+        lambda p: p.index.query(p.table, n_neighbors=0),
+        ValueError,
+        r"n_neighbors is 0; expected at least 1",
+    ),
+    "unknown modality": (
+        lambda p: p.index.query(p.table, n_neighbors=2, modality="sound"),
+        ValueError,
+        r"modality is 'sound'; expected one of 'spectrum', 'image', 'all'",
+    ),
+    "selection of another length": (
+        lambda p: p.index.query(p.table, n_neighbors=2, where=np.ones(3, bool)),
+        ValueError,
+        r"where has dtype bool and shape \(3,\); expected a bool for each of the reference's 12",
+    ),
+    "index of no embedding table": (
+        lambda p: astroclip.SimilarityIndex(Table({"id": ["a"]})),
+        ValueError,
+        r"table has no column 'modality', 'embedding'.* Make one with astroclip.embed",
+    ),
+    "untrained property": (
+        lambda p: p.estimator.predict(p.table, properties=["age"]),
+        KeyError,
+        r"properties names 'age', which the estimator was not fitted with; expected some of",
+    ),
+    "property that is no column": (
+        lambda p: astroclip.PropertyEstimator(n_neighbors=4).fit(p.table, ["age"]),
+        KeyError,
+        r"properties names 'age', which is no column of the table; expected some of",
+    ),
+    "estimator that was not fitted": (
+        lambda p: astroclip.PropertyEstimator().predict(p.table),
+        ValueError,
+        r"the estimator is not fitted; call fit",
+    ),
+    "reference smaller than the neighborhood": (
+        lambda p: astroclip.PropertyEstimator(n_neighbors=64).fit(p.table, ["mass"]),
+        ValueError,
+        r"table has 12 spectrum rows with an embedding and a 'mass'; expected more than "
+        r"n_neighbors = 64. Use a larger reference or fewer",
+    ),
+}

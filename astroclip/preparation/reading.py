@@ -81,7 +81,7 @@ def read_spectra(path):
 def _read_any(path):
     """Return single spectra by whichever specutils loader takes the file."""
     if _is_desi(path):
-        arms = SpectrumList.read(path)
+        arms = SpectrumList.read(path, format="DESI coadd")
         merged = merge_arms(arms) if are_arms(arms) else arms[0]
         merged = merged if merged.flux.ndim == 2 else merged[None]
         return [_clean_row(merged, number) for number in range(merged.flux.shape[0])]
@@ -135,7 +135,7 @@ def _is_desi(path):
     if not _is_fits(path):
         return False
     with fits.open(path) as hdus:
-        return "B_WAVELENGTH" in hdus or "BRZ_WAVELENGTH" in hdus
+        return "B_WAVELENGTH" in hdus and "FIBERMAP" in hdus
 
 
 def _is_fits(path):
