@@ -26,6 +26,7 @@ _MODULE_OF = {
     "reference_previews": "reference",
     "reference_table": "reference",
     "sample_image": "reference",
+    "sample_spectra": "reference",
     "sample_spectrum": "reference",
 }
 

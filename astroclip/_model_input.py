@@ -28,7 +28,9 @@ def prepare_rows(objects, preset, *, modality, on_error, name="objects", **optio
     preset : ModelPreset
         The model's description.
     modality : {"spectrum", "image"}
+        What the objects are.
     on_error : {"raise", "flag"}
+        What happens to objects that cannot be used.
     name : str, optional
         How errors name ``objects``.
     **options
@@ -65,6 +67,7 @@ def fit_batch(batch, preset, *, min_coverage, name="objects"):
     Parameters
     ----------
     batch : SpectrumBatch or ImageBatch
+        Prepared objects.
     preset : ModelPreset
         The model's description.
     min_coverage : float
@@ -157,6 +160,7 @@ def _fit_images(batch, target, name):
 def _flag_coverage(batch, min_coverage, name):
     """Return the batch with rows of low coverage flagged, or failed below ``min_coverage``."""
     flags, messages = batch.flags.copy(), batch.messages.copy()
+    flags[(batch.coverage < 1) & ~batch.failed] |= Flag.BAD_PIXELS
     flags[batch.coverage < LOW_COVERAGE] |= Flag.LOW_COVERAGE
     for number in np.flatnonzero((batch.coverage < min_coverage) & ~batch.failed):
         flags[number] |= Flag.FAILED | Flag.NO_OVERLAP
@@ -176,6 +180,7 @@ def network_arrays(batch, preset):
     batch : SpectrumBatch or ImageBatch
         Fitting the model.
     preset : ModelPreset
+        The model's description.
 
     Returns
     -------

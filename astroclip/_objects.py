@@ -12,6 +12,7 @@ import numpy as np
 from astropy import units as u
 from astropy.io import fits
 from astropy.nddata import CCDData
+from astropy.utils.exceptions import AstropyUserWarning
 from specutils import Spectrum, SpectrumCollection, SpectrumList
 
 from astroclip._validation import check_not_empty, item_name
@@ -95,10 +96,11 @@ def take_rows(spectrum, rows):
     if uncertainty is not None:
         uncertainty = type(uncertainty)(uncertainty.array[rows], unit=uncertainty.unit, copy=False)
     redshift = np.asarray(spectrum.redshift, dtype=float)
+    own = {key: spectrum.meta[key] for key in ("id", "ra", "dec") if key in spectrum.meta}
     meta = {
-        key: np.asarray(value)[rows] if np.shape(value)[:1] == (n_rows,) else value
-        for key, value in spectrum.meta.items()
-        if key in ("id", "ra", "dec")
+        key: np.asarray(value)[rows] if np.ndim(value) else value
+        for key, value in own.items()
+        if np.shape(value) == (n_rows,) or (np.ndim(value) == 0 and n_rows == 1)
     }
     return Spectrum(
         flux=spectrum.flux[rows],
@@ -169,7 +171,7 @@ def _list_rows(objects, name):
                 f"{item_name(name, i)} is {_describe(element, found)} and "
                 f"{item_name(name, first)} is {_describe(objects[first], modality)}; expected "
                 f"one kind in a list. Embed each kind in a call of its own and join the two "
-                f"tables with astropy.table.vstack."
+                f"tables with astropy.table.vstack(..., metadata_conflicts='silent')."
             )
             raise TypeError(msg)
         rows.extend(elements)
@@ -254,24 +256,30 @@ def _read(path, name):
     if not path.exists():
         msg = f"{name} names the file {str(path)!r}, which does not exist; check the path."
         raise FileNotFoundError(msg)
-    modality = "image" if _holds_images(path, name) else "spectrum"
-    read = read_images if modality == "image" else read_spectra
-    rows = read(path)
-    return modality, rows if isinstance(rows, list) else [rows]
+    try:
+        with warnings.catch_warnings():
+            # a truncated file gives a warning first and then the error that is raised
+            warnings.simplefilter("ignore", AstropyUserWarning)
+            if _holds_images(path):
+                images = read_images(path)
+                for image in images.values():
+                    image.meta.setdefault("id", path.stem)
+                return "image", [images]
+            return "spectrum", read_spectra(path)
+    except PreparationError as error:
+        raise PreparationError(f"{name}: {error}", flag=error.flag) from error
 
 
-def _holds_images(path, name):
+def _holds_images(path):
     """Return whether a file holds images: FITS, no table, no 1-D array, and a 2-D or 3-D one."""
     with path.open("rb") as file:
         start = file.read(6)
     if start != b"SIMPLE" and start[:2] != b"\x1f\x8b":
         return False
     try:
-        with warnings.catch_warnings(), fits.open(path) as hdus:
-            warnings.simplefilter("ignore")
+        with fits.open(path) as hdus:
             n_axes = [len(hdu.shape) for hdu in hdus if hdu.is_image]
-            has_table = any(isinstance(hdu, fits.BinTableHDU) and not hdu.is_image for hdu in hdus)
-    except (OSError, TypeError, ValueError) as error:
-        msg = f"{name}, the file {str(path)!r}, is not readable as FITS: {error}"
-        raise PreparationError(msg, flag=Flag.FAILED | Flag.BAD_INPUT) from error
-    return not has_table and 1 not in n_axes and max(n_axes, default=0) >= 2
+            all_images = len(n_axes) == len(hdus)
+    except (OSError, TypeError, ValueError):
+        return False  # what the readers say of it is clearer
+    return all_images and 1 not in n_axes and max(n_axes, default=0) >= 2

@@ -131,6 +131,7 @@ def embed(
     rows = sort_objects(objects)
     model = _get_model(model, device)
     _check_modality(model, rows.modality)
+    _check_applies(rows, medium=medium, zero_point=zero_point, position=position)
     options = {"min_coverage": min_coverage}
     options |= {"medium": medium} if rows.modality == "spectrum" else {"zero_point": zero_point}
     job = _Job(
@@ -177,7 +178,7 @@ def list_models():
     presets = list(PRESETS.values())
     n_bytes = [preset.weights.n_bytes for preset in presets]
     size = [np.nan if n is None else n / 1e6 for n in n_bytes]
-    table = Table(
+    return Table(
         {
             "name": [preset.name for preset in presets],
             "modalities": [", ".join(preset.modalities) for preset in presets],
@@ -188,7 +189,6 @@ def list_models():
             "description": [preset.description for preset in presets],
         }
     )
-    return table
 
 
 # ---------------------------------------------------------------------- arguments
@@ -211,22 +211,34 @@ def _check_redshift(redshift, n_objects):
     return check_length(redshift, n_objects, "redshift")
 
 
+def _check_applies(rows, *, medium, zero_point, position):
+    """Raise ValueError for arguments that would be ignored with these objects."""
+    spectra = rows.modality == "spectrum" and not rows.is_batch
+    images = rows.modality == "image" and not rows.is_batch
+    kind = f"a batch of {rows.modality} arrays" if rows.is_batch else f"of {rows.modality} data"
+    for name, given, applies in (
+        ("medium", medium != "vacuum", spectra),
+        ("zero_point", zero_point is not None, images),
+        ("position", position is not None, images),
+    ):
+        if given and not applies:
+            msg = (
+                f"{name} is given and objects are {kind}, to which it does not apply; leave it out."
+            )
+            raise ValueError(msg)
+
+
 def _check_position(position, rows):
-    """Return sky positions (N,), or None where none were given."""
+    """Return one sky position or as many as objects, or None where none were given."""
     if position is None:
         return None
-    if rows.modality == "spectrum" or rows.is_batch:
-        msg = "position is given for objects that are not images; expected None for them."
-        raise ValueError(msg)
     if not isinstance(position, SkyCoord):
         msg = (
             f"position is of type {type(position).__name__}; expected an "
             f"astropy.coordinates.SkyCoord, such as SkyCoord(ra, dec, unit='deg')."
         )
         raise TypeError(msg)
-    if position.isscalar:
-        position = SkyCoord([position] * len(rows))
-    if position.shape != (len(rows),):
+    if not position.isscalar and position.shape != (len(rows),):
         msg = (
             f"position has shape {position.shape}; expected one position, or one for each of "
             f"the {len(rows)} objects."
@@ -299,7 +311,7 @@ class _Job:
     model: object
     ids: np.ndarray  # (N,)
     redshift: np.ndarray | None  # (N,)
-    position: SkyCoord | None  # (N,)
+    position: SkyCoord | None  # scalar or (N,)
     prepare_options: dict
     encode_options: dict
 
@@ -352,7 +364,8 @@ class _Job:
             return replace(batch, redshift=self.redshift[numbers]) if given else batch
         options = dict(self.prepare_options)
         if self.position is not None:
-            options["position"] = self.position[numbers]
+            shared = self.position.isscalar
+            options["position"] = self.position if shared else self.position[numbers]
         return prepare_rows(
             content[0] if self.rows.lone else content,
             self.model.preset,

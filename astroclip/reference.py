@@ -12,12 +12,18 @@ from astropy.table import QTable
 from astroclip import tables
 from astroclip.preparation import PREPARATION_VERSION, read_images, read_spectra
 
-__all__ = ["reference_previews", "reference_table", "sample_image", "sample_spectrum"]
+__all__ = [
+    "reference_previews",
+    "reference_table",
+    "sample_image",
+    "sample_spectra",
+    "sample_spectrum",
+]
 
 DATA = Path(__file__).parent / "data"
 REFERENCE_FILE = DATA / "reference.npz"
 PREVIEW_FILE = DATA / "reference_previews.npz"
-SAMPLE_SPECTRA = {"z0.007": "desi-27247.fits", "z0.204": "desi-39627776344457978.fits"}
+SAMPLE_SPECTRA = ("desi-39627776344457978.fits", "desi-27247.fits")
 SAMPLE_IMAGE = "legacysurvey-59.1067-30.4848.fits"
 PROPERTY_UNITS = {"dust": u.mag}
 
@@ -55,7 +61,12 @@ def reference_table():
 
 @functools.cache
 def _reference():
-    with np.load(REFERENCE_FILE, allow_pickle=False) as archive:
+    return read_reference(REFERENCE_FILE)
+
+
+def read_reference(path):
+    """Return a reference table from its file; see `reference_table`."""
+    with np.load(path, allow_pickle=False) as archive:
         data = {name: archive[name] for name in archive.files}
     n_galaxies = len(data["redshift"])
     embedding = np.concatenate([data["spectrum_embedding"], data["image_embedding"]])
@@ -134,3 +145,55 @@ def reference_previews(ids):
         "spectrum": previews["spectrum"][rows].astype(np.float32) / 255.0,
         "wavelength": previews["wavelength"],
     }
+
+
+def sample_spectra():
+    """Return real DESI spectra of two galaxies.
+
+    Returns
+    -------
+    list of `~specutils.Spectrum`
+        Observed frame, vacuum; ``meta["redshift"]`` is the catalogue's. Sources, licence
+        and credit: the package's ``data/samples/README.rst``.
+
+    Examples
+    --------
+    >>> from astroclip.reference import sample_spectra
+    >>> [round(spectrum.meta["redshift"], 4) for spectrum in sample_spectra()]
+    [0.2036, 0.0073]
+    """
+    spectra = []
+    for filename in SAMPLE_SPECTRA:
+        (spectrum,) = read_spectra(DATA / "samples" / filename)
+        spectrum.meta["redshift"] = float(spectrum.meta["header"]["Z_CAT"])
+        spectra.append(spectrum)
+    return spectra
+
+
+def sample_spectrum():
+    """Return the real DESI spectrum of a galaxy at redshift 0.2036; see `sample_spectra`.
+
+    Examples
+    --------
+    >>> import astroclip
+    >>> len(astroclip.sample_spectrum().flux)
+    7781
+    """
+    return sample_spectra()[0]
+
+
+def sample_image():
+    """Return a real g, r, z cutout of the Legacy Surveys (DR9).
+
+    Returns
+    -------
+    dict of str to `~astropy.nddata.CCDData`
+        160 x 160 pixels of 0.262 arcsec in nanomaggies, with inverse variances and WCS.
+
+    Examples
+    --------
+    >>> import astroclip
+    >>> sorted(astroclip.sample_image())
+    ['g', 'r', 'z']
+    """
+    return read_images(DATA / "samples" / SAMPLE_IMAGE)

@@ -5,17 +5,20 @@ raise, in a list they keep a flagged row and leave the others untouched. ``MISUS
 are wrong as a whole and always raise.
 """
 
+import copy
 import dataclasses
 import pickle
-import warnings
+import re
 import zipfile
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from astropy import units as u
 from astropy.coordinates import SkyCoord
 from astropy.io import fits
-from astropy.nddata import CCDData, InverseVariance, StdDevUncertainty
+from astropy.nddata import CCDData, InverseVariance
 from astropy.table import Table
 from astropy.wcs import WCS
 from specutils import Spectrum, SpectrumList
@@ -33,6 +36,7 @@ from astroclip.models.loading import load_model
 from astroclip.preparation import ImageBatch, SpectrumBatch
 from astroclip.tables import Flag
 
+GOLDEN = Path(__file__).parent / "data" / "golden"
 FLUX_UNIT = u.Unit("1e-17 erg / (s cm2 AA)")
 WAVELENGTH = np.linspace(3600, 9824, 1557)
 
@@ -58,7 +62,8 @@ def make_image(seed=0, *, shape=(152, 152), unit=u.nmgy, wcs=True, bands="grz", 
         n_y, n_x = (shapes or {}).get(band, shape)
         y, x = np.mgrid[:n_y, :n_x]
         radius = np.hypot(y - (n_y - 1) / 2, x - (n_x - 1) / 2)
-        flux = (1 + number) * 0.1 * np.exp(-radius / (6 + seed)) + 0.003 * rng.normal(size=(n_y, n_x))
+        flux = (1 + number) * 0.1 * np.exp(-radius / (6 + seed))
+        flux += 0.003 * rng.normal(size=(n_y, n_x))
         images[band] = CCDData(flux, unit=unit, wcs=make_wcs(n_x, n_y) if wcs else None)
     return images
 
@@ -130,11 +135,6 @@ LONE_SPECTRA = {
         u.UnitsError,
         r" has flux with unit 'K'; expected a flux density convertible",
     ),
-    "flux without per wavelength": (
-        lambda: make_spectrum(unit=u.erg / u.s / u.cm**2),
-        u.UnitsError,
-        r" has flux with unit 'erg / \(s cm2\)'; expected a flux density",
-    ),
     "axis in pixels": (
         lambda: make_spectrum(axis_unit=u.pix),
         u.UnitsError,
@@ -143,8 +143,8 @@ LONE_SPECTRA = {
     "duplicate wavelengths": (
         lambda: make_spectrum(wavelength=np.repeat(np.linspace(3600, 9800, 700), 2)),
         PreparationError,
-        r" has wavelengths that are not strictly monotonic: pixel 0 is at 3600 and pixel 1 at "
-        r"3600 Angstrom. Sort them and average duplicates",
+        r" has wavelengths that are not strictly monotonic: pixel \d+ is at (\d+) and pixel \d+ "
+        r"at \1 Angstrom. Sort them and average duplicates",
     ),
     "wavelengths below zero": (
         lambda: make_spectrum(wavelength=np.linspace(-100, 9800, 700)),
@@ -179,7 +179,7 @@ LONE_SPECTRA = {
     "no overlap": (
         lambda: make_spectrum(wavelength=np.linspace(10000, 20000, 900)),
         PreparationError,
-        r" covers 0.0 % of the model's range .* \(its own range is 10000-20000.* Lower min_coverage",
+        r" covers 0.0 % of the model's range .* \(its own range is 10000-20000.* Lower",
     ),
     "five per cent overlap": (
         lambda: make_spectrum(wavelength=np.linspace(9500, 12000, 900)),
@@ -421,14 +421,28 @@ MISUSE = {
         r"position is of type tuple; expected an astropy.coordinates.SkyCoord, such as",
     ),
     "wrong number of positions": (
-        lambda p: embed(make_image(), model=p.model, position=SkyCoord([10] * 2, [2] * 2, unit="deg")),
+        lambda p: embed(
+            make_image(), model=p.model, position=SkyCoord([10] * 2, [2] * 2, unit="deg")
+        ),
         ValueError,
         r"position has shape \(2,\); expected one position, or one for each of the 1 objects",
     ),
     "position of a spectrum": (
         lambda p: embed(make_spectrum(), model=p.model, position=SkyCoord(10, 2, unit="deg")),
         ValueError,
-        r"position is given for objects that are not images; expected None",
+        r"position is given and objects are of spectrum data, to which it does not apply",
+    ),
+    "zero point of a spectrum": (
+        lambda p: embed(make_spectrum(), model=p.model, zero_point=22.5),
+        ValueError,
+        r"zero_point is given and objects are of spectrum data, .* leave it out",
+    ),
+    "air wavelengths of a batch": (
+        lambda p: embed(
+            SpectrumBatch.from_arrays(WAVELENGTH, np.ones(1557)), model=p.model, medium="air"
+        ),
+        ValueError,
+        r"medium is given and objects are a batch of spectrum arrays, .* leave it out",
     ),
     "missing file": (
         lambda p: embed(p.folder / "none.fits", model=p.model),
@@ -443,17 +457,17 @@ MISUSE = {
     "truncated spectrum": (
         lambda p: embed(p.truncated_spectrum, model=p.model),
         PreparationError,
-        r"objects, the file '.*cut.fits', cannot be read",
+        r"objects: path '.*cut.fits' cannot be read as .* Check that the file",
     ),
     "truncated image": (
         lambda p: embed(p.truncated_image, model=p.model),
         PreparationError,
-        r"objects, the file '.*cut-image.fits', cannot be read",
+        r"objects: path '.*cut-image.fits' cannot be read as .* Check that the file",
     ),
     "text as a spectrum": (
         lambda p: embed(p.text, model=p.model),
         PreparationError,
-        r"objects, the file '.*notes.txt', cannot be read as spectra",
+        r"objects: path '.*notes.txt' cannot be read as spectra: .* Check that the file",
     ),
     "no file of the list readable": (
         lambda p: embed([p.text, p.folder / "none.fits"], model=p.model),
@@ -504,7 +518,7 @@ MISUSE = {
     "checkpoint that would run code": (
         lambda p: load_model(p.harmful_checkpoint),
         UnsafeCheckpointError,
-        r"",
+        r"write_text",
     ),
     "missing checkpoint": (
         lambda p: embed(make_spectrum(), model=p.folder / "none.ckpt"),
@@ -563,3 +577,181 @@ MISUSE = {
         r"n_neighbors = 64. Use a larger reference or fewer",
     ),
 }
+
+
+class Harmful:
+    """An object whose unpickling would write a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.write_text, (self.path, "this must not be written")
+
+
+def cut(path, source, share):
+    """Write the first ``share`` of a file's bytes to ``path``."""
+    content = Path(source).read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    return path
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory):
+    """Models, broken files and tables that the cases name."""
+    folder = tmp_path_factory.mktemp("bad")
+    text = folder / "notes.txt"
+    text.write_text("12 Nov: clouds, no data.")
+    text_checkpoint = folder / "notes.ckpt"
+    text_checkpoint.write_text(text.read_text())
+    harmful = folder / "harmful.ckpt"
+    with zipfile.ZipFile(harmful, "w") as archive:
+        archive.writestr("archive/data.pkl", pickle.dumps({"state": Harmful(folder / "ran")}))
+        archive.writestr("archive/version", "3")
+    spectrum, image = folder / "spectrum.fits", folder / "image.fits"
+    make_spectrum().write(spectrum, format="tabular-fits")
+    fits.PrimaryHDU(np.ones((3, 152, 152)), fits.Header({"BANDS": "grz"})).writeto(image)
+    model = load_model(GOLDEN / "astroclip.ckpt", device="cpu")
+    rest_model = copy.copy(model)
+    rest_model.preset = dataclasses.replace(
+        model.preset, spectrum=dataclasses.replace(model.preset.spectrum, frame="rest")
+    )
+    table = embed([make_spectrum(seed) for seed in range(12)], model=model)
+    table["mass"] = np.arange(12.0)
+    foreign = table.copy()
+    foreign.meta["WSHA"] = "0" * 64
+    estimator = astroclip.PropertyEstimator(n_neighbors=4).fit(table, ["mass"])
+    return SimpleNamespace(
+        folder=folder,
+        golden=GOLDEN,
+        model=model,
+        rest_model=rest_model,
+        text=text,
+        text_checkpoint=text_checkpoint,
+        harmful_checkpoint=harmful,
+        truncated_spectrum=cut(folder / "cut.fits", spectrum, 0.6),
+        truncated_image=cut(folder / "cut-image.fits", image, 0.6),
+        table=table,
+        foreign_table=foreign,
+        index=astroclip.SimilarityIndex(table),
+        estimator=estimator,
+    )
+
+
+LONE = LONE_SPECTRA | LONE_IMAGES
+
+
+def good_objects(name):
+    """Return two good objects of the modality of a case."""
+    make = make_spectrum if name in LONE_SPECTRA else make_image
+    return make(1), make(2)
+
+
+@pytest.mark.parametrize("name", LONE)
+def test_lone_object_raises(places, name):
+    build, error, message = LONE[name]
+    with pytest.raises(error, match=f"^objects{message}"):
+        embed(build(), model=places.model)
+
+
+@pytest.mark.parametrize("name", LONE)
+def test_in_a_list_its_row_is_flagged_and_the_others_are_untouched(places, name):
+    build, _, message = LONE[name]
+    first, last = good_objects(name)
+    expected = embed([first, last], model=places.model)
+    with pytest.warns(FailedObjectWarning, match=r"^1 of 3 objects could not be embedded"):
+        table = embed([first, build(), last], model=places.model)
+    assert re.match(rf"objects\[1\]{message}", table["message"][1])
+    assert table["flags"][1] & Flag.FAILED
+    assert np.all(table["embedding"].mask[1])
+    assert table["coverage"][1] == 0
+    others = table[[0, 2]]
+    np.testing.assert_array_equal(
+        np.asarray(others["embedding"]), np.asarray(expected["embedding"])
+    )
+    for column in ("modality", "coverage", "flags", "message"):
+        assert list(others[column]) == list(expected[column])
+
+
+@pytest.mark.parametrize("name", MISUSE)
+def test_misuse_raises(places, name):
+    call, error, message = MISUSE[name]
+    with pytest.raises(error, match=message):
+        call(places)
+
+
+def test_harmful_checkpoint_ran_nothing(places):
+    with pytest.raises(UnsafeCheckpointError):
+        load_model(places.harmful_checkpoint)
+    assert not (places.folder / "ran").exists()
+    assert pickle.loads(pickle.dumps(Harmful(places.folder / "control"))) > 0
+    assert (places.folder / "control").exists()
+
+
+def test_unreadable_files_of_a_list_are_flagged(places):
+    good = places.folder / "spectrum.fits"
+    paths = [good, places.truncated_spectrum, places.folder / "none.fits", places.folder, good]
+    with pytest.warns(FailedObjectWarning, match="^3 of 5 objects"):
+        table = embed(paths, model=places.model)
+    for row, message in (
+        (1, r"objects\[1\]: path '.*cut.fits' cannot be read"),
+        (2, r"objects\[2\] names the file '.*none.fits', which does not exist"),
+        (3, r"objects\[3\] is the directory"),
+    ):
+        assert re.match(message, table["message"][row])
+        assert table["flags"][row] & Flag.FAILED
+    alone = embed([good, good], model=places.model)
+    np.testing.assert_array_equal(
+        np.asarray(table["embedding"][[0, 4]]), np.asarray(alone["embedding"])
+    )
+
+
+def test_bad_redshift_of_a_list_is_flagged(places):
+    objects = [make_spectrum(seed) for seed in range(3)]
+    with pytest.warns(FailedObjectWarning, match=r"objects\[1\] has redshift -3"):
+        table = embed(objects, model=places.model, redshift=[0.1, -3, 0.2])
+    assert list(table["flags"] & Flag.FAILED) == [0, 1, 0]
+
+
+def test_position_off_one_image_is_flagged(places):
+    images = [make_image(seed) for seed in range(3)]
+    position = SkyCoord([10, 10, 50], [2, 2, 2], unit="deg")
+    with pytest.warns(FailedObjectWarning, match=r"objects\[2\]: position .* off the image"):
+        table = embed(images, model=places.model, position=position)
+    assert list(table["flags"] & (Flag.FAILED | Flag.NO_OVERLAP)) == [0, 0, 5]
+
+
+# name: object that is usable all the same, flags it must carry
+TOLERATED = {
+    "one NaN": (lambda: with_flux(make_spectrum(), fill(np.nan, 700)), Flag.BAD_PIXELS),
+    "one wild value": (lambda: with_flux(make_spectrum(), fill(1e9, 700)), Flag.BAD_PIXELS),
+    "one infinite value": (lambda: with_flux(make_spectrum(), fill(np.inf, 700)), Flag.BAD_PIXELS),
+    "no uncertainty": (lambda: make_spectrum(uncertainty=None), Flag.IVAR_ESTIMATED),
+    "a fifth of the range": (
+        lambda: make_spectrum(wavelength=np.linspace(8600, 12000, 2000)),
+        Flag.LOW_COVERAGE,
+    ),
+    "a small blueshift": (lambda: make_spectrum(redshift=-0.001), Flag(0)),
+}
+
+
+@pytest.mark.parametrize("name", TOLERATED)
+def test_tolerated(places, name):
+    build, flag = TOLERATED[name]
+    table = embed(build(), model=places.model)
+    assert table["flags"][0] & flag == flag
+    assert not table["flags"][0] & Flag.FAILED
+    assert np.isclose(np.linalg.norm(np.asarray(table["embedding"][0])), 1, atol=1e-6)
+
+
+def test_one_bad_pixel_matters_little(places):
+    plain = embed(make_spectrum(), model=places.model)
+    spoiled = embed(with_flux(make_spectrum(), fill(1e9, 700)), model=places.model)
+    distance = np.linalg.norm(np.asarray(plain["embedding"]) - np.asarray(spoiled["embedding"]))
+    other = embed(make_spectrum(5), model=places.model)
+    typical = np.linalg.norm(np.asarray(plain["embedding"]) - np.asarray(other["embedding"]))
+    assert distance < 0.1 * typical
+
+
+def test_table_of_cases_is_complete():
+    assert len(LONE) + len(MISUSE) + len(TOLERATED) >= 45

@@ -40,14 +40,17 @@ def write_coadd(source):
 
 
 def write_merged(source):
-    """Write the merged DESI spectrum as a table that specutils reads."""
+    """Write the merged DESI spectrum as a table that specutils reads, errors included."""
     with np.load(source / "heldout_z020.npz") as archive:
+        good = (archive["ivar"] > 0) & ~archive["mask"]
+        sigma = np.full(len(good), np.inf)
+        sigma[good] = archive["ivar"][good] ** -0.5
         unit = u.Unit("1e-17 erg / (s cm2 AA)")
         table = Table(
             {
-                "wavelength": archive["wavelength"].astype("f4") * u.AA,
+                "wavelength": archive["wavelength"] * u.AA,
                 "flux": archive["flux"] * unit,
-                "ivar": archive["ivar"] * ~archive["mask"] / unit**2,
+                "uncertainty": sigma.astype("f4") * unit,
             }
         )
         header = fits.Header()

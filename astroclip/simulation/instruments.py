@@ -25,6 +25,15 @@ WAVELENGTH = 3600.0 * 10 ** (1e-4 * np.arange(4360))  # A, vacuum: the model's g
 NORMALIZATION_RANGE = (6400.0, 7200.0)
 NATIVE_PIXEL = 0.8  # A, DESI
 DEPTHS = (24.6, 24.0, 23.0)  # 5 sigma point source, AB, DR9 g r z
+# centre, width (A) and depth of the O2 and H2O bands seen at low resolution
+TELLURIC_BANDS = (
+    (6885.0, 22.0, 0.4),
+    (7210.0, 50.0, 0.2),
+    (7620.0, 28.0, 0.8),
+    (8190.0, 60.0, 0.2),
+    (9000.0, 80.0, 0.2),
+    (9370.0, 90.0, 0.5),
+)
 POISSON = (0.6e-4, 0.9e-4, 2.4e-4)  # variance per nanomaggy of signal, DR9 g r z
 
 
@@ -110,8 +119,11 @@ def _smooth(values, sigma):
     return smooth[:, pad:-pad]
 
 
-def _calibration(generator, n_spectra, n_pixels):
-    """Return flux-calibration errors (N, P): a tilt, a curvature, ripples and a scale."""
+def _calibration(generator, n_spectra, n_pixels, *, broad):
+    """Return flux-calibration errors (N, P): a tilt, a curvature, ripples and a scale.
+
+    ``broad`` lets two fifths of the spectra be of any brightness at all.
+    """
     x = torch.linspace(-1, 1, n_pixels, device=generator.device)[None]
     shape = (n_spectra, 1)
     tilt = _normal(generator, shape, 0.12) * x
@@ -120,7 +132,20 @@ def _calibration(generator, n_spectra, n_pixels):
     ripple = _normal(generator, shape, 0.02) * torch.sin(_uniform(generator, shape, 3, 15) * x + phase)
     # the aperture differs between surveys: 1.5 arcsec fibres to slits scaled to total light
     scale = _normal(generator, shape, 0.5) + 0.4
+    if broad:
+        wide = _uniform(generator, shape) < 0.4
+        scale = torch.where(wide, _normal(generator, shape, 2.0), scale)
     return torch.exp(tilt + curve + ripple + scale)
+
+
+def _telluric(generator, n_spectra, wavelength):
+    """Return transmission (N, P) of the air in its red bands, uncorrected in a third."""
+    absorption = 0.0
+    for centre, width, depth in TELLURIC_BANDS:
+        profile = torch.exp(-0.5 * ((wavelength - centre) / width) ** 2)
+        absorption = absorption + depth * profile
+    strength = (_uniform(generator, (n_spectra, 1)) < 0.35) * _uniform(generator, (n_spectra, 1))
+    return 1 - strength * absorption.clamp(max=0.9)[None]
 
 
 def _recorded_range(generator, n_spectra, n_pixels):
@@ -139,7 +164,9 @@ def _recorded_range(generator, n_spectra, n_pixels):
     return good & (_uniform(generator, (n_spectra, n_pixels)) > 0.003)
 
 
-def observe_spectra_varied(flux, generator, *, templates, signal_to_noise=(0.7, 42.0)):
+def observe_spectra_varied(
+    flux, generator, *, templates, signal_to_noise=(0.7, 42.0), broad=False
+):
     """Record spectra with an instrument drawn at random for each: domain randomisation.
 
     Resolution from DESI's to about 700 km/s FWHM, noise level, colour and correlation,
@@ -155,6 +182,9 @@ def observe_spectra_varied(flux, generator, *, templates, signal_to_noise=(0.7, 
         From `noise_templates`.
     signal_to_noise : (float, float)
         The median S/N per pixel is log-uniform between these.
+    broad : bool
+        Vary more: brightness over decades, noise colour up to DESI's own, and uncorrected
+        telluric bands.
 
     Returns
     -------
@@ -162,8 +192,13 @@ def observe_spectra_varied(flux, generator, *, templates, signal_to_noise=(0.7, 
     """
     n, n_pixels = flux.shape
     shape = (n, 1)
+    if broad:
+        wavelength = torch.from_numpy(WAVELENGTH).float().to(flux.device)
+        flux = flux * _telluric(generator, n, wavelength)
     flux = _smooth(flux, _log_uniform(generator, shape, 0.1, 4.5))
     colour = _uniform(generator, shape) * _uniform(generator, shape, 0.4, 1.0)
+    if broad:
+        colour = _uniform(generator, shape, 0.0, 1.5).clamp(max=1.0)
     sky = _blend_templates(generator, n, templates) ** colour
     middle = flux.clamp(min=0).median(dim=1, keepdim=True).values.clamp(min=1e-3)
     level = middle / _log_uniform(generator, shape, *signal_to_noise)
@@ -179,7 +214,7 @@ def observe_spectra_varied(flux, generator, *, templates, signal_to_noise=(0.7, 
     unknown = _uniform(generator, shape) < 0.1  # no errors given: one level is estimated
     believed = torch.where(unknown, believed.median(dim=1, keepdim=True).values, believed)
 
-    response = _calibration(generator, n, n_pixels)
+    response = _calibration(generator, n, n_pixels, broad=broad)
     good = _recorded_range(generator, n, n_pixels)
     ivar = torch.where(good, (believed * response) ** -2, 0.0)
     return ObservedSpectra(torch.where(good, recorded * response, 0.0), ivar, ~good)

@@ -11,6 +11,7 @@ from torch.nn import functional
 from astroclip.models.losses import ContrastiveLoss
 from astroclip.models.small import SmallImageEncoder, SmallSpectrumEncoder
 from astroclip.training.data import LABELS, Observer, PairBatches, label_values
+from astroclip.training.optimization import adamw_with_cosine, step_generator
 
 __all__ = ["Alignment", "RedshiftBins"]
 
@@ -101,14 +102,6 @@ class Alignment(lightning.LightningModule):
         batches = PairBatches(self.validation, batch_size=250, shuffle=False)
         return torch.utils.data.DataLoader(batches, batch_size=None)
 
-    def _generator(self, *numbers):
-        """Return a generator fixed by the seed and numbers, on the module's device."""
-        generator = torch.Generator(device=self.device)
-        seed = 0
-        for number in (self.recipe.seed, *numbers):
-            seed = seed * 1_000_003 + number
-        return generator.manual_seed(seed % 2**63)
-
     # ------------------------------------------------------------------ steps
     def _embed(self, batch, observer, generator):
         spectra = observer.spectra(batch["spectrum"], generator)
@@ -128,7 +121,7 @@ class Alignment(lightning.LightningModule):
 
     def training_step(self, batch, batch_index):
         """Return the loss of one batch, recorded by instruments drawn for this very step."""
-        generator = self._generator(self.current_epoch, batch_index)
+        generator = step_generator(self, self.current_epoch, batch_index)
         spectrum, image = self._embed(batch, self.train_observer, generator)
         contrast = self.contrast(image, spectrum)
         weight = self.recipe.label_weight
@@ -152,7 +145,7 @@ class Alignment(lightning.LightningModule):
 
     def validation_step(self, batch, batch_index):
         """Embed one held-out batch as DESI and DR9 record it."""
-        spectrum, image = self._embed(batch, self.plain_observer, self._generator(0, batch_index))
+        spectrum, image = self._embed(batch, self.plain_observer, step_generator(self, 0, batch_index))
         for name, value in (("spectrum", spectrum), ("image", image), ("redshift", batch["redshift"])):
             self._held[name].append(value)
 
@@ -172,24 +165,14 @@ class Alignment(lightning.LightningModule):
     def configure_optimizers(self):
         """Return AdamW with a linear warm-up and a cosine decay over the whole run."""
         recipe = self.recipe
-        no_decay = [p for p in self.parameters() if p.ndim < 2]
-        decay = [p for p in self.parameters() if p.ndim >= 2]
-        optimizer = torch.optim.AdamW(
-            [{"params": decay}, {"params": no_decay, "weight_decay": 0.0}],
-            lr=recipe.learning_rate,
+        total = recipe.n_epochs * (len(self.pairs["redshift"]) // recipe.batch_size)
+        return adamw_with_cosine(
+            list(self.parameters()),
+            learning_rate=recipe.learning_rate,
             weight_decay=recipe.weight_decay,
+            n_warmup=recipe.warmup_steps,
+            n_steps=total,
         )
-        total = max(recipe.n_epochs * (len(self.pairs["redshift"]) // recipe.batch_size), 1)
-
-        def factor(step):
-            warm = min(1.0, (step + 1) / recipe.warmup_steps)
-            return warm * 0.5 * (1 + math.cos(math.pi * min(step / total, 1.0)))
-
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
-        }
 
     def config(self):
         """Return what a weights file must say for `load_model` to rebuild the encoders."""

@@ -10,7 +10,7 @@ import torch
 from astroclip.simulation.instruments import WAVELENGTH
 from astroclip.simulation.pairs import PROPERTIES
 from astroclip.training.data import Observer, PairBatches
-from astroclip.training.run import load_alignment
+from astroclip.training.run import load_refinement
 
 __all__ = ["embed_pairs", "export_weights", "write_bundle"]
 
@@ -58,7 +58,7 @@ def _write_arrays(path, arrays):
     _write(path, buffer.getvalue())
 
 
-def embed_pairs(model, pairs, *, varied_share=0.0, seed=0):
+def embed_pairs(model, pairs, *, varied_share=0.0, broad=False, seed=0):
     """Observe noiseless pairs once and embed both views.
 
     Parameters
@@ -67,6 +67,8 @@ def embed_pairs(model, pairs, *, varied_share=0.0, seed=0):
     pairs : dict of str to `numpy.ndarray`
     varied_share : float
         Fraction of spectra recorded by a random instrument instead of DESI's.
+    broad : bool
+        See `~astroclip.simulation.instruments.observe_spectra_varied`.
     seed : int
 
     Returns
@@ -76,7 +78,7 @@ def embed_pairs(model, pairs, *, varied_share=0.0, seed=0):
         ``spectrum_coverage`` (N,), and what was observed: ``flux`` (N, P) float32 and
         ``pixels`` (N, 3, S, S), normalized network input.
     """
-    observer = Observer(varied_share=varied_share)
+    observer = Observer(varied_share=varied_share, broad=broad)
     generator = torch.Generator().manual_seed(seed)
     rows = []
     for batch in PairBatches(pairs, batch_size=250, shuffle=False):
@@ -129,7 +131,9 @@ def write_reference(workspace, model, output):
     parts = []
     for name, varied_share in (("reference-mix", 0.0), ("reference-flat", 1.0)):
         pairs = workspace.read(name)
-        seen = embed_pairs(model, pairs, varied_share=varied_share, seed=workspace.recipe.seed)
+        seen = embed_pairs(
+            model, pairs, varied_share=varied_share, broad=True, seed=workspace.recipe.seed
+        )
         parts.append({**seen, **{key: pairs[key] for key in PROPERTIES}})
     data = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     jpegs = [_jpeg(picture) for picture in _image_previews(data.pop("pixels"))]
@@ -150,7 +154,7 @@ def write_reference(workspace, model, output):
     _write_arrays(output / "reference_previews.npz", previews)
 
 
-def write_bundle(workspace, output, *, real_data=None):
+def write_bundle(workspace, output, *, recipe_name="small", real_data=None):
     """Write everything that ships of a trained workspace.
 
     Parameters
@@ -160,6 +164,8 @@ def write_bundle(workspace, output, *, real_data=None):
     output : path-like
         Folder for ``astroclip-small.safetensors``, ``reference.npz``,
         ``reference_previews.npz`` and ``MODEL_CARD.rst``.
+    recipe_name : str
+        For the card's commands.
     real_data : path-like, optional
         Folder of real spectra to score on (see `astroclip.evaluation.read_real_spectra`).
     """
@@ -169,7 +175,9 @@ def write_bundle(workspace, output, *, real_data=None):
     output = Path(output)
     output.mkdir(parents=True, exist_ok=True)
     weights = output / f"{MODEL_NAME}.safetensors"
-    export_weights(load_alignment(workspace.checkpoints, recipe=workspace.recipe), weights)
+    alignment = load_refinement(workspace.refined, recipe=workspace.recipe)
+    export_weights(alignment, weights)
     model = load_model(weights)
     write_reference(workspace, model, output)
-    write_card(workspace, model, output, real_data=real_data)
+    scale = float(alignment.contrast.scale.detach())
+    write_card(workspace, model, output, scale=scale, recipe_name=recipe_name, real_data=real_data)

@@ -30,18 +30,26 @@ def add_parser(subparsers):
 def run_train(arguments):
     """Simulate what is missing and train; return the exit status."""
     from astroclip.training.recipes import find_recipe
-    from astroclip.training.run import train_alignment
+    from astroclip.training.run import join_pairs, train_alignment, train_refinement
     from astroclip.training.workspace import Workspace
 
     workspace = Workspace(arguments.workspace, find_recipe(arguments.recipe))
     workspace.simulate(n_workers=arguments.workers, show_progress=True)
-    train_alignment(
+    alignment = train_alignment(
         [workspace.pairs_folder("train-mix"), workspace.pairs_folder("train-flat")],
         workspace.pairs_folder("validation"),
         workspace.checkpoints,
         recipe=workspace.recipe,
         n_threads=arguments.threads,
         show_progress=True,
+    )
+    mix = {
+        name: values[: workspace.recipe.n_refine_mix]
+        for name, values in workspace.read("train-mix").items()
+    }
+    pairs = join_pairs([mix, workspace.read("train-flat"), workspace.read("refine-flat")])
+    train_refinement(
+        alignment, pairs, workspace.read("validation"), workspace.refined, show_progress=True
     )
     return 0
 
@@ -53,5 +61,10 @@ def run_bundle(arguments):
     from astroclip.training.workspace import Workspace
 
     workspace = Workspace(arguments.workspace, find_recipe(arguments.recipe))
-    write_bundle(workspace, arguments.output, real_data=arguments.real_data)
+    write_bundle(
+        workspace,
+        arguments.output,
+        recipe_name=arguments.recipe,
+        real_data=arguments.real_data,
+    )
     return 0

@@ -46,10 +46,16 @@ class PairBatches(torch.utils.data.IterableDataset):
         With the seed fixes the order.
     shuffle : bool
         When False, all pairs in order, the last batch short.
+    fields : sequence of str
+        Arrays that batches hold beside the labels.
     """
 
-    def __init__(self, pairs, *, batch_size, seed=0, epoch=0, shuffle=True):
+    def __init__(
+        self, pairs, *, batch_size, seed=0, epoch=0, shuffle=True,
+        fields=("image", "seeing", "spectrum", "redshift"),
+    ):
         self.pairs = pairs
+        self.fields = fields
         self.batch_size = batch_size
         self.seed = seed
         self.epoch = epoch
@@ -72,7 +78,7 @@ class PairBatches(torch.utils.data.IterableDataset):
     def _batch(self, rows):
         batch = {
             name: torch.from_numpy(self.pairs[name][rows]).float()
-            for name in ("image", "seeing", "spectrum", "redshift")
+            for name in self.fields
         }
         batch["labels"] = label_values({name: self.pairs[name][rows] for name in LABELS})
         return batch
@@ -99,10 +105,15 @@ class Observer:
         Fraction of images that lose one band.
     transform_images : bool
         Rotate and flip images at random.
+    broad : bool
+        Passed to `observe_spectra_varied`.
     """
 
-    def __init__(self, *, varied_share=0.0, missing_band_share=0.0, transform_images=False):
+    def __init__(
+        self, *, varied_share=0.0, missing_band_share=0.0, transform_images=False, broad=False
+    ):
         self.varied_share = varied_share
+        self.broad = broad
         self.missing_band_share = missing_band_share
         self.transform_images = transform_images
         self.templates = noise_templates()
@@ -115,7 +126,11 @@ class Observer:
         varied, plain = order[:n_varied], order[n_varied:]
         parts = []
         if n_varied:
-            parts.append(observe_spectra_varied(flux[varied], generator, templates=templates))
+            parts.append(
+                observe_spectra_varied(
+                    flux[varied], generator, templates=templates, broad=self.broad
+                )
+            )
         if len(plain):
             parts.append(observe_spectra_desi(flux[plain], generator, templates=templates))
         back = torch.argsort(order)

@@ -25,6 +25,12 @@ class AlignmentRecipe:
     redshift_weight, label_weight : weights of the auxiliary losses on redshift bins and
         on the simulation's known properties; zero for pure InfoNCE
     n_redshift_bins, largest_redshift : bins of the redshift head, even in log(1 + z)
+    n_refine_flat, n_refine_mix : pairs of a further flat sample and of the training mix
+        that the refinement of the spectrum encoder uses beside the flat training sample
+    n_refine_epochs, refine_learning_rate, refine_redshift_weight : settings of the
+        refinement
+    refine_varied_share : fraction of its spectra recorded by a random instrument
+    n_image_views : recordings of every image that the refinement aligns with
     spectrum, image : options of the encoders
     """
 
@@ -33,7 +39,7 @@ class AlignmentRecipe:
     n_validation: int = 1_000
     n_test: int = 2_000
     n_reference_mix: int = 4_500
-    n_reference_flat: int = 1_800
+    n_reference_flat: int = 3_000
     seed: int = 1
     n_epochs: int = 12
     batch_size: int = 256
@@ -46,6 +52,13 @@ class AlignmentRecipe:
     label_weight: float = 1.0
     n_redshift_bins: int = 256
     largest_redshift: float = 0.7
+    n_refine_flat: int = 12_000
+    n_refine_mix: int = 16_000
+    n_refine_epochs: int = 6
+    refine_learning_rate: float = 1e-3
+    refine_redshift_weight: float = 2.0
+    refine_varied_share: float = 0.75
+    n_image_views: int = 2
     spectrum: dict = dataclasses.field(default_factory=dict)
     image: dict = dataclasses.field(default_factory=dict)
 
@@ -59,6 +72,9 @@ RECIPES = {
         n_test=200,
         n_reference_mix=200,
         n_reference_flat=100,
+        n_refine_flat=100,
+        n_refine_mix=300,
+        n_refine_epochs=1,
         n_epochs=2,
         batch_size=32,
         warmup_steps=2,

@@ -1,6 +1,7 @@
 """One call trains an aligned pair of encoders; a second call resumes where it stopped."""
 
 import dataclasses
+import zipfile
 from pathlib import Path
 
 import lightning
@@ -12,16 +13,67 @@ from lightning.pytorch.loggers import CSVLogger
 from astroclip.simulation.pairs import read_pairs
 from astroclip.training.alignment import Alignment
 from astroclip.training.recipes import find_recipe
+from astroclip.training.refinement import Refinement, embed_images
 
-__all__ = ["load_alignment", "train_alignment"]
+__all__ = [
+    "load_alignment",
+    "load_refinement",
+    "train_alignment",
+    "train_refinement",
+]
 
-CHECKPOINT = "last.ckpt"
+
+def find_checkpoint(output):
+    """Return the newest complete checkpoint in a folder, None if there is none."""
+    paths = sorted(Path(output).glob("*.ckpt"), key=lambda path: path.stat().st_mtime_ns)
+    return next((path for path in reversed(paths) if zipfile.is_zipfile(path)), None)
 
 
-def _read_folders(folders):
-    """Return the pairs of several folders as one."""
-    parts = [read_pairs(folder) for folder in folders]
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+def read_folders(folders):
+    """Return the pairs of several folders as one dict of arrays."""
+    return join_pairs([read_pairs(folder) for folder in folders])
+
+
+def join_pairs(parts):
+    """Return several dicts of pairs as one, with the arrays that all have."""
+    names = [name for name in parts[0] if all(name in part for part in parts)]
+    return {name: np.concatenate([part[name] for part in parts]) for name in names}
+
+
+def make_trainer(output, *, n_epochs, precision=None, show_progress=False):
+    """Return a Lightning trainer that writes a checkpoint and a log line every epoch.
+
+    Parameters
+    ----------
+    output : path-like
+        Folder for both.
+    n_epochs : int
+    precision : str, optional
+        Lightning's precision; ``"bf16-mixed"`` by default.
+    show_progress : bool
+
+    Returns
+    -------
+    `lightning.Trainer`
+    """
+    # two files an epoch: one of them is complete whenever the process is killed
+    callbacks = [ModelCheckpoint(output, save_last=True, save_top_k=1)]
+    if show_progress:
+        callbacks.append(TQDMProgressBar(refresh_rate=20))
+    return lightning.Trainer(
+        accelerator="auto",
+        devices=1,
+        max_epochs=n_epochs,
+        precision=precision or "bf16-mixed",
+        gradient_clip_val=5.0,
+        logger=CSVLogger(output, name="logs"),
+        callbacks=callbacks,
+        enable_progress_bar=show_progress,
+        enable_model_summary=False,
+        reload_dataloaders_every_n_epochs=1,
+        num_sanity_val_steps=0,
+        log_every_n_steps=20,
+    )
 
 
 def train_alignment(
@@ -58,37 +110,66 @@ def train_alignment(
         recipe = dataclasses.replace(recipe, n_epochs=n_epochs)
     if n_threads is not None:
         torch.set_num_threads(n_threads)
-    output = Path(output)
     lightning.seed_everything(recipe.seed, verbose=False)
-    module = Alignment(
-        recipe, pairs=_read_folders(folders), validation=read_pairs(validation)
+    module = Alignment(recipe, pairs=read_folders(folders), validation=read_pairs(validation))
+    trainer = make_trainer(
+        output, n_epochs=recipe.n_epochs, precision=precision, show_progress=show_progress
     )
-    callbacks = [ModelCheckpoint(output, save_last=True, save_top_k=0, every_n_epochs=1)]
-    if show_progress:
-        callbacks.append(TQDMProgressBar(refresh_rate=20))
-    trainer = lightning.Trainer(
-        accelerator="auto",
-        devices=1,
-        max_epochs=recipe.n_epochs,
-        precision=precision or "bf16-mixed",
-        gradient_clip_val=5.0,
-        logger=CSVLogger(output, name="logs"),
-        callbacks=callbacks,
-        enable_progress_bar=show_progress,
-        enable_model_summary=False,
-        reload_dataloaders_every_n_epochs=1,
-        num_sanity_val_steps=0,
-        log_every_n_steps=20,
-    )
-    checkpoint = output / CHECKPOINT
-    trainer.fit(module, ckpt_path=checkpoint if checkpoint.exists() else None)
+    trainer.fit(module, ckpt_path=find_checkpoint(output))
     return module.cpu().eval()
 
 
 def load_alignment(output, *, recipe="small"):
     """Return the module of the last checkpoint that `train_alignment` left in ``output``."""
-    recipe = find_recipe(recipe)
-    module = Alignment(recipe)
-    state = torch.load(Path(output) / CHECKPOINT, map_location="cpu", weights_only=True)
-    module.load_state_dict(state["state_dict"])
+    module = Alignment(find_recipe(recipe))
+    module.load_state_dict(_checkpoint_state(output))
     return module.eval()
+
+
+def _checkpoint_state(output):
+    checkpoint = find_checkpoint(output)
+    if checkpoint is None:
+        msg = f"folder {str(output)!r} holds no checkpoint; train first (astroclip train)."
+        raise FileNotFoundError(msg)
+    return torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
+
+
+def train_refinement(alignment, pairs, validation, output, *, precision=None, show_progress=False):
+    """Refine an aligned model's spectrum encoder, resuming from ``output`` if it has begun.
+
+    Parameters
+    ----------
+    alignment : `~astroclip.training.alignment.Alignment`
+        Trained; changed in place.
+    pairs, validation : dict of str to `numpy.ndarray`
+        From `astroclip.simulation.pairs.read_pairs`.
+    output : path-like
+        Folder for checkpoint and log.
+    precision : str, optional
+    show_progress : bool
+
+    Returns
+    -------
+    `~astroclip.training.alignment.Alignment`
+    """
+    recipe = alignment.recipe
+    lightning.seed_everything(recipe.seed, verbose=False)
+    alignment.eval()
+    views = {"n_views": recipe.n_image_views, "seed": recipe.seed}
+    parts = [
+        {**data, "image_embedding": embed_images(alignment, data, **views)}
+        for data in (pairs, validation)
+    ]
+    module = Refinement(alignment, pairs=parts[0], validation=parts[1])
+    trainer = make_trainer(
+        output, n_epochs=recipe.n_refine_epochs, precision=precision, show_progress=show_progress
+    )
+    trainer.fit(module, ckpt_path=find_checkpoint(output))
+    return module.alignment.cpu().eval()
+
+
+def load_refinement(output, *, recipe="small"):
+    """Return the alignment of the last checkpoint that `train_refinement` left in ``output``."""
+    module = Refinement(Alignment(find_recipe(recipe)))
+    module.load_state_dict(_checkpoint_state(output))
+    return module.alignment.eval()

@@ -10,6 +10,7 @@ __all__ = ["Workspace"]
 DATA_SETS = {
     "train-mix": ("n_mix", 0, MIX),
     "train-flat": ("n_flat", 10, FLAT),
+    "refine-flat": ("n_refine_flat", 12, FLAT),
     "reference-mix": ("n_reference_mix", 1, MIX),
     "reference-flat": ("n_reference_flat", 11, FLAT),
     "test": ("n_test", 2, MIX),
@@ -34,6 +35,11 @@ class Workspace:
     def checkpoints(self):
         """Folder of checkpoints and logs."""
         return self.folder / "run"
+
+    @property
+    def refined(self):
+        """Folder of checkpoints and logs of the refinement."""
+        return self.folder / "refined"
 
     def pairs_folder(self, name):
         """Return the folder of one data set's shards."""

@@ -1,0 +1,549 @@
+"""`astroclip.embed`: every kind of input gives the rows that the model's golden outputs fix."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from astropy import units as u
+from astropy.coordinates import SkyCoord
+from astropy.io import fits
+from astropy.nddata import CCDData, InverseVariance
+from astropy.table import Table, vstack
+from astropy.wcs import WCS
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose, assert_array_equal
+from safetensors.torch import save_file
+from specutils import Spectrum, SpectrumCollection, SpectrumList
+
+import astroclip
+from astroclip import embed, embedding, list_models, load_model
+from astroclip.exceptions import FailedObjectWarning
+from astroclip.models.small import SmallImageEncoder, SmallSpectrumEncoder
+from astroclip.preparation import ImageBatch, SpectrumBatch, wavelength_grid
+from astroclip.tables import Flag
+
+GOLDEN = Path(__file__).parent / "data" / "golden"
+BUNDLED = Path(astroclip.__file__).parent / "data" / "astroclip-small.safetensors"
+FLUX_UNIT = u.Unit("1e-17 erg / (s cm2 AA)")
+BANDS = "grz"
+
+
+def vectors(table):
+    """Return a table's embeddings as a plain array."""
+    return np.asarray(table["embedding"])
+
+
+@pytest.fixture(scope="module")
+def golden():
+    """The reference implementation's inputs and outputs."""
+    with np.load(GOLDEN / "io.npz") as archive:
+        return dict(archive)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return load_model(GOLDEN / "astroclip.ckpt", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def small_file(tmp_path_factory):
+    """A weights file of the bundled model's architecture with random weights."""
+    torch.manual_seed(5)
+    options = {
+        "spectrum": {"width": 8, "n_blocks": 1, "dim": 16},
+        "image": {"width": 8, "dim": 16},
+    }
+    encoders = {
+        "spectrum_encoder": SmallSpectrumEncoder(**options["spectrum"]),
+        "image_encoder": SmallImageEncoder(**options["image"]),
+    }
+    state = {
+        f"{prefix}.{key}": value.contiguous(memory_format=torch.contiguous_format)
+        for prefix, encoder in encoders.items()
+        for key, value in encoder.state_dict().items()
+    }
+    path = tmp_path_factory.mktemp("small") / "small.safetensors"
+    config = {"architecture": "small", "name": "small-random", **options}
+    save_file(state, path, metadata={"config": json.dumps(config)})
+    return path
+
+
+@pytest.fixture(scope="module", params=["random", "bundled"])
+def small(request, small_file):
+    """A model that uses coverage: with random weights, and the bundled one."""
+    if request.param == "random":
+        return load_model(small_file, device="cpu")
+    if not BUNDLED.exists():
+        pytest.skip("the bundled weights astroclip-small.safetensors are not in this checkout")
+    return load_model("astroclip-small", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def spectra(golden):
+    """The golden spectra, one Spectrum each, with positions and names."""
+    return [
+        Spectrum(
+            flux=flux * FLUX_UNIT,
+            spectral_axis=golden["wavelength"] * u.AA,
+            uncertainty=InverseVariance(np.full(flux.shape, 4.0)),
+            meta={"id": f"galaxy-{row}", "ra": 10.0 + row, "dec": -row},
+        )
+        for row, flux in enumerate(golden["spectrum"])
+    ]
+
+
+@pytest.fixture(scope="module")
+def stacked(golden):
+    """The golden spectra as one Spectrum with 2-D flux."""
+    return Spectrum(
+        flux=golden["spectrum"] * FLUX_UNIT,
+        spectral_axis=golden["wavelength"] * u.AA,
+        uncertainty=InverseVariance(np.full(golden["spectrum"].shape, 4.0)),
+        meta={
+            "id": [f"galaxy-{row}" for row in range(4)],
+            "ra": 10.0 + np.arange(4),
+            "dec": -np.arange(4.0),
+        },
+    )
+
+
+def cutout(pixels, *, wcs=None):
+    """Return band to CCDData of pixels (band, y, x) in nanomaggies."""
+    return {
+        band: CCDData(plane, unit=u.nmgy, wcs=wcs)
+        for band, plane in zip(BANDS, pixels, strict=True)
+    }
+
+
+@pytest.fixture(scope="module")
+def pixels(golden):
+    """The golden images (N, band, y, x); the file stores them as (N, x, y, band)."""
+    return np.ascontiguousarray(golden["image"].transpose(0, 3, 2, 1))
+
+
+@pytest.fixture(scope="module")
+def images(pixels):
+    return [cutout(planes) for planes in pixels]
+
+
+# ---------------------------------------------------------------------- golden outputs
+def test_spectra_give_the_golden_embeddings(spectra, model, golden):
+    table = embed(spectra, model=model, normalize=False)
+    assert_allclose(vectors(table), golden["spectrum_embedding"], atol=2e-5, rtol=0)
+
+
+def test_images_give_the_golden_embeddings(images, model, golden):
+    table = embed(images, model=model, normalize=False)
+    assert_allclose(vectors(table), golden["image_embedding"], atol=2e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "key"),
+    [("specformer", "spectra", "specformer_mean"), ("astrodino", "images", "astrodino_cls")],
+)
+def test_single_modality_models(name, kind, key, golden, request):
+    objects = request.getfixturevalue(kind)
+    table = embed(objects, model=GOLDEN / f"{name}.ckpt", normalize=False, device="cpu")
+    assert_allclose(vectors(table), golden[key], atol=2e-5, rtol=0)
+
+
+def test_unit_length_is_the_default(spectra, model, golden):
+    expected = golden["spectrum_embedding"]
+    expected = expected / np.linalg.norm(expected, axis=1, keepdims=True)
+    assert_allclose(vectors(embed(spectra, model=model)), expected, atol=2e-5, rtol=0)
+
+
+# ---------------------------------------------------------------------- the table
+def test_columns_and_provenance(spectra, model):
+    table = embed(spectra, model=model, redshift=[0.1, np.nan, 0.3, 0.4])
+    assert table.colnames == [
+        "id", "modality", "embedding", "coverage", "flags", "message", "ra", "dec", "redshift",
+    ]  # fmt: skip
+    assert list(table["id"]) == [f"galaxy-{row}" for row in range(4)]
+    assert set(table["modality"]) == {"spectrum"}
+    assert table["embedding"].dtype == np.float32
+    assert_allclose(table["coverage"], 1)
+    assert_array_equal(table["ra"].to_value(u.deg), [10, 11, 12, 13])
+    assert_array_equal(table["redshift"], [0.1, np.nan, 0.3, 0.4])
+    assert table.meta["MODEL"] == model.name
+    assert table.meta["WSHA"] == model.weights_sha256
+    assert table.meta["PREPVER"] == astroclip.preparation.PREPARATION_VERSION
+    assert table.meta["ASTROCLP"] == astroclip.__version__
+    assert table.meta["DATE"].startswith("20")
+
+
+def test_ids_are_given_found_or_counted(spectra, images, stacked, model):
+    assert list(embed(images, model=model)["id"]) == ["0", "1", "2", "3"]
+    assert list(embed(images[0], model=model, ids="NGC 1")["id"]) == ["NGC 1"]
+    assert list(embed(spectra, model=model, ids=list("abcd"))["id"]) == list("abcd")
+    assert list(embed(stacked, model=model)["id"]) == [f"galaxy-{row}" for row in range(4)]
+
+
+def test_spectrum_redshift_is_used_unless_one_is_given(golden, model):
+    spectrum = Spectrum(
+        flux=golden["spectrum"][0] * FLUX_UNIT,
+        spectral_axis=golden["wavelength"] * u.AA,
+        redshift=0.25,
+    )
+    assert_allclose(embed(spectrum, model=model)["redshift"], 0.25)
+    assert_allclose(embed(spectrum, model=model, redshift=0.3)["redshift"], 0.3)
+
+
+# ---------------------------------------------------------------------- kinds of input
+def arms(stacked):
+    """Return a SpectrumList of three overlapping arms, as DESI coadds hold them."""
+    edges = ((0, 2751), (2700, 5026), (4900, 7781))
+    return SpectrumList(
+        Spectrum(
+            flux=stacked.flux[:, low:high],
+            spectral_axis=u.Quantity(stacked.spectral_axis)[low:high],
+            uncertainty=InverseVariance(stacked.uncertainty.array[:, low:high]),
+            meta={
+                "fibermap": Table(
+                    {"TARGETID": np.arange(4) + 39627000, "TARGET_RA": np.arange(4.0) + 10}
+                    | {"TARGET_DEC": -np.arange(4.0)}
+                )
+            },
+        )
+        for low, high in edges
+    )
+
+
+SPECTRUM_KINDS = {
+    "list": lambda spectra, stacked: spectra,
+    "tuple": lambda spectra, stacked: tuple(spectra),
+    "SpectrumList": lambda spectra, stacked: SpectrumList(spectra),
+    "2-D flux": lambda spectra, stacked: stacked,
+    "list of 2-D flux": lambda spectra, stacked: [stacked],
+    "SpectrumCollection": lambda spectra, stacked: SpectrumCollection(
+        flux=stacked.flux,
+        spectral_axis=u.Quantity([stacked.spectral_axis] * 4),
+        uncertainty=stacked.uncertainty,
+    ),
+    "three arms": lambda spectra, stacked: arms(stacked),
+    "list of three arms": lambda spectra, stacked: [arms(stacked)],
+    "SpectrumBatch": lambda spectra, stacked: SpectrumBatch.from_arrays(
+        stacked.spectral_axis.value, stacked.flux.value, ivar=stacked.uncertainty.array
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", SPECTRUM_KINDS)
+def test_kinds_of_spectra_agree(kind, spectra, stacked, model, golden):
+    objects = SPECTRUM_KINDS[kind](spectra, stacked)
+    table = embed(objects, model=model, normalize=False)
+    assert_allclose(vectors(table), golden["spectrum_embedding"], atol=2e-5, rtol=0)
+
+
+def test_lone_spectrum_is_one_row(spectra, stacked, model, golden):
+    for spectrum in (spectra[2], stacked[2:3]):
+        table = embed(spectrum, model=model, normalize=False)
+        assert len(table) == 1
+        assert_allclose(vectors(table)[0], golden["spectrum_embedding"][2], atol=2e-5, rtol=0)
+
+
+def test_arms_take_ids_and_positions_from_the_fibermap(stacked, model):
+    table = embed(arms(stacked), model=model)
+    assert list(table["id"]) == ["39627000", "39627001", "39627002", "39627003"]
+    assert_array_equal(table["dec"].value, [0, -1, -2, -3])
+
+
+@pytest.mark.parametrize("kind", ["stack", "other order", "batch", "batch in other order"])
+def test_kinds_of_images_agree(kind, pixels, model, golden):
+    order = [2, 0, 1]
+    if kind == "stack":
+        objects = [CCDData(p, unit=u.nmgy, meta={"BANDS": BANDS}) for p in pixels]
+    elif kind == "other order":
+        objects = [dict(reversed(cutout(p).items())) for p in pixels]
+    elif kind == "batch":
+        objects = ImageBatch.from_arrays(pixels)
+    else:
+        objects = ImageBatch.from_arrays(pixels[:, order], bands=[BANDS[k] for k in order])
+    table = embed(objects, model=model, normalize=False)
+    assert_allclose(vectors(table), golden["image_embedding"], atol=2e-5, rtol=0)
+
+
+def test_files(spectra, pixels, model, tmp_path, golden):
+    for row, spectrum in enumerate(spectra[:2]):
+        spectrum.write(tmp_path / f"spectrum{row}.fits", format="tabular-fits")
+        header = fits.Header({"BANDS": BANDS, "BUNIT": "nmgy"})
+        fits.PrimaryHDU(pixels[row], header).writeto(tmp_path / f"image{row}.fits")
+    for kind in ("spectrum", "image"):
+        paths = [tmp_path / f"{kind}{row}.fits" for row in range(2)]
+        expected = golden[f"{kind}_embedding"]
+        table = embed(paths, model=model, normalize=False)
+        assert_allclose(vectors(table), expected[:2], atol=2e-5, rtol=0)
+        alone = embed(str(paths[1]), model=model, normalize=False)
+        assert_allclose(vectors(alone), expected[1:2], atol=2e-5, rtol=0)
+        assert set(table["modality"]) == {kind}
+    assert list(embed(paths[0], model=model)["flags"]) == [0]
+
+
+def test_batch_on_another_grid_is_resampled(small, golden):
+    wavelength, flux = golden["wavelength"][500:7000], golden["spectrum"][:, 500:7000]
+    ivar = np.full(flux.shape, 4.0)
+    batch = SpectrumBatch.from_arrays(wavelength, flux, ivar=ivar)
+    spectra = Spectrum(
+        flux=flux * FLUX_UNIT, spectral_axis=wavelength * u.AA, uncertainty=InverseVariance(ivar)
+    )
+    from_batch, from_spectra = embed(batch, model=small), embed(spectra, model=small)
+    assert_allclose(vectors(from_batch), vectors(from_spectra), atol=1e-5)
+    assert_allclose(from_batch["coverage"], from_spectra["coverage"], atol=1e-6)
+    assert_array_equal(from_batch["flags"], Flag.BAD_PIXELS)
+    assert_array_equal(from_batch["flags"], from_spectra["flags"])
+    assert batch.flux.shape == flux.shape
+
+
+def test_batch_takes_redshift_ids_and_failures_along(spectra, model, golden):
+    batch = SpectrumBatch.from_arrays(golden["wavelength"], golden["spectrum"], ids=list("abcd"))
+    flags = batch.flags | np.array([0, Flag.FAILED, 0, 0], dtype=np.int32)
+    messages = np.array(["", "lost", "", ""], dtype=object)
+    batch = dataclasses.replace(batch, flags=flags, messages=messages)
+    with pytest.warns(FailedObjectWarning, match="^1 of 4 .* The first: lost"):
+        table = embed(batch, model=model, redshift=0.5)
+    assert list(table["id"]) == list("abcd")
+    assert_array_equal(table["redshift"], [0.5] * 4)
+    assert np.isnan(batch.redshift).all()
+    assert list(table["embedding"].mask[:, 0]) == [False, True, False, False]
+
+
+def test_missing_band_is_flagged_where_the_model_accepts_it(small, pixels):
+    rng = np.random.default_rng(3)
+    planes = np.abs(rng.normal(0.1, 0.02, (3, 152, 152)))
+    objects = cutout(planes)
+    batch = ImageBatch.from_arrays(embed_ready(planes[None])[:, :2], bands="gr", pixel_scale=0.524)
+    full = embed(objects, model=small)
+    del objects["z"]
+    for lacking in (objects, batch):
+        table = embed(lacking, model=small)
+        assert table["flags"][0] & Flag.MISSING_BAND
+        assert_allclose(table["coverage"], 2 / 3, atol=1e-6)
+        assert np.abs(vectors(table) - vectors(full)).max() > 1e-4
+
+
+def embed_ready(pixels):
+    """Return the central 128 pixels binned by two: nearly the bundled model's scale."""
+    middle = pixels[:, :, 12:140, 12:140]
+    return middle.reshape(*middle.shape[:2], 64, 2, 64, 2).sum(axis=(3, 5))
+
+
+def test_image_batch_equals_ccddata_on_the_models_scale(small, pixels):
+    wcs = tangential(scale=0.262)
+    table = embed([cutout(planes, wcs=wcs) for planes in pixels], model=small)
+    batch = ImageBatch.from_arrays(embed_ready(pixels), pixel_scale=0.524)
+    assert all(table["flags"] & Flag.RESAMPLED)
+    assert_allclose(vectors(embed(batch, model=small)), vectors(table), atol=1e-4)
+
+
+def tangential(*, scale, size=152):
+    """Return a tangential projection centred on (10, 2) deg."""
+    wcs = WCS(naxis=2)
+    wcs.wcs.ctype = ["RA---TAN", "DEC--TAN"]
+    wcs.wcs.crval = [10.0, 2.0]
+    wcs.wcs.crpix = [(size + 1) / 2] * 2
+    wcs.wcs.cdelt = [-scale / 3600, scale / 3600]
+    return wcs
+
+
+# ---------------------------------------------------------------------- options
+def test_position_selects_the_target(pixels, model):
+    field = np.pad(pixels[0], ((0, 0), (20, 60), (10, 30)), mode="edge")
+    wcs = tangential(scale=0.262)
+    wcs.wcs.crpix = [(153) / 2 + 10, (153) / 2 + 20]
+    field = {band: CCDData(p, unit=u.nmgy, wcs=wcs) for band, p in zip(BANDS, field, strict=True)}
+    position = SkyCoord(10, 2, unit="deg")
+    table = embed([field, field], model=model, position=position)
+    expected = embed(cutout(pixels[0]), model=model)
+    assert_allclose(vectors(table), np.repeat(vectors(expected), 2, axis=0), atol=1e-5)
+    assert_allclose(table["ra"].to_value(u.deg), 10)
+    centre = embed(field, model=model)
+    assert np.abs(vectors(centre) - vectors(expected)).max() > 1e-4
+
+
+def test_zero_point_scales_counts(pixels, model):
+    counts = {band: CCDData(p * 10, unit=u.adu) for band, p in zip(BANDS, pixels[0], strict=True)}
+    expected = vectors(embed(cutout(pixels[0]), model=model))
+    for zero_point in (25.0, {"g": 25.0, "r": 25.0, "z": 25.0}):
+        table = embed(counts, model=model, zero_point=zero_point)
+        assert_allclose(vectors(table), expected, atol=1e-5)
+
+
+def test_air_wavelengths_are_converted(spectra, small):
+    vacuum = vectors(embed(spectra[0], model=small))
+    air = vectors(embed(spectra[0], model=small, medium="air"))
+    assert 1e-6 < np.abs(air - vacuum).max() < 0.2
+
+
+def test_rest_frame_model(spectra, golden, small):
+    rest = load_copy(small, frame="rest")
+    z = 0.1
+    shifted = Spectrum(
+        flux=spectra[0].flux / (1 + z),
+        spectral_axis=golden["wavelength"] * (1 + z) * u.AA,
+        uncertainty=InverseVariance(np.full(golden["wavelength"].shape, 4.0 * (1 + z) ** 2)),
+    )
+    with pytest.warns(FailedObjectWarning, match=r"objects\[1\] has no redshift"):
+        table = embed([shifted, shifted], model=rest, redshift=[z, np.nan])
+    assert table["flags"][1] & Flag.MISSING_REDSHIFT
+    assert_allclose(vectors(table)[0], vectors(embed(spectra[0], model=small))[0], atol=1e-4)
+
+
+def load_copy(model, *, frame):
+    """Return a model that differs in the frame it takes."""
+    preset = dataclasses.replace(
+        model.preset, spectrum=dataclasses.replace(model.preset.spectrum, frame=frame)
+    )
+    return embedding_model(model, preset)
+
+
+def embedding_model(model, preset):
+    return type(model)(
+        model.network,
+        preset,
+        name=model.name,
+        weights_sha256=model.weights_sha256,
+        device=model.device,
+    )
+
+
+def test_min_coverage(golden, small):
+    wavelength = np.linspace(9000, 11000, 2000)
+    spectrum = Spectrum(
+        flux=(2 + np.sin(wavelength / 100)) * FLUX_UNIT, spectral_axis=wavelength * u.AA
+    )
+    with pytest.raises(ValueError, match="expected at least 50 %"):
+        embed(spectrum, model=small, min_coverage=0.5)
+    table = embed(spectrum, model=small, min_coverage=0.01)
+    grid = wavelength_grid(small.preset.spectrum.grid)
+    assert_allclose(table["coverage"], (grid > 9000).mean(), atol=0.002)
+    assert table["flags"][0] & Flag.LOW_COVERAGE
+    batch = SpectrumBatch.from_arrays(wavelength, spectrum.flux.value)
+    with pytest.warns(FailedObjectWarning, match=r"objects\[0\] has valid data in 8\.\d % of"):
+        embed(batch, model=small, min_coverage=0.5)
+
+
+# ---------------------------------------------------------------------- streaming
+@settings(max_examples=15, deadline=None)
+@given(
+    rows=st.lists(st.integers(0, 3), min_size=1, max_size=12),
+    chunk=st.integers(1, 5),
+    batch_size=st.integers(1, 6),
+)
+def test_a_row_does_not_depend_on_its_neighbours(rows, chunk, batch_size):
+    model = load_model_once()
+    with np.load(GOLDEN / "io.npz") as archive:
+        flux, expected = archive["spectrum"], archive["spectrum_embedding"]
+        wavelength = archive["wavelength"]
+    stacked = Spectrum(flux=flux[rows] * FLUX_UNIT, spectral_axis=wavelength * u.AA)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(embedding, "CHUNK_SIZE", chunk)
+        table = embed(stacked, model=model, batch_size=batch_size, normalize=False)
+    assert_allclose(vectors(table), expected[rows], atol=2e-5, rtol=0)
+
+
+def load_model_once():
+    """Return the golden model from the cache that embed keeps."""
+    return embedding._get_model(GOLDEN / "astroclip.ckpt", "cpu")
+
+
+def test_chunks_keep_ids_messages_and_per_object_arguments(spectra, stacked, model, monkeypatch):
+    bad = Spectrum(flux=np.ones(50) * u.ct, spectral_axis=np.linspace(4000, 5000, 50) * u.AA)
+    objects = [*spectra[:3], bad, spectra[3]]
+    redshift = [0.1, 0.2, 0.3, 0.4, 0.5]
+    with pytest.warns(FailedObjectWarning):
+        whole = embed(objects, model=model, redshift=redshift)
+    monkeypatch.setattr(embedding, "CHUNK_SIZE", 2)
+    with pytest.warns(FailedObjectWarning, match=r"objects\[3\] has flux with unit 'ct'"):
+        parts = embed(objects, model=model, redshift=redshift)
+    assert parts["message"][3].startswith("objects[3] has flux")
+    for name in ("id", "flags", "message", "redshift"):
+        assert_array_equal(parts[name], whole[name])
+    assert_allclose(vectors(parts), vectors(whole), atol=1e-6)
+    table = embed(stacked, model=model)
+    assert list(table["id"]) == [f"galaxy-{row}" for row in range(4)]
+    assert_array_equal(table["ra"].value, [10, 11, 12, 13])
+
+
+def test_all_rows_failed(model):
+    bad = Spectrum(flux=np.ones(50) * u.ct, spectral_axis=np.linspace(4000, 5000, 50) * u.AA)
+    with pytest.warns(FailedObjectWarning, match="^2 of 2 objects"):
+        table = embed([bad, bad], model=model)
+    assert table["embedding"].shape == (2, 64)
+    assert np.all(table["embedding"].mask)
+
+
+def test_progress_bar(spectra, model, capsys):
+    embed(spectra, model=model, show_progress=True)
+    assert "4/4" in capsys.readouterr().err
+    embed(spectra, model=model)
+    assert capsys.readouterr().err == ""
+
+
+# ---------------------------------------------------------------------- models
+def test_loaded_models_are_kept_until_their_file_changes(small_file, spectra, monkeypatch):
+    calls = []
+    from astroclip.models import loading
+
+    original = loading.load_model
+
+    def counted(name, **options):
+        calls.append(name)
+        return original(name, **options)
+
+    monkeypatch.setattr(loading, "load_model", counted)
+    embedding._load_once.cache_clear()
+    for _ in range(3):
+        embed(spectra[0], model=small_file, device="cpu")
+    assert len(calls) == 1
+    small_file.touch()
+    embed(spectra[0], model=str(small_file), device="cpu")
+    assert len(calls) == 2
+
+
+@pytest.mark.parametrize("kind", ["spectra", "images"])
+def test_bf16_agrees_with_float32(kind, model, request):
+    objects = request.getfixturevalue(kind)
+    exact = vectors(embed(objects, model=model))
+    rough = vectors(embed(objects, model=model, precision="bf16"))
+    cosine = (exact * rough).sum(axis=1)
+    assert cosine.min() > 0.9999
+    assert np.abs(exact - rough).max() > 0
+
+
+def test_auto_precision_is_float32_on_the_cpu(spectra, model):
+    exact = embed(spectra, model=model)
+    assert_array_equal(vectors(embed(spectra, model=model, precision="auto")), vectors(exact))
+
+
+def test_list_models():
+    table = list_models()
+    assert table.colnames == [
+        "name", "modalities", "dim", "size", "licence", "source", "description",
+    ]  # fmt: skip
+    row = table[list(table["name"]).index("astroclip-mnras")]
+    assert row["dim"] == 1024
+    assert row["modalities"] == "spectrum, image"
+    assert_allclose(row["size"], 1680)
+    assert table["size"].unit == u.Mbyte
+
+
+def test_index_embeds_objects(spectra, images, model):
+    tables = [embed(spectra, model=model), embed(images, model=model)]
+    reference = vstack(tables, metadata_conflicts="silent")  # the dates may differ
+    index = astroclip.SimilarityIndex(reference)
+    found = index.query(spectra[1], n_neighbors=1, model=model)
+    assert list(found["neighbor_id"]) == ["galaxy-1"]
+    found = index.query(images[3], n_neighbors=1, model=model)
+    assert list(found["neighbor_id"]) == ["3"]
+    assert_allclose(found["similarity"], 1, atol=1e-6)
+
+
+@pytest.mark.skipif(not BUNDLED.exists(), reason="the bundled weights are not in this checkout")
+def test_default_model_is_the_bundled_one(spectra):
+    table = embed(spectra[0])
+    assert table.meta["MODEL"] == "astroclip-small"
+    assert table["embedding"].shape == (1, 128)
