@@ -14,8 +14,6 @@ _MODULE_OF = {
     "SpectrumInput": "presets",
     "TwoTower": "two_tower",
     "WeightsSource": "presets",
-    "build_network": "two_tower",
-    "find_preset": "presets",
     "info_nce": "losses",
     "load_model": "loading",
     "select_device": "loading",

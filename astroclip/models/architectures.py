@@ -12,6 +12,7 @@ from astroclip.models.heads import (
     MeanTokenTower,
     MocoImageTower,
     PooledTower,
+    ProjectedTower,
     SpectrumTower,
 )
 from astroclip.models.image_encoders import ImageTransformer, MocoResNet, build_resnet, build_vit
@@ -19,10 +20,19 @@ from astroclip.models.specformer import SpecFormer
 from astroclip.models.two_tower import TwoTower
 from astroclip.models.weights import find_foreign
 
-__all__ = ["Heads", "build_model", "identify_architecture", "model_tensors"]
+__all__ = ["Heads", "build_model", "fit_preset", "identify_architecture", "model_tensors"]
 
 POOLING_HEADS = 4
-UNUSED = re.compile(r"(^|\.)(mask_token|num_batches_tracked)$")
+POOLING_CLASSES = ("MultiheadAttention",)
+UNUSED = re.compile(r"(^|\.)(mask_token|num_batches_tracked|logit_scale)$")
+PUBLISHED_HEADS = {384: 6, 768: 12, 1024: 16, 1536: 24}  # DINOv2's widths: 64 channels a head
+TALK_NAMES = (
+    (r"^spectrum_encoder\.model\.", "spectrum_encoder.backbone."),
+    (r"^spectrum_encoder\.(query$|multihead_attn\.)", r"spectrum_encoder.cross_attention.\1"),
+    (r"^spectrum_encoder\.norm\.", "spectrum_encoder.cross_attention.layernorm."),
+    (r"^(\w+_encoder)\.linear1\.", r"\1.mlp.encoder."),
+    (r"^(\w+_encoder)\.linear2\.", r"\1.mlp.decoder."),
+)
 
 
 @dataclasses.dataclass
@@ -31,15 +41,17 @@ class Heads:
 
     Attributes
     ----------
-    image, spectrum, pooling : int or None
-        Of the image backbone, the spectrum backbone and the pooling cross-attention;
-        None where unknown: then 64 (image) or 128 (spectrum) channels a head as in the
-        published models where the width is a multiple, and 4 otherwise.
+    image, spectrum : int or None
+        Of the backbones. Where a file does not say, those of the published widths; for any
+        other width an error asks for them, since a guess would give wrong embeddings.
+    image_pooling, spectrum_pooling : int or None
+        Of the cross-attentions; 4, as the reference makes them, where a file does not say.
     """
 
     image: int | None = None
     spectrum: int | None = None
-    pooling: int | None = None
+    image_pooling: int | None = None
+    spectrum_pooling: int | None = None
 
     def fill(self, hyper_parameters):
         """Return these, completed from a checkpoint's hyper-parameters."""
@@ -48,7 +60,8 @@ class Heads:
             "image": _number_of_heads(plain.get("image_encoder"), ("MemEffAttention", "Attention")),
             "spectrum": _number_of_heads(plain.get("spectrum_encoder"), ("SelfAttention",))
             or plain.get("num_heads"),
-            "pooling": _number_of_heads(hyper_parameters, ("MultiheadAttention",)),
+            "image_pooling": _number_of_heads(plain.get("image_encoder"), POOLING_CLASSES),
+            "spectrum_pooling": _number_of_heads(plain.get("spectrum_encoder"), POOLING_CLASSES),
         }
         return Heads(**{name: getattr(self, name) or value for name, value in found.items()})
 
@@ -63,10 +76,29 @@ def _number_of_heads(content, class_names):
     return None
 
 
-def _default_heads(width, channels):
-    if width % channels == 0:
-        return width // channels
-    return next(n for n in (4, 3, 2, 1) if width % n == 0)
+def _check_heads(heads, width, which, published):
+    """Return a number of heads that is known and divides the width."""
+    heads = heads or published.get(width)
+    if heads is None:
+        msg = (
+            f"the weights file does not say how many attention heads its {which} transformer of "
+            f"width {width} has, and tensors do not show it. Pass heads={{{which!r}: ...}} to "
+            f"load_model."
+        )
+        raise CheckpointError(msg)
+    if width % heads:
+        msg = f"heads[{which!r}] is {heads}; expected a divisor of the width, {width}."
+        raise CheckpointError(msg)
+    return heads
+
+
+def _recorded_overlap(hyper_parameters):
+    """Return the overlap of slices that a checkpoint records anywhere, or None."""
+    for module in find_foreign(hyper_parameters, "AttributeDict"):
+        value = module.state.get("items", {}).get("slice_overlap")
+        if isinstance(value, int):
+            return value
+    return None
 
 
 # ---------------------------------------------------------------------- files
@@ -140,11 +172,11 @@ def _specformer(tensors, heads, options):
         input_dim=input_dim,
         embed_dim=width,
         num_layers=_count(tensors, r"blocks\.(\d+)\."),
-        num_heads=heads or _default_heads(width, 128),
+        num_heads=_check_heads(heads, width, "spectrum", {768: 6}),
         max_len=_shape(tensors, "position_embed.weight")[0],
         hidden=_shape(tensors, "blocks.0.mlp.encoder.weight")[0],
         section=section,
-        overlap=options.get("slice_overlap", section // 2),
+        overlap=options.get("slice_overlap", _recorded_overlap(options) or section // 2),
     )
 
 
@@ -168,7 +200,7 @@ def _vision_transformer(tensors, heads):
         patch_size=patch,
         width=width,
         depth=_count(tensors, r"blocks\.(\d+)\."),
-        n_heads=heads or _default_heads(width, 64),
+        n_heads=_check_heads(heads, width, "image", PUBLISHED_HEADS),
         hidden=_shape(tensors, "blocks.0.mlp.fc1.weight")[0],
     )
     return ImageTransformer(vit)
@@ -216,7 +248,7 @@ def _spectrum_tower(tensors, heads, options, *, residual):
         _specformer(inner, heads.spectrum, options),
         part,
         _shape(inner, "data_embed.weight")[0],
-        heads.pooling,
+        heads.spectrum_pooling,
         residual=residual,
     )
 
@@ -229,7 +261,7 @@ def _build_astroclip(tensors, heads, options):
         _vision_transformer(inner, heads.image),
         image,
         _shape(inner, "patch_embed.proj.weight")[0],
-        heads.pooling,
+        heads.image_pooling,
     )
     model = TwoTower(
         spectrum_encoder=_spectrum_tower(tensors, heads, options, residual=True),
@@ -259,15 +291,19 @@ def _build_stein(tensors, heads, options):
 
 
 def _build_talk(tensors, heads, options):
+    for pattern, name in TALK_NAMES:
+        tensors = {re.sub(pattern, name, key): value for key, value in tensors.items()}
     image = _part(tensors, "image_encoder.")
     inner = _part(image, "backbone.")
-    tower = MocoImageTower(
-        _resnet(inner),
-        dim=_shape(image, "mlp.decoder.weight")[0],
-        hidden=_shape(image, "mlp.encoder.weight")[0],
-    )
+    backbone = _resnet(inner)
+    if "mlp.encoder.weight" in image:
+        hidden, width = _shape(image, "mlp.encoder.weight")
+        dim = _shape(image, "mlp.decoder.weight")[0]
+        tower = MocoImageTower(backbone, dim=dim, hidden=hidden, width=width)
+    else:
+        tower = ProjectedTower(backbone)
     model = TwoTower(
-        spectrum_encoder=_spectrum_tower(tensors, heads, options, residual=False),
+        spectrum_encoder=_spectrum_tower(tensors, heads, options, residual=True),
         image_encoder=tower,
     )
     state = {k: v for k, v in tensors.items() if not k.startswith("image_encoder.backbone.")}
@@ -320,7 +356,9 @@ def build_model(architecture, tensors, *, heads=None, options=None):
     """
     with torch.device("meta"):
         model, state = BUILDERS[architecture](tensors, heads or Heads(), dict(options or {}))
-    _check_fit(model.state_dict(), state)
+    expected = model.state_dict()
+    state = {k: v for k, v in state.items() if k in expected or not UNUSED.search(k)}
+    _check_fit(expected, state)
     state = {
         key: value.float() if value.is_floating_point() else value for key, value in state.items()
     }
@@ -329,6 +367,16 @@ def build_model(architecture, tensors, *, heads=None, options=None):
             state[key] = torch.zeros(value.shape, dtype=value.dtype)
     model.load_state_dict(state, assign=True)
     return model.eval().requires_grad_(requires_grad=False)
+
+
+def fit_preset(preset, network):
+    """Return a preset whose image crop is the size that a vision transformer was made for."""
+    vit = getattr(getattr(network.image_encoder, "backbone", None), "vit", None)
+    if vit is None:
+        return preset
+    crop = vit.patch_embed.img_size[0]
+    image = dataclasses.replace(preset.image, crop=crop, size=max(crop, preset.image.size))
+    return dataclasses.replace(preset, image=image)
 
 
 def _check_fit(expected, state):

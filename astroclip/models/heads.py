@@ -10,6 +10,7 @@ __all__ = [
     "MeanTokenTower",
     "MocoImageTower",
     "PooledTower",
+    "ProjectedTower",
     "SpectrumTower",
 ]
 
@@ -47,14 +48,26 @@ class ImageTower(nn.Module):
 class MocoImageTower(nn.Module):
     """MoCo ResNet with its projection and a simple MLP (the workshop model)."""
 
-    def __init__(self, backbone, *, dim, hidden):
+    def __init__(self, backbone, *, dim, hidden, width):
         super().__init__()
         self.backbone = backbone
-        self.mlp = MLP(dim, hidden)
+        self.mlp = MLP(width, hidden, dim)
 
     def forward(self, pixels, mask=None):
         """Return embeddings (N, D) of display images (N, 3, S, S)."""
         return self.mlp(self.backbone(pixels))
+
+
+class ProjectedTower(nn.Module):
+    """MoCo ResNet with its projection alone (the workshop model without a further MLP)."""
+
+    def __init__(self, backbone):
+        super().__init__()
+        self.backbone = backbone
+
+    def forward(self, pixels, mask=None):
+        """Return embeddings (N, D) of display images (N, 3, S, S)."""
+        return self.backbone(pixels)
 
 
 class MeanTokenTower(nn.Module):

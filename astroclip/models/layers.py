@@ -10,10 +10,10 @@ __all__ = ["CrossAttentionHead", "MLP", "SelfAttention", "TransformerBlock"]
 class MLP(nn.Module):
     """Two linear layers with an exact GELU between."""
 
-    def __init__(self, width, hidden):
+    def __init__(self, width, hidden, dim=None):
         super().__init__()
         self.encoder = nn.Linear(width, hidden)
-        self.decoder = nn.Linear(hidden, width)
+        self.decoder = nn.Linear(hidden, dim or width)
 
     def forward(self, x):
         return self.decoder(functional.gelu(self.encoder(x)))

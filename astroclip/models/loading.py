@@ -1,5 +1,7 @@
 """Loading models by name, file or hub id, and running them over arrays in batches."""
 
+import contextlib
+import dataclasses
 import json
 from pathlib import Path
 
@@ -8,7 +10,13 @@ import torch
 
 from astroclip._validation import check_choice, check_integer
 from astroclip.exceptions import CheckpointError
-from astroclip.models.architectures import Heads, build_model, identify_architecture, model_tensors
+from astroclip.models.architectures import (
+    Heads,
+    build_model,
+    fit_preset,
+    identify_architecture,
+    model_tensors,
+)
 from astroclip.models.presets import PRESETS
 from astroclip.models.weights import (
     download_weights,
@@ -65,6 +73,18 @@ def select_device(device=None):
         msg = f"device is {device!r}, which is not available here; expected one of {usable}."
         raise ValueError(msg)
     return chosen
+
+
+@contextlib.contextmanager
+def _true_float32():
+    """Switch off TF32 convolutions and matrix products of GPUs, which keep 10 bits."""
+    matmul = torch.backends.cuda.matmul
+    before, matmul.allow_tf32 = matmul.allow_tf32, False
+    try:
+        with torch.backends.cudnn.flags(enabled=torch.backends.cudnn.enabled, allow_tf32=False):
+            yield
+    finally:
+        matmul.allow_tf32 = before
 
 
 class EmbeddingModel:
@@ -184,6 +204,7 @@ class EmbeddingModel:
             batch = [self._tensor(array[first : first + batch_size]) for array in arrays]
             with (
                 torch.inference_mode(),
+                _true_float32(),
                 torch.autocast(self.device.type, torch.bfloat16, enabled=precision == "bf16"),
             ):
                 embedding = encode(*batch).float()
@@ -255,16 +276,39 @@ def load_model(name="astroclip-small", *, device=None, preset=None, heads=None):
         )
         raise CheckpointError(msg)
     plain = hyper_parameters if isinstance(hyper_parameters, dict) else {}
-    network = build_model(
-        architecture,
-        tensors,
-        heads=Heads(**(heads or {})).fill(hyper_parameters),
-        options={**plain, **config},
-    )
+    given = dict(heads or {})
+    for name in given:
+        check_choice(name, [field.name for field in dataclasses.fields(Heads)], "heads")
+    heads = Heads(**given).fill(hyper_parameters)
+    if architecture == "astrodino" and heads.image is None:
+        heads.image = _heads_of_twin(path, tensors)
+    network = build_model(architecture, tensors, heads=heads, options={**plain, **config})
+    preset = fit_preset(preset, network)
     label = found.name if found is not None else config.get("name", preset.name)
     return EmbeddingModel(
         network, preset, name=label, weights_sha256=file_sha256(path), device=device
     )
+
+
+def _heads_of_twin(path, tensors):
+    """Return the heads that a file beside this one records for the very same backbone.
+
+    The aligned model is published with its image backbone frozen: where its tensors equal
+    this file's, what it records holds here too. None if there is no such file.
+    """
+    backbone = {key: value for key, value in tensors.items() if key.startswith("backbone.")}
+    for twin in sorted(path.parent.glob("*.ckpt")):
+        if twin == path:
+            continue
+        try:
+            content = read_checkpoint(twin)
+            others = model_tensors(content)
+        except (CheckpointError, OSError):
+            continue
+        pairs = [(value, others.get(f"image_encoder.{key}")) for key, value in backbone.items()]
+        if all(other is not None and torch.equal(value, other) for value, other in pairs):
+            return Heads().fill(content.get("hyper_parameters", {})).image
+    return None
 
 
 def _find_weights(name):

@@ -40,6 +40,13 @@ STORAGE_DTYPES = {
     "BoolStorage": torch.bool,
     "UntypedStorage": torch.uint8,
 }
+DTYPES = {
+    name: getattr(torch, name)
+    for name in (
+        "float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8",
+        "bool",
+    )
+}
 PLAIN = {
     "set": set,
     "frozenset": frozenset,
@@ -51,7 +58,6 @@ PLAIN = {
     "bool": bool,
     "str": str,
     "complex": complex,
-    "bytearray": bytearray,
     "slice": slice,
 }
 # Called by harmless pickles of hyper-parameters; recorded here, never called.
@@ -152,14 +158,38 @@ def _reconstruct(cls, base, state):
     return cls.__new__(cls)
 
 
+def _counter(counts=()):
+    return dict(counts)
+
+
+class _Function:
+    """A function a pickle may call and may not change.
+
+    BUILD sets attributes of whatever it is given, so a file must never hold the function
+    itself, nor a class written in Python: both are shared by the whole process.
+    """
+
+    __slots__ = ("_run",)
+
+    def __init__(self, run):
+        object.__setattr__(self, "_run", run)
+
+    def __call__(self, *args):
+        return self._run(*args)
+
+    def __setstate__(self, state):
+        msg = "the checkpoint's pickle changes a function; refused."
+        raise UnsafeCheckpointError(msg)
+
+
 ALLOWED = {
-    "torch._utils._rebuild_tensor_v2": _rebuild_tensor,
-    "torch._utils._rebuild_tensor": _rebuild_tensor,
-    "torch._utils._rebuild_parameter": _rebuild_parameter,
+    "torch._utils._rebuild_tensor_v2": _Function(_rebuild_tensor),
+    "torch._utils._rebuild_tensor": _Function(_rebuild_tensor),
+    "torch._utils._rebuild_parameter": _Function(_rebuild_parameter),
     "collections.OrderedDict": collections.OrderedDict,
-    "collections.Counter": collections.Counter,
-    "copyreg._reconstructor": _reconstruct,
-    "copy_reg._reconstructor": _reconstruct,
+    "collections.Counter": _Function(_counter),
+    "copyreg._reconstructor": _Function(_reconstruct),
+    "copy_reg._reconstructor": _Function(_reconstruct),
     "builtins.object": object,
     "__builtin__.object": object,
 }
@@ -181,8 +211,8 @@ class _RestrictedUnpickler(pickle.Unpickler):
             return PLAIN[name]
         if module in ("torch", "torch.storage") and name in STORAGE_DTYPES:
             return STORAGE_DTYPES[name]
-        if module == "torch" and isinstance(getattr(torch, name, None), torch.dtype):
-            return getattr(torch, name)
+        if module == "torch" and name in DTYPES:  # torch's own getattr would import submodules
+            return DTYPES[name]
         if module in BUILTIN_MODULES:
             msg = (
                 f"the checkpoint's pickle names {qualified!r}, which could run code; nothing was "
@@ -284,7 +314,7 @@ def _read_zip(path):
         def load(dtype, key, _):
             if key not in cache:
                 raw = bytearray(archive.read(f"{folder}data/{key}"))
-                cache[key] = torch.frombuffer(raw, dtype=dtype) if raw else torch.empty(0, dtype=dtype)
+                cache[key] = torch.frombuffer(raw, dtype=dtype) if raw else torch.empty(0).to(dtype)
             return cache[key]
 
         return _RestrictedUnpickler(io.BytesIO(archive.read(pickles[0])), load).load()
@@ -344,7 +374,8 @@ class _LegacyUnpickler(_RestrictedUnpickler):
 
     def find_class(self, module, name):
         found = super().find_class(module, name)
-        return self._pending.rebuild if found is _rebuild_tensor else found
+        is_rebuild = isinstance(found, _Function) and found._run is _rebuild_tensor
+        return _Function(self._pending.rebuild) if is_rebuild else found
 
 
 def find_foreign(content, class_name):
