@@ -12,7 +12,7 @@ VERSION = re.search(
 
 EXTRAS = {
     "ann": ["faiss-cpu>=1.9"],
-    "catalogs": ["pyarrow>=17", "h5py>=3.11"],
+    "catalogs": ["pyarrow>=17", "pandas>=2.2", "h5py>=3.11"],
     "train": ["lightning>=2.5,<3"],
     "simulate": ["speclite>=1.0"],
     "plot": ["umap-learn>=0.5.6"],
@@ -24,6 +24,7 @@ EXTRAS = {
         "hypothesis>=6.100",
         "lightning>=2.5,<3",
         "pyarrow>=17",
+        "pandas>=2.2",
     ],
 }
 USER_EXTRAS = ("ann", "catalogs", "train", "simulate", "plot")

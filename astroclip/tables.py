@@ -284,7 +284,7 @@ def write_table(table, path, *, overwrite=False):
     table : `~astropy.table.Table`
         Units, masks and meta are kept.
     path : path-like
-        Ending in ``.ecsv``, ``.fits`` or ``.parquet`` (needs pyarrow).
+        Ending in ``.ecsv``, ``.fits`` or ``.parquet`` (needs pyarrow and pandas: the extra ``catalogs``).
     overwrite : bool
 
     Raises

@@ -127,7 +127,8 @@ class EmbeddingModel:
             crop, n_bands = self.preset.image.crop, len(self.preset.image.bands)
             shape = (1, n_bands, crop, crop)
             return self.encode_images(np.zeros(shape, np.float32)).shape[1]
-        zeros = np.zeros((1, 7781), np.float32)
+        n_pixels = getattr(self.network.spectrum_encoder, "n_pixels", 7781)
+        zeros = np.zeros((1, n_pixels), np.float32)
         return self.encode_spectra(zeros).shape[1]
 
     def encode_spectra(

@@ -87,6 +87,7 @@ class SmallSpectrumEncoder(nn.Module):
     def __init__(self, *, n_pixels=4360, width=32, n_blocks=1, n_heads=4, dim=128):
         super().__init__()
         inner = 4 * width
+        self.n_pixels = n_pixels
         self.stem = nn.Conv1d(3, width // 2, 11, 2, 5)
         self.blocks = nn.Sequential(
             ResidualBlock(width // 2, width, kernel=7, stride=2),

@@ -194,9 +194,10 @@ def read_images(path, *, bands=None, unit=None):
     """
     path = _checked_path(path, "images")
     try:
-        with warnings.catch_warnings(), fits.open(path) as hdus:
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore", AstropyUserWarning)
-            headers, planes = _planes(hdus)
+            with fits.open(path) as hdus:
+                headers, planes = _planes(hdus)
     except (OSError, TypeError, ValueError, IndexError) as error:
         raise _unreadable(path, "images", error) from error
     if not planes:

@@ -316,8 +316,10 @@ def _unit_scale(unit, wavelength, name):
     if unit.is_equivalent(density):
         return unit.to(FLUX_UNIT)
     equivalency = u.spectral_density(wavelength * u.AA)
-    if unit == u.dimensionless_unscaled or not unit.is_equivalent(density, equivalency):
-        found = "no unit" if unit == u.dimensionless_unscaled else f"unit {str(unit)!r}"
+    integrated = unit.is_equivalent(u.erg / (u.s * u.cm**2))  # nu f_nu, or a line's flux?
+    plain = unit == u.dimensionless_unscaled
+    if plain or integrated or not unit.is_equivalent(density, equivalency):
+        found = "no unit" if plain else f"unit {str(unit)!r}"
         msg = (
             f"{name} has flux with {found}; expected a flux density convertible to "
             f"1e-17 erg / (s cm2 AA), such as Jy or erg / (s cm2 Hz). Multiply the flux by its "

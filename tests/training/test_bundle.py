@@ -1,0 +1,62 @@
+"""Bundles: what is written loads, is labelled as simulated and says its scores."""
+
+import numpy as np
+import pytest
+
+from astroclip.models import load_model
+from astroclip.reference import read_reference
+from astroclip.tables import embedding_matrix
+from astroclip.training import bundle as module
+from astroclip.training.alignment import Alignment
+from astroclip.training.bundle import write_bundle
+
+
+@pytest.fixture(scope="module")
+def made(workspace, tmp_path_factory):
+    """Return a bundle of untrained weights and its alignment."""
+    folder = tmp_path_factory.mktemp("bundle")
+    alignment = Alignment(workspace.recipe).eval()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "load_refinement", lambda *_, **__: alignment)
+        write_bundle(workspace, folder, recipe_name="tiny")
+    return folder, alignment
+
+
+def test_weights_load_and_embed_as_the_trained_encoders(made):
+    folder, alignment = made
+    model = load_model(folder / "astroclip-small.safetensors", device="cpu")
+    flux = np.abs(np.random.default_rng(1).normal(3, 1, (3, 4360))).astype(np.float32)
+    embedding = model.encode_spectra(flux)
+    for name, tensor in alignment.spectrum_encoder.state_dict().items():
+        half = tensor.half().to(tensor.dtype) if tensor.is_floating_point() else tensor
+        stored = model.network.spectrum_encoder.state_dict()[name]
+        assert np.allclose(half.numpy(), stored.numpy()), name
+    np.testing.assert_allclose(np.linalg.norm(embedding, axis=1), 1.0, rtol=1e-5)
+
+
+def test_reference_is_labelled_and_belongs_to_the_weights(made):
+    folder, _ = made
+    reference = read_reference(folder / "reference.npz")
+    assert len(reference) == 2 * 80
+    assert set(reference["source"]) == {"simulation"}
+    assert all(str(name).startswith("sim-") for name in reference["id"])
+    model = load_model(folder / "astroclip-small.safetensors", device="cpu")
+    assert reference.meta["WSHA"] == model.weights_sha256
+    matrix, valid = embedding_matrix(reference)
+    assert valid.all()
+    np.testing.assert_allclose(np.linalg.norm(matrix, axis=1), 1.0, rtol=1e-5)
+
+
+def test_previews_have_one_entry_a_galaxy(made):
+    folder, _ = made
+    with np.load(folder / "reference_previews.npz", allow_pickle=False) as previews:
+        assert len(previews["jpeg_start"]) == 81
+        assert previews["jpeg_start"][-1] == len(previews["jpeg"])
+        assert previews["spectrum"].shape == (80, len(previews["wavelength"]))
+
+
+def test_card_says_recipe_scores_and_limits(made):
+    text = (made[0] / "MODEL_CARD.rst").read_text()
+    for words in ("Seed 1", "recall@10", "Not measured", "Limits", "--recipe tiny", "sha256"):
+        assert words in text
+    assert not list(made[0].glob("*.part"))

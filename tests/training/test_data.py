@@ -1,0 +1,51 @@
+"""Batches: every pair once an epoch, seeded order, inputs equal to the library's own."""
+
+import numpy as np
+import torch
+
+from astroclip.preparation import normalize_images
+from astroclip.training.data import Observer, PairBatches, image_inputs
+
+
+def test_an_epoch_holds_every_pair_once_and_its_order_follows_the_seed(workspace):
+    pairs = workspace.read("train-mix")
+    batches = PairBatches(pairs, batch_size=16, seed=3, epoch=1)
+    seen = torch.cat([batch["redshift"] for batch in batches]).numpy()
+    np.testing.assert_array_equal(np.sort(seen), np.sort(pairs["redshift"]))
+    again = torch.cat([batch["redshift"] for batch in batches]).numpy()
+    np.testing.assert_array_equal(seen, again)
+    other = PairBatches(pairs, batch_size=16, seed=3, epoch=2)
+    assert not np.array_equal(seen, torch.cat([batch["redshift"] for batch in other]).numpy())
+
+
+def test_unshuffled_batches_keep_order_and_the_rest(workspace):
+    pairs = workspace.read("train-mix")
+    batches = PairBatches(pairs, batch_size=20, shuffle=False)
+    sizes = [len(batch["redshift"]) for batch in batches]
+    assert sizes == [20, 20, 8]
+    assert len(batches) == 3
+
+
+def test_training_scales_images_as_users_images_are_scaled():
+    pixels = np.random.default_rng(1).normal(0, 0.1, (4, 3, 8, 8)).astype(np.float32)
+    expected = normalize_images(pixels, bands="grz", normalization="asinh")
+    np.testing.assert_allclose(image_inputs(torch.from_numpy(pixels)).numpy(), expected, atol=1e-6)
+
+
+def test_observer_mixes_instruments_in_their_shares(workspace):
+    flux = torch.ones(40, 4360)
+    observed = Observer(varied_share=0.25, broad=True).spectra(
+        flux, torch.Generator().manual_seed(1)
+    )
+    assert (observed.mask.any(dim=1)).sum() == 10  # DESI spectra are complete
+
+
+def test_observer_drops_bands_and_masks_them():
+    observer = Observer(missing_band_share=0.5)
+    pixels, mask = observer.images(
+        torch.ones(60, 3, 16, 16), torch.full((60, 3), 1.3), torch.Generator().manual_seed(2)
+    )
+    lost = mask.all(dim=(2, 3))
+    assert 15 < int(lost.any(dim=1).sum()) < 45
+    assert int(lost.sum(dim=1).max()) == 1
+    assert torch.all(pixels[mask] == 0)

@@ -1,0 +1,115 @@
+"""Training: it learns, is reproducible, and resumes to the same weights."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from astroclip.training.recipes import find_recipe
+from astroclip.training.run import (
+    find_checkpoint,
+    join_pairs,
+    load_alignment,
+    load_refinement,
+    train_alignment,
+    train_refinement,
+)
+
+QUIET = pytest.mark.filterwarnings(
+    "ignore:.*does not have many workers.*",
+    "ignore:.*isinstance.treespec, LeafSpec.*",
+    "ignore:.*exists and is not empty.*",
+    "ignore:.*number of training batches.*",
+    "ignore:Trying to infer the `batch_size`.*",
+    "ignore:.*You're resuming from a checkpoint that ended.*",
+    "ignore:.*`IterableDataset` has `__len__` defined.*",
+    "ignore:.*GPU available but not used.*",
+    "ignore:`torch.jit.script.*",
+    "ignore:.*srun.*",
+)
+pytestmark = QUIET
+
+
+def train(workspace, output, **options):
+    folders = [workspace.pairs_folder(name) for name in ("train-mix", "train-flat")]
+    return train_alignment(
+        folders, workspace.pairs_folder("validation"), output, n_threads=1, precision="32-true",
+        **options,
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(workspace):
+    """Return the workspace's alignment, trained to the end."""
+    return train(workspace, workspace.checkpoints, recipe=workspace.recipe)
+
+
+def largest_difference(first, second):
+    states = first.state_dict(), second.state_dict()
+    return max(float((states[0][k].float() - states[1][k].float()).abs().max()) for k in states[0])
+
+
+def test_checkpoint_holds_the_trained_weights(trained, workspace):
+    loaded = load_alignment(workspace.checkpoints, recipe=workspace.recipe)
+    assert largest_difference(trained, loaded) == 0
+
+
+def test_log_has_a_line_an_epoch(trained, workspace):
+    (log,) = workspace.checkpoints.glob("logs/version_*/metrics.csv")
+    header = log.read_text().splitlines()[0].split(",")
+    assert {"loss", "contrast", "recall_10", "spectrum_nmad"} <= set(header)
+
+
+def test_interrupted_training_ends_at_the_same_weights(trained, workspace, tmp_path, monkeypatch):
+    from astroclip.training.alignment import Alignment
+
+    original = Alignment.training_step
+
+    def interrupted(self, batch, batch_index):
+        if self.current_epoch == 1 and batch_index == 2:
+            raise InterruptedError
+        return original(self, batch, batch_index)
+
+    monkeypatch.setattr(Alignment, "training_step", interrupted)
+    with pytest.raises(InterruptedError):
+        train(workspace, tmp_path, recipe=workspace.recipe)
+    monkeypatch.undo()
+    resumed = train(workspace, tmp_path, recipe=workspace.recipe)
+    assert largest_difference(trained, resumed) < 1e-6
+
+
+def test_a_truncated_checkpoint_is_passed_over(trained, workspace, tmp_path):
+    complete = find_checkpoint(workspace.checkpoints)
+    content = complete.read_bytes()
+    (tmp_path / "first.ckpt").write_bytes(content)
+    (tmp_path / "last.ckpt").write_bytes(content[: len(content) // 2])
+    assert find_checkpoint(tmp_path).name == "first.ckpt"
+
+
+def test_training_lowers_the_loss(workspace, tmp_path):
+    recipe = dataclasses.replace(workspace.recipe, n_epochs=8)
+    train(workspace, tmp_path, recipe=recipe)
+    (log,) = tmp_path.glob("logs/version_*/metrics.csv")
+    lines = [line.split(",") for line in log.read_text().splitlines()]
+    column = lines[0].index("loss")
+    losses = [float(line[column]) for line in lines[1:] if line[column]]
+    assert losses[-1] < 0.9 * losses[0]
+
+
+def test_refinement_changes_the_spectrum_encoder_only(trained, workspace):
+    before = {key: value.clone() for key, value in trained.state_dict().items()}
+    pairs = join_pairs([workspace.read("train-mix"), workspace.read("refine-flat")])
+    train_refinement(
+        trained, pairs, workspace.read("validation"), workspace.refined, precision="32-true"
+    )
+    after = load_refinement(workspace.refined, recipe=workspace.recipe).state_dict()
+    changed = {key for key in before if not torch.equal(before[key], after[key])}
+    assert any(key.startswith("spectrum_encoder.") for key in changed)
+    assert not any(key.startswith("image_encoder.") for key in changed)
+
+
+def test_missing_checkpoint_and_recipe_say_what_to_do(tmp_path):
+    with pytest.raises(FileNotFoundError, match="holds no checkpoint; train first"):
+        load_alignment(tmp_path)
+    with pytest.raises(ValueError, match="recipe is 'large'; expected one of 'small', 'tiny'"):
+        find_recipe("large")
