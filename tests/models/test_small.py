@@ -1,0 +1,79 @@
+"""The bundled model's encoders: masks, single rows and missing bands."""
+
+import numpy as np
+import pytest
+import torch
+
+from astroclip.models.small import SmallImageEncoder, SmallSpectrumEncoder, spectrum_channels
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    torch.manual_seed(1)
+    return SmallSpectrumEncoder(width=8, dim=16).eval()
+
+
+@pytest.fixture(scope="module")
+def spectra():
+    rng = np.random.default_rng(2)
+    flux = torch.from_numpy(rng.normal(3, 1, (4, 4360))).float()
+    ivar = torch.from_numpy(rng.uniform(0.5, 2, (4, 4360))).float()
+    mask = torch.from_numpy(rng.random((4, 4360)) < 0.05)
+    mask[1, 3000:] = True
+    return flux, ivar, mask
+
+
+def test_what_masked_pixels_hold_does_not_matter(encoder, spectra):
+    flux, ivar, mask = spectra
+    with torch.inference_mode():
+        expected = encoder(flux, ivar, mask)
+        changed = encoder(
+            torch.where(mask, 1e6, flux), torch.where(mask, 7.0, ivar), mask
+        )
+    torch.testing.assert_close(changed, expected, rtol=0, atol=0)
+
+
+def test_a_row_does_not_depend_on_its_batch(encoder, spectra):
+    with torch.inference_mode():
+        together = encoder(*spectra)
+        alone = torch.cat([encoder(*(part[k : k + 1] for part in spectra)) for k in range(4)])
+    torch.testing.assert_close(alone, together, rtol=0, atol=1e-5)
+
+
+def test_an_empty_row_is_finite_and_harmless(encoder, spectra):
+    flux, ivar, mask = (part.clone() for part in spectra)
+    mask[2] = True
+    with torch.inference_mode():
+        embedding = encoder(flux, ivar, mask)
+        others = encoder(*spectra)
+    assert torch.isfinite(embedding).all()
+    torch.testing.assert_close(embedding[[0, 1, 3]], others[[0, 1, 3]], rtol=0, atol=1e-5)
+
+
+def test_channels_are_the_documented_formulas():
+    flux = torch.tensor([[2.0, 4.0, 100.0]])
+    ivar = torch.tensor([[1.0, 3.0, 5.0]])
+    mask = torch.tensor([[False, False, True]])
+    channels, level = spectrum_channels(flux, ivar, mask)
+    mean = (2.0 + 3 * 4.0) / 4
+    np.testing.assert_allclose(channels[0, 0], [np.arcsinh(2 / mean), np.arcsinh(4 / mean), 0])
+    signal = np.array([2.0, 4.0 * np.sqrt(3)])
+    np.testing.assert_allclose(channels[0, 1], [*np.arcsinh(signal / 2) / 2, 0], rtol=1e-6)
+    np.testing.assert_array_equal(channels[0, 2], [1, 1, 0])
+    np.testing.assert_allclose(level[0], np.log10([mean, signal.mean()]), rtol=1e-5)
+
+
+def test_images_ignore_what_masked_pixels_hold():
+    torch.manual_seed(3)
+    encoder = SmallImageEncoder(width=8, dim=16).eval()
+    pixels = torch.randn(3, 3, 64, 64)
+    mask = torch.zeros(3, 3, 64, 64, dtype=torch.bool)
+    mask[0, 2] = True
+    mask[1, :, :5] = True
+    with torch.inference_mode():
+        expected = encoder(pixels, mask)
+        changed = encoder(torch.where(mask, 50.0, pixels), mask)
+        unmasked = encoder(pixels, torch.zeros_like(mask))
+    torch.testing.assert_close(changed, expected, rtol=0, atol=0)
+    assert not torch.allclose(expected[0], unmasked[0])
+    torch.testing.assert_close(expected[2], unmasked[2], rtol=0, atol=1e-6)

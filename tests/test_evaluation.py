@@ -1,0 +1,58 @@
+"""Evaluation against scikit-learn, and the bundled model on real spectra."""
+
+import numpy as np
+import pytest
+from sklearn.metrics import r2_score
+from sklearn.neighbors import KNeighborsRegressor
+
+import astroclip
+from astroclip.evaluation import (
+    read_fors2,
+    read_real_spectra,
+    score_estimates,
+    score_redshifts,
+    score_retrieval,
+)
+from astroclip.tables import embedding_matrix
+
+
+@pytest.fixture(scope="module")
+def halves():
+    """Return odd and even spectra of the bundled reference."""
+    reference = astroclip.reference_table()
+    spectra = reference[np.asarray(reference["modality"]) == "spectrum"]
+    return spectra[::2], spectra[1::2]
+
+
+def test_scores_equal_scikit_learns(halves):
+    reference, queries = halves
+    truth = {"redshift": np.asarray(queries["redshift"])}
+    scores = score_estimates(reference, queries, truth, n_neighbors=16)
+    regressor = KNeighborsRegressor(16, weights="distance")
+    regressor.fit(embedding_matrix(reference)[0], np.asarray(reference["redshift"]))
+    predicted = regressor.predict(embedding_matrix(queries)[0])
+    assert scores["r2"][0] == pytest.approx(r2_score(truth["redshift"], predicted), abs=1e-4)
+    assert 0.6 < scores["coverage_68"][0] < 0.76
+
+
+def test_retrieval_of_copies_is_perfect_and_of_noise_is_chance():
+    vectors = np.random.default_rng(1).normal(size=(500, 32))
+    assert score_retrieval(vectors, vectors)["recall_1"] == 1.0
+    noise = np.random.default_rng(2).normal(size=(500, 32))
+    assert score_retrieval(vectors, noise)["recall_10"] < 0.08
+
+
+def test_real_spectra_are_the_sixteen_and_most_redshifts_come_out(shared_data):
+    spectra, redshift = read_real_spectra(shared_data)
+    assert len(spectra) == len(redshift) == 16
+    table, scores = score_redshifts(astroclip.reference_table(), spectra, redshift)
+    assert scores["n_failed"] == 0
+    near = np.abs(table["estimate"] - table["redshift"]) < 0.01
+    assert near.sum() >= 12
+
+
+def test_fors2_comes_brightest_first_and_within_its_range(shared_data):
+    spectra, redshift = read_fors2(shared_data / "fors2" / "fors2.npz")
+    assert len(spectra) == len(redshift) > 150
+    assert redshift.min() > 0.02
+    assert redshift.max() < 0.6

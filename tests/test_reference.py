@@ -1,0 +1,72 @@
+"""The bundled reference and samples: labelled, complete and of the bundled weights."""
+
+import numpy as np
+import pytest
+
+import astroclip
+from astroclip.models.loading import DATA
+from astroclip.models.weights import file_sha256
+from astroclip.reference import sample_spectra
+
+
+@pytest.fixture(scope="module")
+def reference():
+    return astroclip.reference_table()
+
+
+def test_reference_is_simulated_and_says_so_in_every_row(reference):
+    assert len(reference) >= 2 * 5000
+    assert set(reference["source"]) == {"simulation"}
+    assert all(str(name).startswith("sim-") for name in reference["id"])
+
+
+def test_reference_belongs_to_the_bundled_weights(reference):
+    assert reference.meta["WSHA"] == file_sha256(DATA / "astroclip-small.safetensors")
+    assert reference.meta["MODEL"] == "astroclip-small"
+
+
+def test_every_galaxy_has_both_modalities_and_the_same_properties(reference):
+    spectra = reference[np.asarray(reference["modality"]) == "spectrum"]
+    images = reference[np.asarray(reference["modality"]) == "image"]
+    assert list(spectra["id"]) == list(images["id"])
+    for name in ("redshift", "log_stellar_mass", "log_ssfr", "log_metallicity"):
+        np.testing.assert_array_equal(spectra[name], images[name])
+        assert np.isfinite(np.asarray(spectra[name])).all()
+
+
+def test_a_changed_copy_does_not_change_the_reference(reference):
+    reference["redshift"][0] = 99.0
+    assert astroclip.reference_table()["redshift"][0] < 1
+
+
+def test_previews_are_pictures_and_spectra(reference):
+    previews = astroclip.reference_previews(reference["id"][[0, 5, 100]])
+    assert previews["image"].shape[0] == previews["spectrum"].shape[0] == 3
+    assert previews["image"].dtype == np.uint8
+    assert previews["image"].max() > 60
+    assert previews["spectrum"].shape[1] == len(previews["wavelength"])
+    assert np.all(np.diff(previews["wavelength"]) > 0)
+
+
+@pytest.mark.parametrize("name", ["sim-999999", "galaxy", "sim-x"])
+def test_unknown_preview_names_the_id(name):
+    with pytest.raises(KeyError, match=rf"ids\[1\] is '{name}'; expected an id"):
+        astroclip.reference_previews(["sim-000000", name])
+
+
+def test_samples_are_real_and_carry_redshift_and_position():
+    first, second = sample_spectra()
+    assert first.meta["redshift"] == pytest.approx(0.20356, abs=1e-4)
+    assert second.meta["redshift"] == pytest.approx(0.00727, abs=1e-4)
+    assert second.meta["ra"] == pytest.approx(149.4654, abs=1e-3)
+    image = astroclip.sample_image()
+    assert set(image) == {"g", "r", "z"}
+    assert image["g"].shape == (160, 160)
+    assert str(image["g"].unit) == "nmgy"
+    assert image["z"].uncertainty is not None
+    assert image["r"].wcs.has_celestial
+
+
+def test_shipped_data_stay_under_25_megabytes():
+    total = sum(path.stat().st_size for path in DATA.rglob("*") if path.is_file())
+    assert total < 25e6
