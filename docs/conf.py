@@ -1,0 +1,24 @@
+"""Configuration of the documentation."""
+
+from sphinx_astropy.conf.v3 import *  # noqa: F403
+from sphinx_astropy.conf.v3 import extensions, intersphinx_mapping, nitpick_ignore_regex  # noqa: F401
+
+import astroclip
+
+project = "astroclip"
+author = "The astroclip developers"
+copyright = "2026, The astroclip developers"  # noqa: A001
+release = astroclip.__version__
+version = release
+html_title = f"astroclip {release}"
+html_theme = "pydata_sphinx_theme"
+html_theme_options = {"navbar_start": ["navbar-logo"], "logo": {"text": "astroclip"}}
+html_favicon = None
+exclude_patterns = ["_build", "**/*.part"]
+nitpicky = True
+default_role = "obj"
+automodapi_inheritance_diagram = False
+autosummary_generate = True
+numpydoc_show_class_members = False
+intersphinx_mapping = {}  # links to other projects need a network; builds must not
+nitpick_ignore_regex = [("py:.*", r"(?!astroclip).*"), ("py:.*", r"astroclip\..*\._.*")]
