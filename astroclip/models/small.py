@@ -53,16 +53,20 @@ def spectrum_channels(flux, ivar, mask):
 
 
 class ResidualBlock(nn.Module):
-    """Two 1-D convolutions with a shortcut; the first one shortens by ``stride``."""
+    """Two convolutions along wavelength with a shortcut; the first shortens by ``stride``.
+
+    Written in two dimensions, one of length one: channels-last memory, which makes
+    convolutions on a CPU half again as fast, exists only there.
+    """
 
     def __init__(self, n_in, n_out, *, kernel, stride):
         super().__init__()
-        padding = kernel // 2
-        self.conv1 = nn.Conv1d(n_in, n_out, kernel, stride, padding, bias=False)
-        self.norm1 = nn.BatchNorm1d(n_out)
-        self.conv2 = nn.Conv1d(n_out, n_out, kernel, 1, padding, bias=False)
-        self.norm2 = nn.BatchNorm1d(n_out)
-        self.shortcut = nn.Conv1d(n_in, n_out, 1, stride, bias=False)
+        shape, padding = (1, kernel), (0, kernel // 2)
+        self.conv1 = nn.Conv2d(n_in, n_out, shape, (1, stride), padding, bias=False)
+        self.norm1 = nn.BatchNorm2d(n_out)
+        self.conv2 = nn.Conv2d(n_out, n_out, shape, 1, padding, bias=False)
+        self.norm2 = nn.BatchNorm2d(n_out)
+        self.shortcut = nn.Conv2d(n_in, n_out, 1, (1, stride), bias=False)
 
     def forward(self, x):
         y = functional.gelu(self.norm1(self.conv1(x)))
@@ -84,11 +88,11 @@ class SmallSpectrumEncoder(nn.Module):
         Size of the embedding.
     """
 
-    def __init__(self, *, n_pixels=4360, width=32, n_blocks=1, n_heads=4, dim=128):
+    def __init__(self, *, n_pixels=4360, width=24, n_blocks=1, n_heads=4, dim=128):
         super().__init__()
         inner = 4 * width
         self.n_pixels = n_pixels
-        self.stem = nn.Conv1d(3, width // 2, 11, 2, 5)
+        self.stem = nn.Conv2d(3, width // 2, (1, 11), (1, 2), (0, 5))
         self.blocks = nn.Sequential(
             ResidualBlock(width // 2, width, kernel=7, stride=2),
             ResidualBlock(width, 2 * width, kernel=7, stride=2),
@@ -119,7 +123,9 @@ class SmallSpectrumEncoder(nn.Module):
     def forward(self, flux, ivar, mask):
         """Return embeddings (N, dim) of spectra (N, P) on the model's grid."""
         channels, level = spectrum_channels(flux, ivar, mask)
-        tokens = self.blocks(functional.gelu(self.stem(channels))).transpose(1, 2)  # (N, T, C)
+        image = channels[:, :, None].contiguous(memory_format=torch.channels_last)
+        features = self.blocks(functional.gelu(self.stem(image)))
+        tokens = features[:, :, 0].transpose(1, 2)  # (N, T, C)
         tokens = tokens + self.position + self.level(level)[:, None]
         empty = self._empty_tokens(channels[:, 2], tokens.shape[1])
         tokens = self.transformer(tokens, src_key_padding_mask=empty)

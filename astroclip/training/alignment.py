@@ -68,7 +68,8 @@ class Alignment(lightning.LightningModule):
         self.pairs, self.validation = pairs, validation
         self.spectrum_encoder = SmallSpectrumEncoder(**recipe.spectrum)
         self.image_encoder = SmallImageEncoder(**recipe.image)
-        self.image_encoder.to(memory_format=torch.channels_last)  # twice as fast on CPUs
+        for encoder in (self.spectrum_encoder, self.image_encoder):
+            encoder.to(memory_format=torch.channels_last)  # half again as fast on CPUs
         dim = self.spectrum_encoder.head[-1].out_features
         self.contrast = ContrastiveLoss()
         self.redshift_bins = RedshiftBins(recipe.n_redshift_bins, recipe.largest_redshift)

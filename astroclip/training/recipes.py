@@ -41,7 +41,7 @@ class AlignmentRecipe:
     n_reference_mix: int = 4_500
     n_reference_flat: int = 3_000
     seed: int = 1
-    n_epochs: int = 12
+    n_epochs: int = 6
     batch_size: int = 256
     learning_rate: float = 1.5e-3
     weight_decay: float = 0.03
@@ -54,7 +54,7 @@ class AlignmentRecipe:
     largest_redshift: float = 0.7
     n_refine_flat: int = 12_000
     n_refine_mix: int = 16_000
-    n_refine_epochs: int = 6
+    n_refine_epochs: int = 4
     refine_learning_rate: float = 1e-3
     refine_redshift_weight: float = 2.0
     refine_varied_share: float = 0.75

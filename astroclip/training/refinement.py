@@ -41,7 +41,7 @@ def embed_images(alignment, pairs, *, n_views, seed):
         rows = []
         for batch in PairBatches(pairs, batch_size=250, shuffle=False):
             pixels, mask = observer.images(batch["image"], batch["seeing"], generator)
-            with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+            with torch.inference_mode():
                 rows.append(functional.normalize(alignment.image_encoder(pixels, mask).float()))
         views.append(torch.cat(rows).half().numpy())
     return np.stack(views, axis=1)
