@@ -13,12 +13,13 @@ __all__ = ["PropertyEstimator", "euclidean_distance"]
 WEIGHTS = ("distance", "uniform")
 CALIBRATION_ROWS = 4000
 CHUNK = 1000
+RESOLUTION = 1e-7  # distance of float32 unit vectors that are equal but for rounding
 
 
 def euclidean_distance(similarity):
-    """Return the distance of two unit vectors from their cosine.
+    r"""Return the distance of two unit vectors from their cosine.
 
-    .. math:: d = \\sqrt{2 - 2 \\cos\\theta}
+    .. math:: d = \sqrt{2 - 2 \cos\theta}
 
     Parameters
     ----------
@@ -32,7 +33,7 @@ def euclidean_distance(similarity):
 
 
 class PropertyEstimator:
-    """Estimate properties of objects from those of their nearest neighbours.
+    r"""Estimate properties of objects from those of their nearest neighbours.
 
     Parameters
     ----------
@@ -61,8 +62,9 @@ class PropertyEstimator:
     are conformal: every calibration row of the reference (at most 4,000 a modality) is
     estimated from all others (leave one out, by id), the absolute residual is divided by
     the weighted scatter of the neighbours' values, and the factor q is the
-    :math:`\\lceil (n + 1) c \\rceil`-th smallest of these scores; the interval is the
-    estimate plus and minus q times the scatter. For queries that are exchangeable with
+    :math:`\lceil (n + 1) c \rceil`-th smallest of these scores; the interval is the
+    estimate plus and minus q times the scatter, and infinite where the reference has too
+    few rows for c. For queries that are exchangeable with
     the reference it covers the truth with probability c to the accuracy of leave-one-out
     stability; real objects and a simulated reference are not exchangeable.
 
@@ -163,9 +165,9 @@ class PropertyEstimator:
         found = self._neighbors(index, index.table[chosen], exclude_self=True)
         estimate, scatter, _ = self._average(found, self._values[name][rows])
         residual = np.abs(estimate - self._values[name][rows[chosen]])
-        score = np.sort(residual / scatter)
-        rank = int(np.ceil((len(score) + 1) * self.confidence))
-        self.calibration_[kind, name] = float(score[min(rank, len(score)) - 1])
+        score = np.append(np.sort(residual / scatter), np.inf)
+        rank = int(np.ceil(len(score) * self.confidence))
+        self.calibration_[kind, name] = float(score[rank - 1])
         nearest = found[1][:, 0]
         threshold = float(np.quantile(nearest, self.false_alarm_rate))
         self.similarity_threshold_[kind] = min(
@@ -192,7 +194,7 @@ class PropertyEstimator:
         mean = (weight * near).sum(axis=1) / total
         variance = (weight * (near - mean[:, None]) ** 2).sum(axis=1) / total
         floor = 1e-3 * np.std(values) + 1e-12
-        effective = total**2 / (weight**2).sum(axis=1)
+        effective = np.where(valid, total**2 / (weight**2).sum(axis=1), np.nan)
         return mean, np.maximum(np.sqrt(variance), floor), effective
 
     def _weight(self, similarity):
@@ -200,7 +202,7 @@ class PropertyEstimator:
         if self.weights == "uniform":
             return np.ones(similarity.shape)
         distance = euclidean_distance(similarity)
-        exact = distance == 0
+        exact = distance < RESOLUTION
         weight = 1.0 / np.where(exact, 1.0, distance)
         return np.where(exact.any(axis=1, keepdims=True), exact.astype(float), weight)
 
@@ -270,6 +272,7 @@ class PropertyEstimator:
         names = self.property_names_ if properties is None else list(
             [properties] if isinstance(properties, str) else properties
         )
+        check_not_empty(names, "properties")
         for name in names:
             if name not in self.property_names_:
                 msg = (

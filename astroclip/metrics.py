@@ -12,13 +12,16 @@ __all__ = [
 ]
 
 
-def _pair(predicted, true):
+def _pair(first, second, *, names=("predicted", "true")):
     """Return both as float arrays of one shape."""
-    predicted, true = np.asarray(predicted, dtype=float), np.asarray(true, dtype=float)
-    if predicted.shape != true.shape:
-        msg = f"predicted has shape {predicted.shape} and true {true.shape}; expected the same."
+    first, second = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
+    if first.shape != second.shape:
+        msg = (
+            f"{names[0]} has shape {first.shape} and {names[1]} {second.shape}; expected the "
+            f"same. Pass one row of each per object."
+        )
         raise ValueError(msg)
-    return predicted, true
+    return first, second
 
 
 def r2_score(predicted, true):
@@ -44,9 +47,9 @@ def r2_score(predicted, true):
 
 
 def nmad(predicted, true):
-    """Return the normalized median absolute deviation of redshifts.
+    r"""Return the normalized median absolute deviation of redshifts.
 
-    .. math:: 1.4826\\,\\mathrm{median}\\,|z_p - z_t| / (1 + z_t)
+    .. math:: 1.4826\,\mathrm{median}\,|z_p - z_t| / (1 + z_t)
 
     Parameters
     ----------
@@ -95,6 +98,11 @@ def retrieval_ranks(queries, targets):
     (N,) int `numpy.ndarray`
         Zero where no other target is more similar (cosine).
 
+    Raises
+    ------
+    ValueError
+        If the shapes differ, or a row holds no embedding: it would count as found.
+
     Examples
     --------
     >>> import numpy as np
@@ -102,12 +110,24 @@ def retrieval_ranks(queries, targets):
     >>> retrieval_ranks(np.eye(3), np.eye(3))
     array([0, 0, 0])
     """
-    queries, targets = _pair(queries, targets)
-    queries = queries / np.linalg.norm(queries, axis=1, keepdims=True)
-    targets = targets / np.linalg.norm(targets, axis=1, keepdims=True)
+    queries, targets = _pair(queries, targets, names=("queries", "targets"))
+    queries, targets = _unit(queries, "queries"), _unit(targets, "targets")
     similarity = queries @ targets.T
     own = np.diag(similarity)[:, None]
     return np.sum(similarity > own, axis=1)
+
+
+def _unit(vectors, name):
+    """Return vectors divided by their lengths."""
+    length = np.linalg.norm(vectors, axis=1, keepdims=True)
+    bad = np.flatnonzero(~(np.isfinite(length[:, 0]) & (length[:, 0] > 0)))
+    if len(bad):
+        msg = (
+            f"{name}[{bad[0]}] is zero or not finite; expected an embedding in every row. Leave "
+            f"out failed objects, in queries and targets."
+        )
+        raise ValueError(msg)
+    return vectors / length
 
 
 def recall_at(queries, targets, n_best):

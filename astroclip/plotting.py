@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from astroclip._validation import check_not_empty
+
 __all__ = ["display_image", "neighbor_panel", "plot_image", "plot_spectrum"]
 
 
@@ -11,7 +13,7 @@ def display_image(pixels, *, scales=(40.0, 24.0, 12.0)):
     Parameters
     ----------
     pixels : (3, S, S) `numpy.ndarray`
-        g, r, z in nanomaggies per 0.262 arcsec pixel.
+        g, r, z in nanomaggies per 0.262 arcsec pixel; NaN is drawn black.
     scales : sequence of float
         Brightness of each band.
 
@@ -24,7 +26,8 @@ def display_image(pixels, *, scales=(40.0, 24.0, 12.0)):
     ----------
     Lupton et al. (2004), PASP 116, 133.
     """
-    colours = np.asarray(pixels, dtype=float) * np.array(scales)[:, None, None]
+    pixels = np.nan_to_num(np.asarray(pixels, dtype=float), posinf=0.0, neginf=0.0)
+    colours = pixels * np.array(scales)[:, None, None]
     mean = np.clip(colours.mean(axis=0), 1e-6, None)
     display = colours[::-1] * np.arcsinh(8 * mean) / (3.5 * mean)
     return np.round(255 * np.clip(display, 0, 1)).astype(np.uint8).transpose(1, 2, 0)
@@ -60,7 +63,8 @@ def plot_spectrum(wavelength, flux, *, ax=None, title=None, color="C0"):
     wavelength : (P,) `numpy.ndarray`
         Observed vacuum wavelength, Angstrom.
     flux : (P,) `numpy.ndarray`
-        Any scale; drawn relative to its 99.5th percentile.
+        Any scale; drawn relative to its 99.5th percentile where that is positive. NaN is
+        left out.
     ax : `~matplotlib.axes.Axes`, optional
     title : str, optional
     color : str
@@ -71,8 +75,9 @@ def plot_spectrum(wavelength, flux, *, ax=None, title=None, color="C0"):
     """
     ax = _axes(ax)
     flux = np.asarray(flux, dtype=float)
-    top = np.percentile(flux[np.isfinite(flux)], 99.5)
-    ax.plot(np.asarray(wavelength) / 1e3, flux / (top or 1.0), lw=0.6, color=color)
+    finite = flux[np.isfinite(flux)]
+    top = np.percentile(finite, 99.5) if len(finite) else 0.0
+    ax.plot(np.asarray(wavelength) / 1e3, flux / (top if top > 0 else 1.0), lw=0.6, color=color)
     ax.set_ylim(-0.1, 1.25)
     ax.set_yticks([])
     ax.tick_params(labelsize=6)
@@ -96,6 +101,7 @@ def neighbor_panel(queries, *, figure=None):
     -------
     `~matplotlib.figure.Figure`
     """
+    check_not_empty(queries, "queries")
     n_columns = 1 + max(len(query["neighbors"]) for query in queries)
     if figure is None:
         from matplotlib.figure import Figure
@@ -136,7 +142,9 @@ def _draw_query(axes, query):
 def _empty(ax, title, text):
     ax.set_xticks([])
     ax.set_yticks([])
-    ax.text(0.5, 0.5, text, ha="center", va="center", fontsize=8, color="0.5", transform=ax.transAxes)
+    ax.text(
+        0.5, 0.5, text, ha="center", va="center", fontsize=8, color="0.5", transform=ax.transAxes
+    )
     if title:
         ax.set_title(title, fontsize=7)
 

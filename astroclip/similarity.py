@@ -1,9 +1,11 @@
 """Search by example: the nearest neighbours of embeddings in a reference table."""
 
 import hashlib
-import io
 import json
+import struct
+import tempfile
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +15,28 @@ from astroclip._validation import check_choice, check_integer
 from astroclip.tables import (
     check_same_model,
     embedding_matrix,
+    read_table,
     row_name,
     validate_embedding_table,
+    write_table,
 )
 
 __all__ = ["SimilarityIndex", "nearest_rows", "set_embedder"]
 
 MODALITIES = ("spectrum", "image", "all")
+FORMAT = "astroclip-index"
 FORMAT_VERSION = "1"
+# what zipfile and json raise for files that are damaged or something else
+DAMAGE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    EOFError,
+    KeyError,
+    OSError,
+    RuntimeError,
+    ValueError,
+)
 BLOCK_VALUES = 16_000_000  # similarities held at a time, 64 MB
 GROUP = 128  # columns looked at together
 
@@ -134,6 +150,19 @@ def _partition(values, columns, highest, n_largest, margin):
     return np.take_along_axis(columns, kept, axis=1), np.flatnonzero(crowded)
 
 
+def _unit_rows(matrix):
+    """Return rows divided by their lengths, and which have one.
+
+    Rows of unit length are kept to the last bit: dividing them again would reorder
+    neighbours that differ by a rounding.
+    """
+    length = np.linalg.norm(matrix, axis=1, keepdims=True)
+    directed = length > 0  # False for NaN
+    length[np.abs(length - 1) < 1e-6] = 1
+    unit = np.divide(matrix, length, out=np.zeros_like(matrix), where=directed)
+    return unit, directed[:, 0]
+
+
 class SimilarityIndex:
     """Exact nearest neighbours in a reference table of embeddings.
 
@@ -168,10 +197,8 @@ class SimilarityIndex:
         validate_embedding_table(table)
         self.table = table
         matrix, valid = embedding_matrix(table)
-        norm = np.linalg.norm(matrix, axis=1, keepdims=True)
-        usable = valid & (norm[:, 0] > 0)
-        self._unit = np.divide(matrix, norm, out=np.zeros_like(matrix), where=usable[:, None])
-        self._usable = usable
+        self._unit, directed = _unit_rows(matrix)
+        self._usable = valid & directed
         self._modality = np.asarray(table["modality"]).astype(str)
         self._ids = np.asarray(table["id"]).astype(str)
         self.dim = matrix.shape[1]
@@ -200,7 +227,7 @@ class SimilarityIndex:
             ``"all"``. By default each query's own, if the reference has rows of it, and
             all rows otherwise.
         where : (M,) bool array-like, optional
-            Reference rows that may be found.
+            Reference rows that may be found; masked values count as False.
         exclude_self : bool
             Leave out reference rows of the query's own id.
         **options
@@ -210,8 +237,8 @@ class SimilarityIndex:
         -------
         `~astropy.table.QTable`
             Columns ``query_id``, ``rank`` (from 1), ``neighbor_id``, ``similarity``
-            (cosine) and the reference's own columns; rows of one query together, in
-            query order. Queries without an embedding have no rows.
+            (cosine) and the reference's own columns of other names; rows of one query
+            together, in query order. Queries without an embedding have no rows.
 
         Raises
         ------
@@ -234,13 +261,13 @@ class SimilarityIndex:
         result["similarity"] = similarity[valid].reshape(-1).astype(np.float32)
         own = self.table[flat]
         for name in own.colnames:
-            if name not in ("id", "embedding"):
+            if name not in ("id", "embedding", "query_id", "rank", "neighbor_id", "similarity"):
                 result[name] = own[name]
         result.meta.update(self.table.meta)
         return result
 
     def _as_table(self, objects, options):
-        """Return the query as an embedding table of the reference's model."""
+        """Return the query as a table; objects are embedded with the reference's model."""
         if not isinstance(objects, Table):
             if _embedder is None:
                 import astroclip
@@ -253,8 +280,6 @@ class SimilarityIndex:
                 f"table of embeddings already."
             )
             raise TypeError(msg)
-        validate_embedding_table(objects, name="query")
-        check_same_model(objects, self.table, names=("query", "reference"))
         return objects
 
     def neighbors(self, table, n_neighbors, *, modality=None, where=None, exclude_self=False):
@@ -274,11 +299,26 @@ class SimilarityIndex:
             Cosines, NaN for queries without an embedding.
         valid : (N,) bool `numpy.ndarray`
             Queries that have an embedding.
+
+        Raises
+        ------
+        ModelMismatchError, ValueError
+            As in `query`.
         """
+        validate_embedding_table(table, name="query")
+        check_same_model(table, self.table, names=("query", "reference"))
         check_integer(n_neighbors, "n_neighbors")
         if modality is not None:
             check_choice(modality, MODALITIES, "modality")
         matrix, valid = embedding_matrix(table)
+        if matrix.shape[1] != self.dim:
+            msg = (
+                f"query['embedding'] has shape {matrix.shape}; expected (N, {self.dim}), as in the "
+                f"reference. Pass the embeddings as the model made them."
+            )
+            raise ValueError(msg)
+        unit, directed = _unit_rows(matrix)
+        valid &= directed
         allowed = self._allowed(where)
         rows = np.full((len(table), n_neighbors), -1, dtype=np.int64)
         similarity = np.full((len(table), n_neighbors), np.nan)
@@ -286,9 +326,8 @@ class SimilarityIndex:
         for kind in np.unique(kinds[valid]):
             members = np.flatnonzero(valid & (kinds == kind))
             pool = np.flatnonzero(allowed & self._pool(modality, kind))
-            unit = matrix[members] / np.linalg.norm(matrix[members], axis=1, keepdims=True)
             own = self._own_counts(table, members, pool) if exclude_self else None
-            found = self._search(unit, pool, n_neighbors, table, members, own)
+            found = self._search(unit[members], pool, n_neighbors, table, members, own)
             rows[members], similarity[members] = found
         return rows, similarity, valid
 
@@ -296,14 +335,16 @@ class SimilarityIndex:
         """Return reference rows that may be found."""
         if where is None:
             return self._usable
-        where = np.asarray(where)
+        mask = np.asarray(getattr(where, "mask", False))
+        where = np.asarray(np.ma.getdata(getattr(where, "unmasked", where)))
         if where.dtype != bool or where.shape != (len(self),):
             msg = (
                 f"where has dtype {where.dtype} and shape {where.shape}; expected a bool for "
-                f"each of the reference's {len(self)} rows."
+                f"each of the reference's {len(self)} rows. Make it from a column, such as "
+                f"reference['coverage'] > 0.5."
             )
             raise ValueError(msg)
-        return self._usable & where
+        return self._usable & where & ~mask
 
     def _pool(self, modality, kind):
         """Return reference rows of the modality that a query of modality ``kind`` searches."""
@@ -327,7 +368,8 @@ class SimilarityIndex:
         """Return rows of the reference and similarities of unit query vectors."""
         spare = 0 if own is None else int(own.max(initial=0))
         if len(pool) < n_neighbors + spare:
-            name = row_name(table, int(members[0]), name="query")
+            worst = 0 if own is None else int(own.argmax())
+            name = row_name(table, int(members[worst]), name="query")
             msg = (
                 f"n_neighbors is {n_neighbors} and the reference has {len(pool) - spare} rows that "
                 f"{name} can be compared with; expected at most that many. Ask for fewer, or "
@@ -357,13 +399,16 @@ class SimilarityIndex:
         """
         path = Path(path)
         content = _table_bytes(self.table)
-        header = {"format": "astroclip-index", "version": FORMAT_VERSION}
+        header = {"format": FORMAT, "version": FORMAT_VERSION}
         header["sha256"] = hashlib.sha256(content).hexdigest()
         partial = path.with_name(path.name + ".part")
-        with zipfile.ZipFile(partial, "w") as archive:
-            archive.writestr("header.json", json.dumps(header))
-            archive.writestr("table.fits", content)
-        partial.replace(path)
+        try:
+            with zipfile.ZipFile(partial, "w") as archive:
+                archive.writestr("header.json", json.dumps(header))
+                archive.writestr("table.fits", content)
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
 
     @classmethod
     def open(cls, path):
@@ -388,16 +433,8 @@ class SimilarityIndex:
         if not path.is_file():
             msg = f"index {str(path)!r} is no file; expected one written by SimilarityIndex.save."
             raise FileNotFoundError(msg)
-        try:
-            with zipfile.ZipFile(path) as archive:
-                header = json.loads(archive.read("header.json"))
-                content = archive.read("table.fits")
-        except (zipfile.BadZipFile, KeyError, json.JSONDecodeError, EOFError) as error:
-            msg = (
-                f"index {str(path)!r} is no readable index file ({error}); expected one written "
-                f"by SimilarityIndex.save."
-            )
-            raise ValueError(msg) from error
+        with path.open("rb") as stream:
+            header, content = _read_archive(stream, path)
         if header.get("version") != FORMAT_VERSION:
             msg = (
                 f"index {str(path)!r} is of format version {header.get('version')!r}; expected "
@@ -410,21 +447,37 @@ class SimilarityIndex:
         return cls(_table_from_bytes(content))
 
 
+def _read_archive(stream, path):
+    """Return the header and the table's bytes of an index file."""
+    try:
+        with zipfile.ZipFile(stream) as archive:
+            header = json.loads(archive.read("header.json"))
+            content = archive.read("table.fits")
+    except DAMAGE as error:
+        msg = (
+            f"index {str(path)!r} is no readable index file ({error}); expected one written "
+            f"by SimilarityIndex.save. Make it again from its table."
+        )
+        raise ValueError(msg) from error
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
+        msg = (
+            f"index {str(path)!r} is no index file: its header does not name the format "
+            f"{FORMAT!r}; expected a file written by SimilarityIndex.save."
+        )
+        raise ValueError(msg)
+    return header, content
+
+
 def _table_bytes(table):
     """Return a table as the bytes of a FITS file; masked embeddings become NaN."""
-    plain = table.copy()
-    plain["embedding"] = embedding_matrix(table)[0]
-    buffer = io.BytesIO()
-    plain.write(buffer, format="fits")
-    return buffer.getvalue()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "table.fits"
+        write_table(table, path)
+        return path.read_bytes()
 
 
 def _table_from_bytes(content):
     """Return the table that `_table_bytes` wrote."""
-    import tempfile
-
-    from astroclip.tables import read_table
-
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "table.fits"
         path.write_bytes(content)

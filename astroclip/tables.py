@@ -1,6 +1,7 @@
 """Embedding tables: their columns, flags and provenance, files, and matches on the sky."""
 
 import enum
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -9,7 +10,13 @@ from astropy import units as u
 from astropy.coordinates import SkyCoord
 from astropy.table import Column, MaskedColumn, QTable, Table
 
-from astroclip._validation import check_choice, item_name
+from astroclip._validation import (
+    check_choice,
+    check_length,
+    check_unit,
+    import_extra,
+    item_name,
+)
 from astroclip.exceptions import ModelMismatchError
 
 __all__ = [
@@ -131,27 +138,30 @@ def make_embedding_table(
         If lengths differ or a modality is unknown.
     """
     ids = np.asarray(ids, dtype=str)
+    if ids.ndim != 1:
+        msg = f"ids has shape {ids.shape}; expected a sequence of names, one for each object."
+        raise ValueError(msg)
     n_objects = len(ids)
     embedding = np.array(embedding, dtype=np.float32)
-    flags = np.asarray(flags, dtype=np.int32)
-    modality = np.broadcast_to(np.asarray(modality, dtype=str), (n_objects,)).copy()
+    flags = check_length(flags, n_objects, "flags").astype(np.int32)
+    modality = check_length(modality, n_objects, "modality").astype(str)
     for value in np.unique(modality):
         check_choice(str(value), MODALITIES, "modality")
     if embedding.ndim != 2 or len(embedding) != n_objects:
         msg = f"embedding has shape {embedding.shape}; expected ({n_objects}, D), a row per id."
         raise ValueError(msg)
-    messages = np.full(n_objects, "") if messages is None else np.asarray(messages, dtype=str)
+    messages = check_length("" if messages is None else messages, n_objects, "messages")
     table = QTable()
     table["id"] = ids
     table["modality"] = modality
     table["embedding"] = _masked_rows(embedding, (flags & Flag.FAILED) != 0)
-    table["coverage"] = np.asarray(coverage, dtype=np.float32)
+    table["coverage"] = check_length(coverage, n_objects, "coverage").astype(np.float32)
     table["flags"] = flags
-    table["message"] = messages
+    table["message"] = messages.astype(str)
     known = {"ra": ra, "dec": dec, "redshift": redshift}
     for name, values in known.items():
         if values is not None and np.isfinite(np.asarray(values, dtype=float)).any():
-            values = np.asarray(values, dtype=float)
+            values = check_length(values, n_objects, name).astype(float)
             table[name] = values if name == "redshift" else values * u.deg
     for name, values in (extra_columns or {}).items():
         table[name] = values
@@ -273,6 +283,9 @@ def _table_format(path):
     if suffix not in FORMATS:
         msg = f"path {str(path)!r} ends in {suffix!r}; expected one of {', '.join(FORMATS)}."
         raise ValueError(msg)
+    if suffix == ".parquet":
+        for module in ("pyarrow", "pandas"):  # astropy reads it through pandas
+            import_extra(module, "catalogs")
     return FORMATS[suffix]
 
 
@@ -284,7 +297,8 @@ def write_table(table, path, *, overwrite=False):
     table : `~astropy.table.Table`
         Units, masks and meta are kept.
     path : path-like
-        Ending in ``.ecsv``, ``.fits`` or ``.parquet`` (needs pyarrow and pandas: the extra ``catalogs``).
+        Ending in ``.ecsv``, ``.fits`` or ``.parquet`` (needs pyarrow and pandas: the extra
+        ``catalogs``).
     overwrite : bool
 
     Raises
@@ -293,6 +307,8 @@ def write_table(table, path, *, overwrite=False):
         If the suffix is another one.
     FileExistsError
         If the file exists and ``overwrite`` is False.
+    MissingExtraError
+        If Parquet is asked for and pyarrow or pandas is not installed.
     """
     path = Path(path)
     kind = _table_format(path)
@@ -314,7 +330,16 @@ def _mask_as_values(table, kind):
         copy["embedding"] = Column(embedding_matrix(table)[0])
     if kind == "parquet":
         copy = _flat_embedding(copy)
+    if kind == "fits":
+        for name in copy.colnames:
+            if copy[name].dtype.kind == "U":  # astropy writes ASCII only
+                copy[name] = np.char.encode(_filled_text(copy[name]), "utf-8")
     return copy
+
+
+def _filled_text(column):
+    """Return a text column as a plain array, empty where masked."""
+    return np.ma.filled(np.ma.MaskedArray(column), "")
 
 
 def _flat_embedding(table):
@@ -322,9 +347,10 @@ def _flat_embedding(table):
     if "embedding" not in table.colnames:
         return table
     matrix = np.asarray(table["embedding"])
-    for number in range(matrix.shape[1]):
-        table[f"embedding_{number:04d}"] = matrix[:, number]
+    names = [f"embedding_{number:04d}" for number in range(matrix.shape[1])]
+    position = table.colnames.index("embedding")
     table.remove_column("embedding")
+    table.add_columns(list(matrix.T), indexes=[position] * len(names), names=names)
     return table
 
 
@@ -338,7 +364,8 @@ def read_table(path):
     Returns
     -------
     `~astropy.table.QTable`
-        With failed embeddings masked again.
+        With failed embeddings masked again. Masked text is empty: the formats do not tell
+        the two apart.
 
     Raises
     ------
@@ -348,7 +375,7 @@ def read_table(path):
         If there is no such file.
     """
     table = QTable.read(path, format=_table_format(path))
-    flat = sorted(name for name in table.colnames if name.startswith("embedding_"))
+    flat = [name for name in table.colnames if re.fullmatch(r"embedding_\d{4,}", name)]
     if flat:
         matrix = np.stack([np.asarray(table[name]) for name in flat], axis=1)
         position = table.colnames.index(flat[0])
@@ -357,6 +384,8 @@ def read_table(path):
     for name in table.colnames:
         if table[name].dtype.kind == "S":
             table[name] = np.char.decode(np.asarray(table[name]), "utf-8")
+        elif table[name].dtype.kind == "U":
+            table[name] = _filled_text(table[name])
         elif not table[name].dtype.isnative:
             table[name] = table[name].astype(table[name].dtype.newbyteorder("="))
     if "embedding" in table.colnames:
@@ -386,21 +415,42 @@ def match_sky(table, coordinates, *, max_separation=1 * u.arcsec):
 
     Raises
     ------
+    TypeError
+        If ``coordinates`` is no SkyCoord.
     ValueError
         If the table has no positions.
+    UnitsError
+        If ``max_separation`` is no angle.
     """
+    if not isinstance(coordinates, SkyCoord):
+        msg = (
+            f"coordinates is of type {type(coordinates).__name__}; expected an "
+            f"astropy.coordinates.SkyCoord, such as SkyCoord(ra, dec, unit='deg')."
+        )
+        raise TypeError(msg)
+    check_unit(getattr(max_separation, "unit", None), u.arcsec, "max_separation")
     if "ra" not in table.colnames or "dec" not in table.colnames:
-        msg = "table has no columns 'ra' and 'dec'; expected positions to match with."
+        msg = (
+            "table has no columns 'ra' and 'dec'; expected positions to match with. Add both, "
+            "in degrees."
+        )
         raise ValueError(msg)
-    ra, dec = u.Quantity(table["ra"], u.deg), u.Quantity(table["dec"], u.deg)
+    ra, dec = _degrees(table["ra"]), _degrees(table["dec"])
     known = np.flatnonzero(np.isfinite(ra) & np.isfinite(dec))
-    coordinates = SkyCoord(np.atleast_1d(coordinates))
+    coordinates = np.atleast_1d(coordinates)
     if not len(known):
         empty = np.full(len(coordinates), -1)
         return empty, np.full(len(coordinates), np.inf) * u.arcsec
     nearest, separation, _ = coordinates.match_to_catalog_sky(SkyCoord(ra[known], dec[known]))
     rows = np.where(separation <= max_separation, known[nearest], -1)
     return rows, separation.to(u.arcsec)
+
+
+def _degrees(column):
+    """Return an angle column as a plain Quantity, NaN where masked."""
+    mask = np.asarray(getattr(column, "mask", False))
+    values = u.Quantity(np.ma.getdata(getattr(column, "unmasked", column)), column.unit or u.deg)
+    return np.where(mask, np.nan, values.to_value(u.deg)) * u.deg
 
 
 def row_name(table, row, *, name="table"):
