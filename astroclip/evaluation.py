@@ -16,6 +16,8 @@ from astroclip.metrics import nmad, outlier_fraction, r2_score, recall_at, retri
 from astroclip.preparation import read_spectra
 
 __all__ = [
+    "read_brown2014",
+    "read_distant_object",
     "read_fors2",
     "read_real_spectra",
     "score_estimates",
@@ -172,6 +174,54 @@ def read_fors2(path, *, redshift_range=(0.02, 0.6)):
             for row in order
         ]
     return spectra, redshift[order]
+
+
+def read_brown2014(path):
+    """Read the spectral atlas of nearby galaxies of Brown et al., at their redshifts.
+
+    Parameters
+    ----------
+    path : path-like
+        ``brown2014.npz``: wavelength_rest (Angstrom), flux (erg/s/cm2/A), z and name.
+
+    Returns
+    -------
+    spectra : list of `~specutils.Spectrum`
+        Integrated spectra from drift scans, observed frame, without uncertainties.
+    redshift : (N,) `numpy.ndarray`
+
+    References
+    ----------
+    Brown et al. (2014), ApJS 212, 18.
+    """
+    unit = u.erg / (u.s * u.cm**2 * u.AA)
+    with np.load(path, allow_pickle=False) as archive:
+        redshift = archive["z"]
+        spectra = [
+            Spectrum(
+                flux=flux * unit,
+                spectral_axis=archive["wavelength_rest"] * (1 + value) * u.AA,
+                meta={"id": f"brown2014-{name}"},
+            )
+            for flux, value, name in zip(archive["flux"], redshift, archive["name"], strict=True)
+        ]
+    return spectra, redshift
+
+
+def read_distant_object(folder):
+    """Read the DESI object at z = 2.866, beyond what any galaxy model here knows.
+
+    Parameters
+    ----------
+    folder : path-like
+        With ``desi/heldout_z287.npz``.
+
+    Returns
+    -------
+    spectrum : `~specutils.Spectrum`
+    redshift : float
+    """
+    return _read_merged(Path(folder) / "desi" / "heldout_z287.npz")
 
 
 def _read_merged(path):

@@ -27,7 +27,6 @@ from astroclip.preparation import ImageBatch, SpectrumBatch, wavelength_grid
 from astroclip.tables import Flag
 
 GOLDEN = Path(__file__).parent / "data" / "golden"
-BUNDLED = Path(astroclip.__file__).parent / "data" / "astroclip-small.safetensors"
 FLUX_UNIT = u.Unit("1e-17 erg / (s cm2 AA)")
 BANDS = "grz"
 
@@ -77,8 +76,6 @@ def small(request, small_file):
     """A model that uses coverage: with random weights, and the bundled one."""
     if request.param == "random":
         return load_model(small_file, device="cpu")
-    if not BUNDLED.exists():
-        pytest.skip("the bundled weights astroclip-small.safetensors are not in this checkout")
     return load_model("astroclip-small", device="cpu")
 
 
@@ -542,7 +539,6 @@ def test_index_embeds_objects(spectra, images, model):
     assert_allclose(found["similarity"], 1, atol=1e-6)
 
 
-@pytest.mark.skipif(not BUNDLED.exists(), reason="the bundled weights are not in this checkout")
 def test_default_model_is_the_bundled_one(spectra):
     table = embed(spectra[0])
     assert table.meta["MODEL"] == "astroclip-small"

@@ -18,7 +18,6 @@ from astroclip.exceptions import FailedObjectWarning
 from astroclip.tables import Flag, match_sky, read_table, write_table
 
 GOLDEN = Path(__file__).parent / "data" / "golden"
-BUNDLED = Path(astroclip.__file__).parent / "data" / "astroclip-small.safetensors"
 TWICE = ("spec-0412-51871-0308", "spec-0412-52235-0305")  # one galaxy observed twice
 
 
@@ -27,8 +26,6 @@ def model(request):
     """A published layout with random weights, and the bundled model."""
     if request.param == "golden":
         return load_model(GOLDEN / "astroclip.ckpt", device="cpu")
-    if not BUNDLED.exists():
-        pytest.skip("the bundled weights astroclip-small.safetensors are not in this checkout")
     return load_model("astroclip-small", device="cpu")
 
 
@@ -177,17 +174,3 @@ def test_image_and_spectra_share_one_index(model, shared_data, survey):
     assert index.query(image, n_neighbors=1)["neighbor_id"][0] == path.stem
     across = index.query(image, n_neighbors=3, modality="spectrum")
     assert set(across["modality"]) == {"spectrum"}
-
-
-@pytest.mark.skipif(
-    not (BUNDLED.parent / "reference.npz").exists(),
-    reason="the bundled reference table is not in this checkout",
-)
-def test_redshifts_of_real_galaxies(shared_data):
-    from astroclip.evaluation import read_real_spectra
-
-    spectra, redshift = read_real_spectra(shared_data)
-    estimator = PropertyEstimator(n_neighbors=16).fit(astroclip.reference_table(), ["redshift"])
-    error = np.abs(np.asarray(estimator.predict(embed(spectra))["redshift"]) - redshift)
-    assert len(error) == 16
-    assert np.sum(error < 0.01) >= 12

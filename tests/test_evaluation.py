@@ -7,6 +7,8 @@ from sklearn.neighbors import KNeighborsRegressor
 
 import astroclip
 from astroclip.evaluation import (
+    read_brown2014,
+    read_distant_object,
     read_fors2,
     read_real_spectra,
     score_estimates,
@@ -56,3 +58,17 @@ def test_fors2_comes_brightest_first_and_within_its_range(shared_data):
     assert len(spectra) == len(redshift) > 150
     assert redshift.min() > 0.02
     assert redshift.max() < 0.6
+
+
+def test_the_atlas_is_at_its_redshifts(shared_data):
+    spectra, redshift = read_brown2014(shared_data / "brown2014" / "brown2014.npz")
+    assert len(spectra) == len(redshift) == 65
+    starts = [spectrum.spectral_axis[0].to_value("AA") for spectrum in spectra]
+    np.testing.assert_allclose(starts, 3650 * (1 + redshift))
+
+
+def test_an_object_beyond_every_galaxy_model_is_flagged(shared_data):
+    spectrum, redshift = read_distant_object(shared_data)
+    assert redshift == pytest.approx(2.866, abs=1e-3)
+    table, _ = score_redshifts(astroclip.reference_table(), [spectrum], [redshift])
+    assert table["out_of_distribution"][0]

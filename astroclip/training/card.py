@@ -7,6 +7,8 @@ import numpy as np
 
 from astroclip import tables
 from astroclip.evaluation import (
+    read_brown2014,
+    read_distant_object,
     read_fors2,
     read_real_spectra,
     score_estimates,
@@ -90,11 +92,22 @@ def measure_scores(workspace, model, reference, *, scale, real_data=None):
     }
     scores["information"] = information_bound(seen, scale)
     if real_data is not None:
-        real = read_real_spectra(real_data)
-        scores["real"] = score_redshifts(reference, *real, model=model)
-        fors2 = read_fors2(Path(real_data) / "fors2" / "fors2.npz")
-        scores["fors2"] = score_redshifts(reference, *fors2, model=model)
+        scores |= measure_real_scores(Path(real_data), model, reference)
     return scores
+
+
+def measure_real_scores(folder, model, reference):
+    """Return `score_redshifts` of every set of real spectra in a folder, by name."""
+    distant, redshift = read_distant_object(folder)
+    sets = {
+        "real": read_real_spectra(folder),
+        "fors2": read_fors2(folder / "fors2" / "fors2.npz"),
+        "brown2014": read_brown2014(folder / "brown2014" / "brown2014.npz"),
+        "distant": ([distant], [redshift]),
+    }
+    return {
+        name: score_redshifts(reference, *spectra, model=model) for name, spectra in sets.items()
+    }
 
 
 # ---------------------------------------------------------------------- text
@@ -120,8 +133,10 @@ coadds, one of them that of the DESI galaxy at z = 0.2036 below.
 **Recipe.** Symmetric InfoNCE with a learned temperature, and auxiliary losses on the
 simulation's known redshifts and properties; each step draws noise, instrument and
 calibration anew. Half of the spectra are recorded by an instrument drawn at random
-(resolution, range, noise, flux calibration). Seed {seed}, {n_epochs} epochs, batch {batch_size}.
-Made again by::
+(resolution, range, noise, flux calibration). Seed {seed}, {n_epochs} epochs, batch {batch_size}. Then the
+spectrum encoder alone goes on for {n_refine_epochs} epochs against fixed image embeddings, on {n_refine:,}
+pairs of which {n_refine_new:,} are new and uniform in redshift, with a heavier loss on redshift
+and {percent_varied:.0f} % of the instruments drawn at random. Made again by::
 
     astroclip train WORKSPACE --recipe {recipe}
     astroclip bundle WORKSPACE astroclip/data --recipe {recipe} --real-data FOLDER
@@ -208,13 +223,23 @@ def _real_text(scores):
         for row in table
     ]
     listed = simple_table(("spectrum", "redshift", "estimate", "68 % interval", "flagged"), rows)
-    _, fors2 = scores["fors2"]
+    distant, _ = scores["distant"]
+    flagged = "is" if distant["out_of_distribution"][0] else "is not"
     return (
         f"{near} of {len(table)} within 0.01 of their redshift:\n\n{listed}\n\n"
-        f"All {len(scores['fors2'][0])} FORS2 galaxies at 0.02 < z < 0.6: NMAD of dz / (1 + z) "
-        f"{fors2['nmad']:.4f}, {100 * fors2['beyond_0.01']:.0f} % beyond 0.01, "
-        f"{100 * fors2['beyond_0.05']:.0f} % beyond 0.05; the 68 % interval covers "
-        f"{100 * fors2['coverage_68']:.0f} %; {fors2['n_failed']:.0f} could not be embedded."
+        f"All {len(scores['fors2'][0])} FORS2 galaxies at 0.02 < z < 0.6: "
+        f"{_redshift_text(scores['fors2'][1])}\n\n"
+        f"The {len(scores['brown2014'][0])} nearby galaxies of the atlas of Brown et al. (2014), "
+        f"0.001 < z < 0.043: {_redshift_text(scores['brown2014'][1])}\n\n"
+        f"A DESI object at z = {distant['redshift'][0]:.3f} {flagged} flagged out of distribution."
+    )
+
+
+def _redshift_text(scores):
+    return (
+        f"NMAD of dz / (1 + z) {scores['nmad']:.4f}, {100 * scores['beyond_0.01']:.0f} % beyond "
+        f"0.01, {100 * scores['beyond_0.05']:.0f} % beyond 0.05; the 68 % interval covers "
+        f"{100 * scores['coverage_68']:.0f} %; {scores['n_failed']:.0f} could not be embedded."
     )
 
 
@@ -235,6 +260,9 @@ def write_card(workspace, model, output, *, scale, recipe_name="small", real_dat
         sha256=model.weights_sha256,
         n_train=recipe.n_mix + recipe.n_flat,
         n_reference=recipe.n_reference_mix + recipe.n_reference_flat,
+        n_refine=recipe.n_refine_mix + recipe.n_flat + recipe.n_refine_flat,
+        n_refine_new=recipe.n_refine_flat,
+        percent_varied=100 * recipe.refine_varied_share,
         recipe=recipe_name,
         estimates=_estimates_text(scores),
         retrieval=_retrieval_text(scores),

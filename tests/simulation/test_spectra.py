@@ -24,7 +24,8 @@ def test_broadening_keeps_the_light_and_widens_a_line(simulator):
     broad = simulator._broaden(light, np.array([100.0, 300.0]))
     np.testing.assert_allclose(broad.sum(dim=1).numpy(), 1.0, rtol=1e-5)
     pixel = torch.arange(light.shape[1]) - 7000.0
-    width = torch.sqrt((broad * pixel**2).sum(dim=1)) * simulator.velocity_step
+    near = pixel.abs() < 100  # float32 ripples far away would count as wings
+    width = torch.sqrt((broad * pixel**2)[:, near].sum(dim=1)) * simulator.velocity_step
     np.testing.assert_allclose(width.numpy(), [100.0, 300.0], rtol=0.01)
 
 
@@ -59,7 +60,7 @@ def test_photometry_of_a_flat_spectrum_is_flat_and_matches_the_luminosity(simula
     # L_nu is flat, so the observed f_nu is (1 + z) L_nu / 4 pi d^2 at any frequency
     l_nu = luminosity * rest**2 / constants.c
     f_nu = (1 + galaxies.redshift) * l_nu / (4 * np.pi * distance**2)
-    np.testing.assert_allclose(stars_only[:, 1], f_nu.to_value(u.nanomaggy), rtol=5e-3)
+    np.testing.assert_allclose(stars_only[:, 1], 1e9 * f_nu.to_value(u.AB), rtol=5e-3)
 
 
 def test_stellar_mass_is_the_surviving_one(simulator, galaxies):
