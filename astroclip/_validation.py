@@ -16,6 +16,7 @@ __all__ = [
     "check_unit",
     "import_extra",
     "item_name",
+    "plain_values",
 ]
 
 
@@ -66,15 +67,24 @@ def check_length(values, n_objects, name, *, of="objects"):
     return values
 
 
-def check_unit(unit, target, name, *, equivalencies=(), what="unit"):
+def check_unit(unit, target, name, *, equivalencies=(), what=""):
     """Raise `~astropy.units.UnitsError` unless ``unit`` converts to ``target``."""
     if unit is None or not u.Unit(unit).is_equivalent(target, equivalencies=list(equivalencies)):
         found = "no unit" if unit is None else f"unit {str(unit)!r}"
         msg = (
-            f"{name} has {what} {found}; expected one convertible to {u.Unit(target)}. "
+            f"{name} has {f'{what} {found}'.strip()}; expected one convertible to "
+            f"{u.Unit(target)}. "
             f"Multiply the values by an astropy unit before passing them."
         )
         raise u.UnitsError(msg)
+
+
+def plain_values(values, unit, name):
+    """Return values without their unit, converted to ``unit``, in which plain arrays are."""
+    if not isinstance(values, u.Quantity):
+        return values
+    check_unit(values.unit, unit, name)
+    return values.to_value(unit)
 
 
 def import_extra(module, extra):

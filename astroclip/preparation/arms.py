@@ -45,7 +45,7 @@ def are_arms(spectra):
 
 def _common_grid(arms):
     """Return the wavelengths of all arms on their common step, and each arm's first pixel."""
-    axes = [arm.spectral_axis.to_value(u.AA) for arm in arms]
+    axes = [np.sort(arm.spectral_axis.to_value(u.AA)) for arm in arms]
     step = np.median(np.diff(axes[0]))
     start = min(axis[0] for axis in axes)
     pixels = [np.rint((axis - start) / step).astype(int) for axis in axes]
@@ -61,7 +61,7 @@ def _common_grid(arms):
 
 
 def _arm_arrays(arm, unit, name):
-    """Return flux and ivar of an arm as (N, P) arrays in ``unit``, zero where bad."""
+    """Return flux and ivar (N, P) of an arm, ascending, in ``unit``, zero where bad."""
     flux = np.atleast_2d(arm.flux.to_value(unit))
     ivar = inverse_variance(arm, arm.flux.unit, name)
     if ivar is None:
@@ -73,11 +73,12 @@ def _arm_arrays(arm, unit, name):
     ivar = ivar / arm.flux.unit.to(unit) ** 2
     mask = np.zeros(flux.shape, bool) if arm.mask is None else np.atleast_2d(arm.mask)
     good = ~mask.astype(bool) & np.isfinite(flux) & np.isfinite(ivar) & (ivar > 0)
-    return np.where(good, flux, 0.0), np.where(good, ivar, 0.0)
+    order = slice(None, None, 1 if arm.spectral_axis[0] < arm.spectral_axis[-1] else -1)
+    return np.where(good, flux, 0.0)[:, order], np.where(good, ivar, 0.0)[:, order]
 
 
 def merge_arms(arms):
-    """Merge the arms of a spectrograph with inverse-variance weights.
+    r"""Merge the arms of a spectrograph with inverse-variance weights.
 
     Parameters
     ----------
@@ -89,7 +90,7 @@ def merge_arms(arms):
     -------
     `~specutils.Spectrum`
         One spectrum, or N in one object, with `~astropy.nddata.InverseVariance` and a
-        mask; ``meta`` is that of the first arm.
+        mask; ``meta`` and redshift are those of the first arm.
 
     Raises
     ------
@@ -98,7 +99,7 @@ def merge_arms(arms):
 
     Notes
     -----
-    In an overlap :math:`f = \\sum_a w_a f_a / \\sum_a w_a` with :math:`w_a` the inverse
+    In an overlap :math:`f = \sum_a w_a f_a / \sum_a w_a` with :math:`w_a` the inverse
     variances, and the merged inverse variance is their sum.
     """
     arms = list(arms)
@@ -123,5 +124,6 @@ def merge_arms(arms):
         spectral_axis=wavelength * u.AA,
         uncertainty=InverseVariance(total.reshape(shape), unit=unit**-2),
         mask=(total <= 0).reshape(shape),
+        redshift=arms[0].redshift,
         meta=dict(arms[0].meta),
     )

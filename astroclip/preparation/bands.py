@@ -3,9 +3,7 @@
 import numpy as np
 from astropy import units as u
 
-from astroclip._validation import check_choice
-from astroclip.exceptions import PreparationError
-from astroclip.tables import Flag
+from astroclip._validation import check_choice, check_length
 
 __all__ = [
     "EXTINCTION",
@@ -23,12 +21,15 @@ EXTINCTION = {"g": 3.214, "r": 2.165, "z": 1.211}
 """A / E(B-V) in the DECam bands, Schlafly & Finkbeiner (2011) as used by the Legacy Surveys."""
 DISPLAY_SCALES = {"g": 6.0, "r": 3.4, "z": 2.2}
 ARCSINH_SCALES = {"g": 20.0, "r": 12.0, "z": 6.0}
+DISPLAY_BLOCK = 2  # images scaled at a time: their arrays stay in the cache
 NORMALIZATIONS = ("astroclip", "stein", "asinh", "none")
 ZERO_POINT_KEYS = ("MAGZERO", "ZP", "MAGZP", "MAGZPT", "ZEROPT")
 SYSTEMS = (
     "decam", "decals", "ls", "legacysurvey", "legacy", "bass", "mzls", "90prime", "mosaic",
-    "sdss", "ps1", "panstarrs", "hsc", "lsst", "des", "cfht", "megacam",
+    "sdss", "sloan", "ps1", "panstarrs", "pan", "starrs", "subaru", "hsc", "lsst", "des", "ctio",
+    "cfht", "megacam", "lsstcam", "rubin",
 )
+COUNTS = (u.adu, u.DN, u.electron, u.ct)
 LETTERS = ("u", "g", "r", "i", "z", "y")
 
 
@@ -38,9 +39,9 @@ def canonical_band(name):
     Parameters
     ----------
     name : str
-        A letter (``"g"``, ``"g'"``, ``"G"``), or a system and a letter in either order
-        with any separator: ``"DECam g"``, ``"decals-r"``, ``"z_sdss"``, ``"SDSS/g"``,
-        ``"g DECam SDSS c0001 4720.0 1520.0"``.
+        A letter (``"g"``, ``"g'"``, ``"G"``), or the names of its system and a letter in
+        either order with any separator: ``"DECam g"``, ``"decals-r"``, ``"z_sdss"``,
+        ``"Pan-STARRS g"``, ``"SLOAN/SDSS.g"``, ``"g DECam SDSS c0001 4720.0 1520.0"``.
 
     Returns
     -------
@@ -64,10 +65,9 @@ def canonical_band(name):
     ('g', 'r', 'z')
     """
     words = "".join(c if c.isalnum() else " " for c in str(name).lower()).split()
-    if words and words[0] in LETTERS:
-        return words[0]
-    if len(words) > 1 and words[0] in SYSTEMS and words[1] in LETTERS:
-        return words[1]
+    letter = next((word for word in words if word not in SYSTEMS), None)
+    if letter in LETTERS:
+        return letter
     msg = (
         f"band is {name!r}; expected a letter of {', '.join(LETTERS)}, alone or with a system "
         f"such as 'DECam g' or 'sdss r'."
@@ -112,10 +112,9 @@ def nanomaggy_factor(unit, name, *, zero_point=None, header=None):
         return (unit.to(u.Jy) / AB_ZERO_POINT.value) * 1e9
     if zero_point is None and header is not None:
         zero_point = next((header[key] for key in ZERO_POINT_KEYS if key in header), None)
-    counts = unit.is_equivalent(u.adu) or unit.is_equivalent(u.electron) or unit.is_equivalent(u.ct)
-    rate = unit.is_equivalent(u.adu / u.s) or unit.is_equivalent(u.electron / u.s)
     plain = unit.is_equivalent(u.dimensionless_unscaled)
-    if zero_point is None or not (counts or rate or plain or unit.is_equivalent(u.ct / u.s)):
+    counts = any(unit.is_equivalent(known) or unit.is_equivalent(known / u.s) for known in COUNTS)
+    if zero_point is None or not (plain or counts):
         found = "no unit" if plain else f"unit {str(unit)!r}"
         msg = (
             f"{name} has {found} and no zero point; expected nanomaggies, Jy, or counts with an "
@@ -144,7 +143,7 @@ def deredden(pixels, bands, ebv):
         ``pixels / 10 ** (-0.4 * A)`` with A / E(B-V) = 3.214, 2.165, 1.211.
     """
     coefficient = np.array([EXTINCTION[check_choice(b, EXTINCTION, "bands")] for b in bands])
-    magnitude = np.atleast_1d(np.asarray(ebv, dtype=float))[:, None] * coefficient
+    magnitude = check_length(ebv, len(pixels), "ebv")[:, None] * coefficient
     return (pixels * 10 ** (0.4 * magnitude)[:, :, None, None]).astype(np.float32)
 
 
@@ -164,14 +163,27 @@ def center_crop(pixels, size):
     return pixels[..., top : top + size, left : left + size]
 
 
+def _check_bands(pixels, bands, known, *, complete=False):
+    """Raise ValueError unless pixels hold these bands, all known, or all known ones."""
+    bands = tuple(bands)
+    if not set(bands) <= set(known) or (complete and set(bands) != set(known)):
+        msg = f"bands are {bands}; expected {'all' if complete else 'some'} of {known}."
+        raise ValueError(msg)
+    if pixels.ndim != 4 or pixels.shape[1] != len(bands):
+        msg = (
+            f"pixels has shape {pixels.shape}; expected (N, {len(bands)}, S, S) for bands {bands}."
+        )
+        raise ValueError(msg)
+
+
 def arcsinh_image(pixels, bands, *, precedence="astroclip"):
-    """Return the display scaling that published models were trained on.
+    r"""Return the display scaling that published models were trained on.
 
     .. math::
 
-        I = \\frac{1}{3} \\sum_b \\max(0, f_b s_b + 0.03), \\qquad
-        o_b = \\mathrm{clip}\\left(
-            (f_b s_b + 0.03) \\frac{\\mathrm{arcsinh}(20 I)}{\\sqrt{20}\\, I}, 0, 1\\right)
+        I = \frac{1}{3} \sum_b \max(0, f_b s_b + 0.03), \qquad
+        o_b = \mathrm{clip}\left(
+            (f_b s_b + 0.03) \frac{\mathrm{arcsinh}(20 I)}{\sqrt{20}\, I}, 0, 1\right)
 
     with s = 6.0, 3.4, 2.2 in g, r, z.
 
@@ -190,24 +202,31 @@ def arcsinh_image(pixels, bands, *, precedence="astroclip"):
     (N, 3, S, S) float32 `numpy.ndarray`
         Channels z, r, g.
 
+    Raises
+    ------
+    ValueError
+        If the precedence is unknown or the bands are not g, r and z.
+
     References
     ----------
     Parker et al. (2024), MNRAS 531, 4990; Stein et al. (2021), arXiv:2110.13151; the
     transform of Lupton et al. (2004), PASP 116, 133, with the Legacy Surveys' numbers.
     """
+    check_choice(precedence, ("astroclip", "stein"), "precedence")
+    _check_bands(pixels, bands, tuple(DISPLAY_SCALES), complete=True)
     order = [tuple(bands).index(band) for band in "zrg"]
     scales = np.array([DISPLAY_SCALES[b] for b in "zrg"], dtype=np.float32)[:, None, None]
-    scaled = pixels[:, order].astype(np.float32) * scales
     offset = np.float32(0.03)
-    intensity = np.maximum(scaled + offset, 0).mean(axis=1, keepdims=True)
-    ratio = np.arcsinh(np.float32(20) * intensity) / np.float32(np.sqrt(20))
-    ratio /= np.where(intensity == 0, np.float32(1e-6), intensity)
-    if precedence == "stein":
-        scaled = pixels[:, order].astype(np.float32) * (scales + offset * ratio)
-    else:
-        scaled += offset
-        scaled *= ratio
-    return np.clip(scaled, 0, 1, out=scaled)
+    shown = np.empty(pixels.shape, dtype=np.float32)
+    for first in range(0, len(pixels), DISPLAY_BLOCK):
+        flux = pixels[first : first + DISPLAY_BLOCK, order].astype(np.float32)
+        scaled = flux * scales + offset
+        intensity = np.maximum(scaled, 0).mean(axis=1, keepdims=True)
+        ratio = np.arcsinh(np.float32(20) * intensity) / np.float32(np.sqrt(20))
+        ratio /= np.where(intensity == 0, np.float32(1e-6), intensity)
+        result = flux * (scales + offset * ratio) if precedence == "stein" else scaled * ratio
+        np.clip(result, 0, 1, out=shown[first : first + DISPLAY_BLOCK])
+    return shown
 
 
 def normalize_images(pixels, *, bands, normalization):
@@ -244,11 +263,8 @@ def normalize_images(pixels, *, bands, normalization):
     bands = tuple(bands)
     if normalization == "none":
         return np.asarray(pixels, dtype=np.float32)
-    known = ARCSINH_SCALES if normalization == "asinh" else DISPLAY_SCALES
-    if not set(bands) <= set(known) or (normalization != "asinh" and set(bands) != set(known)):
-        msg = f"bands are {bands}; normalization {normalization!r} needs {tuple(known)}."
-        raise ValueError(msg)
     if normalization == "asinh":
+        _check_bands(pixels, bands, tuple(ARCSINH_SCALES))
         scales = np.array([ARCSINH_SCALES[b] for b in bands], dtype=np.float32)
         scaled = np.asarray(pixels, dtype=np.float32) * scales[:, None, None]
         np.arcsinh(scaled, out=scaled)

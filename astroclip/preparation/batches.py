@@ -3,12 +3,22 @@
 import dataclasses
 
 import numpy as np
+from astropy import units as u
 
-from astroclip._validation import check_choice, check_length
+from astroclip._validation import check_choice, check_length, plain_values
 from astroclip.tables import Flag
 
-__all__ = ["ImageBatch", "SpectrumBatch", "concatenate"]
+__all__ = [
+    "FLUX_UNIT",
+    "ImageBatch",
+    "SpectrumBatch",
+    "concatenate",
+    "fill_with_median",
+    "object_fields",
+    "object_numbers",
+]
 
+FLUX_UNIT = u.Unit("1e-17 erg / (s cm2 AA)")
 FRAMES = ("observed", "rest")
 
 
@@ -36,24 +46,44 @@ class _Batch:
         return (self.flags & int(Flag.FAILED)) != 0
 
 
-def _object_fields(n_objects, ids, coverage, flags, messages, ra, dec, redshift):
+def object_numbers(values, n_objects, name):
+    """Return one float per object, a single one repeated and NaN where ``values`` is None."""
+    if values is None:
+        return np.full(n_objects, np.nan)
+    try:
+        values = np.asarray(values, dtype=float)
+    except (TypeError, ValueError):
+        msg = f"{name} is {values!r}; expected a number, or one for each object."
+        raise TypeError(msg) from None
+    return check_length(values, n_objects, name)
+
+
+def fill_with_median(pixels, mask):
+    """Fill bad pixels with the median of their plane's good ones, or zero, in place.
+
+    Parameters
+    ----------
+    pixels : (..., S, S) `numpy.ndarray`
+    mask : (..., S, S) bool `numpy.ndarray`
+        True where a pixel is bad.
+    """
+    for plane in np.argwhere(mask.any(axis=(-2, -1))):
+        values, bad = pixels[tuple(plane)], mask[tuple(plane)]
+        values[bad] = 0.0 if bad.all() else np.median(values[~bad])
+
+
+def object_fields(n_objects, ids, coverage, flags, messages, ra, dec, redshift):
     """Return the per-object fields with defaults filled in and lengths checked."""
     ids = [f"{row}" for row in range(n_objects)] if ids is None else ids
-    unknown = np.full(n_objects, np.nan)
+    flags = 0 if flags is None else flags
+    messages = "" if messages is None else messages
     columns = {"ra": ra, "dec": dec, "redshift": redshift}
     return {
         "ids": np.asarray(check_length(ids, n_objects, "ids"), dtype=str),
         "coverage": np.asarray(coverage, dtype=np.float32),
-        "flags": np.zeros(n_objects, np.int32) if flags is None else np.asarray(flags, np.int32),
-        "messages": np.full(n_objects, "", dtype=object)
-        if messages is None
-        else np.asarray(messages, dtype=object),
-        **{
-            name: unknown.copy()
-            if values is None
-            else check_length(values, n_objects, name).astype(float)
-            for name, values in columns.items()
-        },
+        "flags": check_length(flags, n_objects, "flags").astype(np.int32),
+        "messages": check_length(messages, n_objects, "messages").astype(object),
+        **{name: object_numbers(values, n_objects, name) for name, values in columns.items()},
     }
 
 
@@ -106,7 +136,7 @@ class SpectrumBatch(_Batch):
         cls, wavelength, flux, *, ivar=None, mask=None, ids=None, ra=None, dec=None,
         redshift=None, flags=None, messages=None, frame="observed",
     ):
-        """Make a batch of arrays that are in the right units already.
+        """Make a batch of arrays that are in the right units, or are quantities.
 
         Parameters
         ----------
@@ -131,6 +161,8 @@ class SpectrumBatch(_Batch):
         ------
         ValueError
             If shapes do not fit, wavelengths do not ascend or the frame is unknown.
+        `~astropy.units.UnitsError`
+            If a quantity does not convert to these units.
 
         Examples
         --------
@@ -143,8 +175,10 @@ class SpectrumBatch(_Batch):
         from astroclip.preparation.resampling import estimate_ivar, fill_bad_pixels
 
         check_choice(frame, FRAMES, "frame")
-        wavelength = np.asarray(wavelength, dtype=float)
-        flux = np.atleast_2d(np.asarray(flux, dtype=np.float32))
+        wavelength = np.asarray(plain_values(wavelength, u.AA, "wavelength"), dtype=float)
+        flux = np.asarray(plain_values(flux, FLUX_UNIT, "flux"), dtype=np.float32)
+        flux = np.atleast_2d(flux)
+        ivar = plain_values(ivar, FLUX_UNIT**-2, "ivar")
         if wavelength.ndim != 1 or flux.ndim != 2 or flux.shape[1] != len(wavelength):
             msg = (
                 f"flux has shape {flux.shape} and wavelength {wavelength.shape}; "
@@ -155,7 +189,7 @@ class SpectrumBatch(_Batch):
             msg = "wavelength must be finite and strictly ascending; sort it with its flux."
             raise ValueError(msg)
         mask = np.zeros(flux.shape, bool) if mask is None else np.atleast_2d(mask).astype(bool)
-        flags = np.zeros(len(flux), np.int32) if flags is None else np.array(flags, np.int32)
+        flags = check_length(0 if flags is None else flags, len(flux), "flags").astype(np.int32)
         for name, values in (("ivar", ivar), ("mask", mask)):
             if values is not None and np.atleast_2d(values).shape != flux.shape:
                 msg = (
@@ -175,7 +209,7 @@ class SpectrumBatch(_Batch):
             ivar=np.where(mask, np.float32(0), ivar),
             mask=mask,
             frame=frame,
-            **_object_fields(len(flux), ids, coverage, flags, messages, ra, dec, redshift),
+            **object_fields(len(flux), ids, coverage, flags, messages, ra, dec, redshift),
         )
 
 
@@ -186,8 +220,8 @@ class ImageBatch(_Batch):
     Attributes
     ----------
     pixels : (N, B, S, S) `numpy.ndarray`
-        float32 nanomaggies per pixel, axes object, band, y, x; bad pixels are filled
-        with the local background.
+        float32 nanomaggies per pixel, axes object, band, y, x; bad pixels hold the median
+        of their band's good ones, or zero if there is none.
     mask : (N, B, S, S) `numpy.ndarray`
         True where a pixel is bad, outside the image, or its band is missing.
     bands : tuple of str
@@ -216,7 +250,7 @@ class ImageBatch(_Batch):
         cls, pixels, *, bands=("g", "r", "z"), pixel_scale=0.262, mask=None, ids=None,
         ra=None, dec=None, redshift=None, flags=None, messages=None,
     ):
-        """Make a batch of arrays that are in nanomaggies already.
+        """Make a batch of arrays that are in nanomaggies, or are quantities.
 
         Parameters
         ----------
@@ -237,8 +271,10 @@ class ImageBatch(_Batch):
         ------
         ValueError
             If shapes do not fit.
+        `~astropy.units.UnitsError`
+            If a quantity does not convert to nanomaggies.
         """
-        pixels = np.asarray(pixels, dtype=np.float32)
+        pixels = np.array(plain_values(pixels, u.nmgy, "pixels"), dtype=np.float32)
         pixels = pixels[None] if pixels.ndim == 3 else pixels
         bands = tuple(bands)
         if pixels.ndim != 4 or pixels.shape[1] != len(bands) or pixels.shape[2] != pixels.shape[3]:
@@ -248,14 +284,18 @@ class ImageBatch(_Batch):
             )
             raise ValueError(msg)
         mask = np.zeros(pixels.shape, bool) if mask is None else np.asarray(mask, dtype=bool)
+        if mask.shape not in (pixels.shape, pixels.shape[1:]) or mask.size != pixels.size:
+            msg = f"mask has shape {mask.shape}; expected that of pixels, {pixels.shape}."
+            raise ValueError(msg)
         mask = mask.reshape(pixels.shape) | ~np.isfinite(pixels)
+        fill_with_median(pixels, mask)
         coverage = 1.0 - mask.mean(axis=(1, 2, 3))
         return cls(
-            pixels=np.where(mask, np.float32(0), pixels),
+            pixels=pixels,
             mask=mask,
             bands=bands,
             pixel_scale=float(pixel_scale),
-            **_object_fields(len(pixels), ids, coverage, flags, messages, ra, dec, redshift),
+            **object_fields(len(pixels), ids, coverage, flags, messages, ra, dec, redshift),
         )
 
 

@@ -1,13 +1,16 @@
 """Finding the source that an image is about."""
 
+import warnings
+
 import numpy as np
 from astropy.stats import mad_std
+from astropy.utils.exceptions import AstropyUserWarning
 
 __all__ = ["find_source"]
 
 
 def find_source(pixels, bad, x, y, pixel_scale, *, radius=3.0, threshold=5.0):
-    """Return the centroid of the light near a pixel.
+    """Return the centre of the brightest source near a pixel.
 
     Parameters
     ----------
@@ -19,15 +22,16 @@ def find_source(pixels, bad, x, y, pixel_scale, *, radius=3.0, threshold=5.0):
     pixel_scale : float
         Arcsec per pixel.
     radius : float
-        How far to look, arcsec.
+        How far to look along x and y, arcsec.
     threshold : float
         The brightest pixel must exceed the background by this many times the noise.
 
     Returns
     -------
     (float, float) or None
-        x and y of the peak nearest the centre of light, refined by a quadratic fit
-        (`photutils.centroids.centroid_quadratic`); None if nothing stands out.
+        x and y of the brightest pixel, refined by a quadratic fit to its neighbours where
+        that has a maximum (`photutils.centroids.centroid_quadratic`); None if nothing
+        stands out.
     """
     from photutils.centroids import centroid_quadratic
 
@@ -43,7 +47,9 @@ def find_source(pixels, bad, x, y, pixel_scale, *, radius=3.0, threshold=5.0):
     place = (float(peak[1]), float(peak[0]))
     if 0 < peak[0] < window.shape[0] - 1 and 0 < peak[1] < window.shape[1] - 1:
         core = window[peak[0] - 1 : peak[0] + 2, peak[1] - 1 : peak[1] + 2]
-        fitted = centroid_quadratic(core, fit_boxsize=3) - 1.0
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", AstropyUserWarning)  # no maximum: the pixel stays
+            fitted = centroid_quadratic(core, fit_boxsize=3) - 1.0
         if np.isfinite(fitted).all() and np.abs(fitted).max() <= 1:
             place = (place[0] + float(fitted[0]), place[1] + float(fitted[1]))
     return place[0] + columns.start, place[1] + rows.start

@@ -1,8 +1,9 @@
 """Wavelength grids that models and surveys use, all in vacuum Angstrom."""
 
 import numpy as np
+from astropy import units as u
 
-from astroclip._validation import check_choice
+from astroclip._validation import check_choice, plain_values
 
 __all__ = ["GRIDS", "linear_grid", "log_grid", "wavelength_grid"]
 
@@ -62,8 +63,9 @@ def wavelength_grid(grid):
 
     Parameters
     ----------
-    grid : str or (P,) array-like
-        ``"desi"``, ``"log"``, ``"sdss"``, ``"boss"``, or vacuum Angstrom, ascending.
+    grid : str, (P,) array-like or `~astropy.units.Quantity`
+        ``"desi"``, ``"log"``, ``"sdss"``, ``"boss"``, or vacuum wavelengths, ascending, in
+        Angstrom where they carry no unit.
 
     Returns
     -------
@@ -73,6 +75,8 @@ def wavelength_grid(grid):
     ------
     ValueError
         If the name is unknown or the array is no ascending grid of two pixels or more.
+    `~astropy.units.UnitsError`
+        If the array is in a unit that is no wavelength.
 
     Examples
     --------
@@ -83,12 +87,17 @@ def wavelength_grid(grid):
     if isinstance(grid, str):
         function, arguments = GRIDS[check_choice(grid, GRIDS, "wavelength")]
         return function(*arguments)
-    grid = np.asarray(grid, dtype=float)
-    if grid.ndim != 1 or len(grid) < 2 or not (np.diff(grid) > 0).all() or grid[0] <= 0:
-        msg = (
-            f"wavelength has shape {grid.shape}; expected the name of a grid "
-            f"({', '.join(GRIDS)}) or a 1-D array of at least two positive, strictly "
-            f"ascending wavelengths in Angstrom."
-        )
-        raise ValueError(msg)
-    return grid
+    grid = np.asarray(plain_values(grid, u.AA, "wavelength"), dtype=float)
+    if grid.ndim != 1 or len(grid) < 2:
+        found = f"has shape {grid.shape}"
+    elif not np.isfinite(grid).all():
+        found = "has values that are not finite"
+    elif not (np.diff(grid) > 0).all() or grid[0] <= 0:
+        found = f"goes from {grid[0]:g} to {grid[-1]:g}, not ascending throughout or not positive"
+    else:
+        return grid
+    msg = (
+        f"wavelength {found}; expected the name of a grid ({', '.join(GRIDS)}) or a 1-D array "
+        f"of at least two positive, finite, strictly ascending wavelengths in Angstrom."
+    )
+    raise ValueError(msg)

@@ -9,10 +9,10 @@ from astropy.nddata import CCDData
 from astropy.stats import SigmaClip
 from astropy.wcs.utils import proj_plane_pixel_scales
 
-from astroclip._validation import check_choice, check_integer, check_length, check_not_empty, item_name
+from astroclip._validation import check_choice, check_integer, check_not_empty, item_name
 from astroclip.exceptions import PreparationError
 from astroclip.preparation.bands import canonical_band, nanomaggy_factor
-from astroclip.preparation.batches import ImageBatch
+from astroclip.preparation.batches import ImageBatch, fill_with_median, object_fields
 from astroclip.preparation.centering import find_source
 from astroclip.preparation.uncertainties import inverse_variance
 from astroclip.tables import Flag
@@ -86,7 +86,7 @@ def prepare_images(
         bands (``BANDS``, ``BAND0``...). Filter names: see `canonical_band`. True in the
         mask, zero inverse variance and non-finite values are bad pixels.
     bands : sequence of str
-        Bands wanted, in order.
+        Letters of the bands wanted, in order.
     pixel_scale : float
         Arcsec per pixel wanted. Images whose scale differs by more than 2 % are
         resampled, conserving flux; without a WCS they are taken to be on scale.
@@ -101,7 +101,8 @@ def prepare_images(
     subtract_background : bool
         Remove the sigma-clipped median of each band's whole image.
     missing_bands : str
-        ``"raise"`` (the object fails) or ``"fill"`` (the band is masked and flagged).
+        ``"raise"`` (the object fails) or ``"fill"`` (the band is masked and flagged); a band
+        without a valid pixel around the target counts as missing.
     pad : bool
         Take images smaller than the crop, masking what is missing.
     stack_bands : sequence of str, optional
@@ -177,7 +178,8 @@ def _check_type(item, name):
             return
         found = f"{name}[{wrong!r}] is of type {type(item[wrong]).__name__}"
     else:
-        found = f"{name} is {'an empty dict' if item == {} else 'of type ' + type(item).__name__}"
+        kind = "an empty dict" if isinstance(item, dict) else f"of type {type(item).__name__}"
+        found = f"{name} is {kind}"
     msg = (
         f"{found}; expected a CCDData, or a dict of band to CCDData. Make one with "
         f"CCDData(array, unit=..., wcs=...)."
@@ -207,12 +209,10 @@ def _positions(position, n_objects):
 def _split(item, name, stack_bands):
     """Return a dict of band letter to (array, mask, ivar, unit, WCS, header)."""
     if isinstance(item, dict):
-        named = {}
         for band, ccd in item.items():
             if ccd.data.ndim != 2:
                 raise _bad(f"{name}[{band!r}] has {ccd.data.ndim} axes; expected (y, x).")
-            named[_letter(band, name)] = ccd
-        return named
+        return dict(zip(_letters(item, name), item.values(), strict=True))
     if item.data.ndim != 3:
         raise _bad(
             f"{name} has data of shape {item.data.shape}; expected a stack (band, y, x), or a "
@@ -233,11 +233,18 @@ def _split(item, name, stack_bands):
     }
 
 
-def _letter(band, name):
+def _letters(names, name):
+    """Return the band letters of filter names, each of which must be another band."""
     try:
-        return canonical_band(band)
+        letters = [canonical_band(band) for band in names]
     except ValueError as error:
         raise _bad(f"{name}: {error}") from error
+    if len(set(letters)) < len(letters):
+        raise _bad(
+            f"{name} names a band twice: {list(names)} are {letters}; expected one each. Leave "
+            f"one out, or combine them."
+        )
+    return letters
 
 
 def _stack_letters(item, name, stack_bands):
@@ -252,14 +259,14 @@ def _stack_letters(item, name, stack_bands):
             f"{name} is a stack of {item.data.shape[0]} bands and names {len(found)} "
             f"({list(found)}); expected a name for each. Pass stack_bands=('g', 'r', 'z')."
         )
-    return [_letter(band, name) for band in found]
+    return _letters(found, name)
 
 
 def _bad(message, flag=Flag.BAD_INPUT):
     return PreparationError(message, flag=Flag.FAILED | flag)
 
 
-def _plane(ccd, name, zero_point, subtract_background):
+def _plane(ccd, name, zero_point, settings):
     """Return a band's `_Plane` in nanomaggies."""
     factor = nanomaggy_factor(ccd.unit, name, zero_point=zero_point, header=ccd.meta)
     pixels = np.asarray(ccd.data, dtype=np.float32) * np.float32(factor)
@@ -276,11 +283,10 @@ def _plane(ccd, name, zero_point, subtract_background):
             f"inverse variance. Check its mask and uncertainty.",
             Flag.NO_OVERLAP,
         )
-    if subtract_background:
+    if settings.subtract_background:
         from photutils.background import MedianBackground
 
-        level = MedianBackground(sigma_clip=SigmaClip(sigma=3.0))(pixels[~bad])
-        pixels = pixels - np.float32(level)
+        pixels -= np.float32(MedianBackground(sigma_clip=SigmaClip(sigma=3.0))(pixels[~bad]))
     return _Plane(pixels, bad, ccd.wcs)
 
 
@@ -295,11 +301,11 @@ def _planes(item, name, zero_point, stack_bands, settings):
             f"missing bands.",
             Flag.BAD_INPUT | Flag.MISSING_BAND,
         )
-    points = zero_point if isinstance(zero_point, dict) else dict.fromkeys(named, zero_point)
+    points = dict.fromkeys(named, zero_point)
+    if isinstance(zero_point, dict):
+        points = dict(zip(_letters(zero_point, "zero_point"), zero_point.values(), strict=True))
     planes = {
-        band: _plane(
-            named[band], f"{name}[{band!r}]", points.get(band), settings.subtract_background
-        )
+        band: _plane(named[band], f"{name}[{band!r}]", points.get(band), settings)
         for band in settings.bands
         if band in named
     }
@@ -336,8 +342,7 @@ def _prepare_one(item, name, position, zero_point, stack_bands, settings):
         if band in planes:
             plane = planes[band]
             spot = (x, y) if plane is reference else _same_spot(reference, plane, x, y, sky)
-            resampled = _cut(plane, spot, row, number, settings, f"{name}[{band!r}]")
-            flags |= resampled
+            flags |= _cut(plane, spot, row, number, settings, f"{name}[{band!r}]")
     row.flags = int(flags)
     if sky is not None:
         row.ra, row.dec = float(sky.ra.deg), float(sky.dec.deg)
@@ -458,11 +463,17 @@ def _finish(row, name, settings):
             f"{100 * settings.min_coverage:g} %. Check its mask and position.",
             Flag.NO_OVERLAP,
         )
+    empty = [b for b, mask in zip(settings.bands, row.mask, strict=True) if mask.all()]
+    if empty and settings.missing_bands == "raise":
+        raise _bad(
+            f"{name} has no valid pixel in band {', '.join(map(repr, empty))} around the target; "
+            f"expected some in each of {list(settings.bands)}. Check its mask and position, or "
+            f"use a model that takes missing bands.",
+            Flag.NO_OVERLAP | Flag.MISSING_BAND,
+        )
     if coverage < 1:
-        row.flags |= Flag.BAD_PIXELS
-        for pixels, mask in zip(row.pixels, row.mask, strict=True):
-            if mask.any() and not mask.all():
-                pixels[mask] = np.median(pixels[~mask])
+        row.flags |= Flag.BAD_PIXELS | (Flag.MISSING_BAND if empty else 0)
+        fill_with_median(row.pixels, row.mask)
     if coverage < LOW_COVERAGE:
         row.flags |= Flag.LOW_COVERAGE
 
@@ -476,19 +487,13 @@ def _failed(error, settings):
 
 def _assemble(rows, settings, ids, redshift):
     """Return the `ImageBatch` of prepared rows."""
-    n_objects = len(rows)
     mask = np.stack([row.mask for row in rows])
-    ids = [str(number) for number in range(n_objects)] if ids is None else ids
+    coverage = 1.0 - mask.mean(axis=(1, 2, 3))
+    found = ([getattr(row, name) for row in rows] for name in ("flags", "message", "ra", "dec"))
     return ImageBatch(
         pixels=np.stack([row.pixels for row in rows]),
         mask=mask,
         bands=settings.bands,
         pixel_scale=settings.pixel_scale,
-        coverage=(1.0 - mask.mean(axis=(1, 2, 3))).astype(np.float32),
-        ids=np.asarray(check_length(ids, n_objects, "ids"), dtype=str),
-        flags=np.array([row.flags for row in rows], dtype=np.int32),
-        messages=np.array([row.message for row in rows], dtype=object),
-        ra=np.array([row.ra for row in rows]),
-        dec=np.array([row.dec for row in rows]),
-        redshift=check_length(np.nan if redshift is None else redshift, n_objects, "redshift").astype(float),
+        **object_fields(len(rows), ids, coverage, *found, redshift),
     )

@@ -211,7 +211,10 @@ def read_images(path, *, bands=None, unit=None):
             f"it holds {len(images)} images and {len(ivars)} inverse variances, and names the "
             f"bands {names}; pass bands",
         )
-    unit = _image_unit(headers, unit)
+    try:
+        unit = _image_unit(headers, unit)
+    except ValueError as error:
+        raise _unreadable(path, "images", f"its BUNIT is unknown, pass unit ({error})") from error
     return {
         name: _ccd(*image, ivar, unit)
         for name, image, ivar in zip(
@@ -291,4 +294,5 @@ def _ccd(header, plane, ivar, unit):
             "uncertainty": InverseVariance(ivar, unit=unit**-2),
             "mask": ~(np.isfinite(ivar) & (ivar > 0)),
         }
-    return CCDData(plane, unit=unit, wcs=wcs if wcs.has_celestial else None, meta=dict(header), **extra)
+    wcs = wcs if wcs.has_celestial else None
+    return CCDData(plane, unit=unit, wcs=wcs, meta=dict(header), **extra)

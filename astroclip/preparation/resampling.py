@@ -80,19 +80,22 @@ def overlaps(edges_in, edges_out):
         Its width.
     """
     low, high = max(edges_in[0], edges_out[0]), min(edges_in[-1], edges_out[-1])
-    edges = np.concatenate([edges_in, edges_out])
+    first_in, last_in = np.searchsorted(edges_in, low), np.searchsorted(edges_in, high, "right")
+    first_out, last_out = np.searchsorted(edges_out, low), np.searchsorted(edges_out, high, "right")
+    edges = np.concatenate([edges_in[first_in:last_in], edges_out[first_out:last_out]])
     # two ascending runs: the stable sort merges them in one pass
-    edges = np.sort(edges[(edges >= low) & (edges <= high)], kind="stable")
-    width = np.diff(edges)
+    order = np.argsort(edges, kind="stable")
+    width = np.diff(edges[order])
     inside = width > 0
-    left, width = edges[:-1][inside], width[inside]
-    pixel_in = np.searchsorted(edges_in, left, side="right") - 1
-    pixel_out = np.searchsorted(edges_out, left, side="right") - 1
-    return pixel_out, pixel_in, width
+    # a segment lies in the pixel whose left edge is the last one passed
+    passed = np.cumsum(order < last_in - first_in)[:-1]
+    pixel_in = first_in - 1 + passed
+    pixel_out = first_out - 1 + np.arange(1, len(order)) - passed
+    return pixel_out[inside], pixel_in[inside], width[inside]
 
 
 def resample_flux(wavelength, flux, ivar, mask, wavelength_out):
-    """Resample flux densities conserving flux, and carry ivar, mask and coverage.
+    r"""Resample flux densities conserving flux, and carry ivar, mask and coverage.
 
     Parameters
     ----------
@@ -101,7 +104,8 @@ def resample_flux(wavelength, flux, ivar, mask, wavelength_out):
     flux, ivar : (N, P) array-like
         Flux density and its inverse variance.
     mask : (N, P) bool array-like
-        True where a pixel is bad; what it holds never reaches the output.
+        True where a pixel is bad, as are those of zero ivar or with a value that is not
+        finite; what they hold never reaches the output.
     wavelength_out : (Q,) array-like
         Ascending pixel centres in the same unit.
 
@@ -115,8 +119,8 @@ def resample_flux(wavelength, flux, ivar, mask, wavelength_out):
 
     .. math::
 
-        f_j = \\frac{\\sum_k o_{jk} f_k}{\\sum_k o_{jk}}, \\qquad
-        \\sigma_j^2 = \\frac{\\sum_k o_{jk}^2 \\sigma_k^2}{(\\sum_k o_{jk})^2} .
+        f_j = \frac{\sum_k o_{jk} f_k}{\sum_k o_{jk}}, \qquad
+        \sigma_j^2 = \frac{\sum_k o_{jk}^2 \sigma_k^2}{(\sum_k o_{jk})^2} .
 
     The flux of an output pixel is the mean over its covered part. Input pixels are taken
     as independent; an output finer than the input is therefore correlated between
@@ -139,8 +143,8 @@ def resample_flux(wavelength, flux, ivar, mask, wavelength_out):
     """
     wavelength = np.asarray(wavelength, dtype=float)
     flux = np.asarray(flux, dtype=float)
-    good = ~np.asarray(mask, dtype=bool)
     ivar = np.asarray(ivar, dtype=float)
+    good = ~np.asarray(mask, dtype=bool) & (ivar > 0) & (ivar < np.inf) & np.isfinite(flux)
     edges_out = pixel_edges(wavelength_out)
     if wavelength.ndim == 1:
         sums = _shared_sums(pixel_edges(wavelength), edges_out, flux, ivar, good)
@@ -155,7 +159,7 @@ def resample_flux(wavelength, flux, ivar, mask, wavelength_out):
 
 def _good_values(flux, ivar, good):
     """Return flux and variance with zeros in bad pixels."""
-    variance = np.divide(1.0, ivar, out=np.zeros_like(ivar), where=good & (ivar > 0))
+    variance = np.divide(1.0, ivar, out=np.zeros_like(ivar), where=good)
     return np.where(good, flux, 0.0), variance
 
 
@@ -166,18 +170,18 @@ def _shared_sums(edges_in, edges_out, flux, ivar, good):
     operator = sparse.csr_array((width, (pixel_in, pixel_out)), shape=shape).T.tocsr()
     squared = operator.multiply(operator).tocsr()
     values, variance = _good_values(flux, ivar, good)
-    if good.all():
-        total = operator.sum(axis=1)[None]  # the same for all
-    else:
-        total = (operator @ good.T.astype(float)).T
+    # without a bad pixel the covered width is the same for all
+    total = operator.sum(axis=1)[None] if good.all() else (operator @ good.T.astype(float)).T
     return (operator @ values.T).T, (squared @ variance.T).T, total
 
 
 def _single_sums(edges_in, edges_out, flux, ivar, good):
     """Return overlap sums of flux, variance and width, each (Q,), of one spectrum."""
     pixel_out, pixel_in, width = overlaps(edges_in, edges_out)
-    values, variance = _good_values(flux, ivar, good)
     n_out = len(edges_out) - 1
+    if not len(width):
+        return np.zeros((3, n_out))  # bincount of nothing counts in integers
+    values, variance = _good_values(flux, ivar, good)
     return tuple(
         np.bincount(pixel_out, weights, n_out)
         for weights in (
@@ -222,22 +226,21 @@ def fill_bad_pixels(flux, mask):
     >>> fill_bad_pixels(np.array([[1.0, 9.0, 3.0]]), np.array([[False, True, False]]))
     array([[1., 2., 3.]])
     """
-    filled = np.where(mask, 0, flux)
-    rows = np.flatnonzero(mask.any(axis=1) & ~mask.all(axis=1))
-    if not len(rows):
+    filled = np.ascontiguousarray(np.where(mask, 0, flux))
+    bad, good = np.flatnonzero(mask), np.flatnonzero(~mask)  # as if all rows were one
+    if not (len(bad) and len(good)):
         return filled
-    bad = mask[rows]
-    pixel = np.arange(flux.shape[1])
-    last = np.maximum.accumulate(np.where(bad, -1, pixel), axis=1)
-    following = np.where(bad, flux.shape[1], pixel)[:, ::-1]
-    following = np.minimum.accumulate(following, axis=1)[:, ::-1]
-    last = np.where(last < 0, following, last)
-    following = np.where(following == flux.shape[1], last, following)
-    values = filled[rows]
-    low = np.take_along_axis(values, last, axis=1)
-    high = np.take_along_axis(values, following, axis=1)
-    share = (pixel - last) / np.maximum(following - last, 1)
-    filled[rows] = np.where(bad, low + (high - low) * share, values)
+    row = bad // flux.shape[1]
+    n_before = bad - np.arange(len(bad))  # good pixels before each bad one
+    last = good[np.maximum(n_before - 1, 0)]
+    following = good[np.minimum(n_before, len(good) - 1)]
+    has_last, has_following = last // flux.shape[1] == row, following // flux.shape[1] == row
+    last = np.where(has_last, last, following)
+    following = np.where(has_following, following, last)
+    values = filled.reshape(-1)
+    low, high = values[last], values[following]
+    share = (bad - last) / np.maximum(following - last, 1)
+    values[bad] = np.where(has_last | has_following, low + (high - low) * share, 0)
     return filled
 
 
@@ -282,8 +285,10 @@ def row_median(values):
     -------
     (N,) `numpy.ndarray`
     """
-    complete = np.isfinite(values).all(axis=1)
     result = np.full(len(values), np.nan)
+    if values.shape[1] == 0:
+        return result
+    complete = np.isfinite(values).all(axis=1)
     result[complete] = np.median(values[complete], axis=1)
     for row in np.flatnonzero(~complete & np.isfinite(values).any(axis=1)):
         result[row] = np.median(values[row][np.isfinite(values[row])])

@@ -1,6 +1,7 @@
 """Spectra in any unit and frame to model input on one wavelength grid."""
 
 import dataclasses
+import functools
 
 import numpy as np
 from astropy import units as u
@@ -10,7 +11,13 @@ from specutils.utils.wcs_utils import air_to_vac
 from astroclip._validation import check_choice, check_length, check_not_empty, item_name
 from astroclip.exceptions import PreparationError
 from astroclip.preparation.arms import are_arms, merge_arms
-from astroclip.preparation.batches import FRAMES, SpectrumBatch, concatenate
+from astroclip.preparation.batches import (
+    FLUX_UNIT,
+    FRAMES,
+    SpectrumBatch,
+    concatenate,
+    object_numbers,
+)
 from astroclip.preparation.grids import wavelength_grid
 from astroclip.preparation.resampling import (
     estimate_ivar,
@@ -24,12 +31,11 @@ from astroclip.tables import Flag
 
 __all__ = ["FLUX_UNIT", "prepare_spectra"]
 
-FLUX_UNIT = 1e-17 * u.erg / (u.s * u.cm**2 * u.AA)
 MEDIA = ("vacuum", "air")
 LOWEST_REDSHIFT = -0.01  # blueshifts of nearby galaxies stay above it
 WILD = 1e4  # times the median flux: no galaxy's line reaches it
 LOW_COVERAGE = 0.5
-BLOCK = 128  # spectra prepared at a time: their arrays stay in the cache
+BLOCK = 32  # spectra prepared at a time: their arrays stay in the cache
 
 
 @dataclasses.dataclass(eq=False)
@@ -122,7 +128,8 @@ def prepare_spectra(
     items = _single_objects(spectra, argument)
     many = len(items) > 1 or isinstance(spectra, list | tuple)
     names = [item_name(argument, i if many else None) for i in range(len(items))]
-    given = check_length(np.nan if redshift is None else redshift, len(items), "redshift")
+    check_not_empty(items, argument)
+    given = object_numbers(redshift, len(items), "redshift")
     ids = _object_ids(items, ids)
     blocks = []
     for first in range(0, len(items), BLOCK):
@@ -228,24 +235,32 @@ def _meta_value(item, key):
     return value[item.number]
 
 
+def _degrees(value):
+    """Return a coordinate found in an object's meta in degrees, NaN if it is none."""
+    try:
+        return np.nan if value is None else float(u.Quantity(value, u.deg).value)
+    except (TypeError, ValueError):  # UnitConversionError is both
+        return np.nan
+
+
 # ---------------------------------------------------------------------- arrays
 def _to_arrays(item, name, medium, sources, n_rows):
     """Return an object's `_Arrays`; raise an error that names it if it has none.
 
-    ``sources`` keeps the arrays of ``n_rows`` rows of spectra with 2-D flux, which share
-    their wavelengths and are converted together.
+    ``sources`` keeps what objects share: wavelengths, and the arrays of ``n_rows`` rows of
+    spectra with 2-D flux, which are converted together.
     """
     if isinstance(item, _Row):
-        first = sources.get(id(item.spectrum), (None,))[0]
-        if first is None or item.number >= first + n_rows:
+        first = sources.get(id(item.spectrum), (-n_rows,))[0]
+        if not first <= item.number < first + n_rows:
             rows = slice(item.number, item.number + n_rows)
-            converted = _source_arrays(item.spectrum, rows, name, medium)
+            converted = _source_arrays(item.spectrum, rows, name, medium, sources)
             sources[id(item.spectrum)] = (item.number, converted)
         first, (wavelength, flux, ivar, mask, flags) = sources[id(item.spectrum)]
         row = item.number - first
     else:
-        wavelength, flux, ivar, mask, flags = _source_arrays(item, slice(None), name, medium)
-        row = 0
+        arrays = _source_arrays(item, slice(None), name, medium, sources)
+        row, (wavelength, flux, ivar, mask, flags) = 0, arrays
     if mask[row].all():
         raise PreparationError(
             f"{name} has no valid pixel: all {mask[row].size} are masked, not finite or have "
@@ -255,16 +270,20 @@ def _to_arrays(item, name, medium, sources, n_rows):
     return _Arrays(wavelength, flux[row], ivar[row], mask[row], np.nan, flags)
 
 
-def _source_arrays(spectrum, rows, name, medium):
+def _source_arrays(spectrum, rows, name, medium, sources):
     """Return wavelengths (P,), flux, ivar and mask (N, P) and flags of rows of a Spectrum."""
-    wavelength, order = _ascending_axis(spectrum, name)
-    scale = _unit_scale(spectrum.flux.unit, wavelength, name)
-    flux = np.atleast_2d(spectrum.flux.value)[rows, order] * scale
+    axis, given = spectrum.spectral_axis, spectrum.flux
+    key = (axis.unit, axis.value.tobytes())
+    if key not in sources:
+        sources[key] = _ascending_axis(axis, name, medium)
+    wavelength, order = sources[key]
+    scale = _unit_scale(given.unit, wavelength, name)
+    flux = np.atleast_2d(given.value)[rows, order] * scale
     mask = ~np.isfinite(flux)
     if spectrum.mask is not None:
-        shape = np.broadcast_shapes(np.shape(spectrum.mask), spectrum.flux.shape)
-        mask |= np.atleast_2d(np.broadcast_to(spectrum.mask, shape))[rows, order].astype(bool)
-    ivar, flags = inverse_variance(spectrum, spectrum.flux.unit, name, rows=rows), 0
+        bad = np.broadcast_to(spectrum.mask, given.shape)
+        mask |= np.atleast_2d(bad)[rows, order].astype(bool)
+    ivar, flags = inverse_variance(spectrum, given.unit, name, rows=rows), 0
     if ivar is not None:
         ivar = ivar[:, order] / np.square(scale)
         mask |= ~(np.isfinite(ivar) & (ivar > 0))
@@ -275,31 +294,46 @@ def _source_arrays(spectrum, rows, name, medium):
         ivar = estimate_ivar(flux, mask)
         ivar = np.where(ivar > 0, ivar, 1.0)  # a spectrum of zeros has no scatter
     ivar[mask] = 0.0
-    if medium == "air":
-        wavelength = air_to_vac(wavelength * u.AA, scheme="iteration").to_value(u.AA)
     return wavelength, flux, ivar, mask, flags
 
 
-def _ascending_axis(spectrum, name):
-    """Return the spectral axis in ascending Angstrom and the slice that sorts pixels."""
-    axis = spectrum.spectral_axis
-    if not axis.unit.is_equivalent(u.AA, equivalencies=u.spectral()):
+@functools.lru_cache(maxsize=64)
+def _is_spectral(unit):
+    """Return whether a unit is that of a wavelength, frequency or energy."""
+    return unit.is_equivalent(u.AA, equivalencies=u.spectral())
+
+
+@functools.lru_cache(maxsize=64)
+def _density_factor(unit):
+    """Return the factor to `FLUX_UNIT` from a flux per wavelength, None for other units."""
+    return unit.to(FLUX_UNIT) if unit.is_equivalent(FLUX_UNIT) else None
+
+
+def _ascending_axis(axis, name, medium):
+    """Return a spectral axis in ascending vacuum Angstrom and the slice that sorts pixels."""
+    if not _is_spectral(axis.unit):
         msg = (
             f"{name} has a spectral axis in {str(axis.unit)!r}; expected a wavelength, "
             f"frequency or energy. Set spectral_axis with such a unit."
         )
         raise u.UnitsError(msg)
-    wavelength = axis.to_value(u.AA, equivalencies=u.spectral())
+    # plain quantities convert far quicker than spectral axes
+    wavelength = axis.view(u.Quantity).to_value(u.AA, equivalencies=u.spectral())
     if len(wavelength) < 6:
         raise PreparationError(
             f"{name} has {len(wavelength)} pixels; expected a spectrum of at least 6.",
             flag=Flag.FAILED | Flag.BAD_INPUT,
         )
-    steps = np.diff(wavelength)
-    order = slice(None) if steps[0] > 0 else slice(None, None, -1)
+    order = slice(None) if wavelength[0] < wavelength[1] else slice(None, None, -1)
     wavelength = np.ascontiguousarray(wavelength[order], dtype=float)
+    if wavelength[0] <= 0:
+        raise PreparationError(
+            f"{name} has wavelengths down to {wavelength[0]:.6g} Angstrom; expected positive "
+            f"ones. Check spectral_axis.",
+            flag=Flag.FAILED | Flag.BAD_INPUT,
+        )
     steps = np.diff(wavelength)
-    if not (np.isfinite(wavelength).all() and (steps > 0).all() and wavelength[0] > 0):
+    if not (np.isfinite(wavelength).all() and (steps > 0).all()):
         at = int(np.argmax(~(steps > 0)))
         raise PreparationError(
             f"{name} has wavelengths that are not strictly monotonic: pixel {at} is at "
@@ -307,18 +341,20 @@ def _ascending_axis(spectrum, name):
             f"Sort them and average duplicates.",
             flag=Flag.FAILED | Flag.BAD_INPUT,
         )
+    if medium == "air":
+        wavelength = air_to_vac(wavelength * u.AA, scheme="iteration").to_value(u.AA)
     return wavelength, order
 
 
 def _unit_scale(unit, wavelength, name):
     """Return the factor (scalar or per pixel) from ``unit`` to `FLUX_UNIT`."""
-    density = u.erg / (u.s * u.cm**2 * u.AA)
-    if unit.is_equivalent(density):
-        return unit.to(FLUX_UNIT)
+    factor = _density_factor(unit)
+    if factor is not None:
+        return factor
     equivalency = u.spectral_density(wavelength * u.AA)
     integrated = unit.is_equivalent(u.erg / (u.s * u.cm**2))  # nu f_nu, or a line's flux?
     plain = unit == u.dimensionless_unscaled
-    if plain or integrated or not unit.is_equivalent(density, equivalency):
+    if plain or integrated or not unit.is_equivalent(FLUX_UNIT, equivalency):
         found = "no unit" if plain else f"unit {str(unit)!r}"
         msg = (
             f"{name} has flux with {found}; expected a flux density convertible to "
@@ -334,8 +370,9 @@ def _wild(flux, mask):
     size = np.abs(flux)
     size[mask] = 0.0
     wild = np.zeros(flux.shape, dtype=bool)
-    # a few such pixels lift the largest value far above the mean: look closer there only
-    suspects = np.flatnonzero(size.max(axis=1) > 20 * size.mean(axis=1))
+    # where most pixels are above the largest over WILD so is the median, and none is wild
+    ordinary = (size > size.max(axis=1, keepdims=True) / WILD).sum(axis=1)
+    suspects = np.flatnonzero(2 * ordinary <= (~mask).sum(axis=1))
     if len(suspects):
         typical = row_median(np.where(mask[suspects], np.nan, size[suspects]))
         floor = np.fmax(typical, 1e-6 * size[suspects].max(axis=1))
@@ -346,6 +383,8 @@ def _wild(flux, mask):
 def _own_redshift(item):
     """Return the redshift a Spectrum carries, NaN for 0, which means unknown."""
     spectrum = item.spectrum if isinstance(item, _Row) else item
+    if not np.any(spectrum.radial_velocity.value):  # far quicker to get than redshift
+        return np.nan
     own = np.asarray(spectrum.redshift, dtype=float)
     own = own[item.number] if own.ndim and isinstance(item, _Row) else own
     return float(own) if own.size == 1 and own != 0 else np.nan
@@ -384,15 +423,12 @@ class _Prepared:
 def _resample(results, grid, frame):
     """Resample all objects, those that share wavelengths and redshift factor in one go."""
     shape = (len(results), len(grid))
-    prepared = _Prepared(
-        np.zeros(shape, np.float32), np.zeros(shape, np.float32), np.ones(shape, bool)
-    )
+    prepared = _Prepared(*np.zeros((2, *shape), np.float32), np.ones(shape, bool))
     groups = {}
     for number, arrays in enumerate(results):
         if arrays is not None:
             shift = 1.0 + arrays.redshift if frame == "rest" else 1.0
-            key = (arrays.wavelength.tobytes(), shift)
-            groups.setdefault(key, []).append(number)
+            groups.setdefault((id(arrays.wavelength), shift), []).append(number)
     for (_, shift), numbers in groups.items():
         flux, ivar, mask = (
             np.stack([getattr(results[number], name) for number in numbers])
@@ -401,6 +437,8 @@ def _resample(results, grid, frame):
         if shift != 1.0:
             flux, ivar = flux * shift, ivar / shift**2
         wavelength = results[numbers[0]].wavelength / shift
+        if len(numbers) == 1:
+            wavelength = wavelength[None]  # not worth a shared operator
         new = resample_flux(wavelength, flux, ivar, mask, grid)
         prepared.flux[numbers] = fill_bad_pixels(new.flux, new.mask)
         prepared.ivar[numbers] = new.ivar
@@ -412,14 +450,15 @@ def _check_coverage(prepared, errors, results, names, grid, min_coverage):
     """Add an error for every object that covers too little of the grid."""
     edges = pixel_edges(grid)
     coverage = 1.0 - prepared.mask.mean(axis=1)
-    for number in np.flatnonzero(coverage < min_coverage):
+    least = f"at least {100 * min_coverage:g} %" if min_coverage > 0 else "some"
+    for number in np.flatnonzero((coverage < min_coverage) | (coverage == 0)):
         if errors[number] is None:
             span = results[number].wavelength[[0, -1]]
             errors[number] = PreparationError(
                 f"{names[number]} covers {100 * coverage[number]:.1f} % of the model's range "
                 f"{edges[0]:.0f}-{edges[-1]:.0f} Angstrom with valid data (its own range is "
-                f"{span[0]:.0f}-{span[1]:.0f}, observed frame, vacuum); expected at least "
-                f"{100 * min_coverage:g} %. Lower min_coverage to embed it all the same.",
+                f"{span[0]:.0f}-{span[1]:.0f}, observed frame, vacuum); expected {least}. "
+                f"Lower min_coverage to embed it all the same.",
                 flag=Flag.FAILED | Flag.NO_OVERLAP,
             )
 
@@ -441,10 +480,7 @@ def _assemble(prepared, errors, results, items, ids, grid, frame):
     prepared.flux[failed], prepared.ivar[failed], prepared.mask[failed] = 0, 0, True
     coverage = 1.0 - prepared.mask.mean(axis=1)
     position = {
-        name: np.array(
-            [np.nan if (value := _meta_value(item, name)) is None else value for item in items],
-            dtype=float,
-        )
+        name: np.array([_degrees(_meta_value(item, name)) for item in items])
         for name in ("ra", "dec")
     }
     redshift = [np.nan if arrays is None else arrays.redshift for arrays in results]

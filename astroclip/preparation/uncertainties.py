@@ -1,5 +1,7 @@
 """Uncertainties of any kind that astropy knows to inverse variances."""
 
+import functools
+
 import numpy as np
 from astropy import units as u
 from astropy.nddata import InverseVariance, StdDevUncertainty, VarianceUncertainty
@@ -7,6 +9,13 @@ from astropy.nddata import InverseVariance, StdDevUncertainty, VarianceUncertain
 __all__ = ["inverse_variance"]
 
 POWERS = {StdDevUncertainty: 1, VarianceUncertainty: 2, InverseVariance: -2}
+
+
+@functools.lru_cache(maxsize=64)
+def _factor(unit, data_unit, power):
+    """Return the factor from an uncertainty's unit to the data's, None if they do not go."""
+    expected = data_unit**power
+    return unit.to(expected) if unit.is_equivalent(expected) else None
 
 
 def inverse_variance(data, unit, name, *, rows=slice(None)):
@@ -26,8 +35,8 @@ def inverse_variance(data, unit, name, *, rows=slice(None)):
     Returns
     -------
     `numpy.ndarray` or None
-        At least two axes, in ``unit ** -2``, not finite or zero where the uncertainty says nothing; None
-        if the object has no uncertainty of a kind that is a variance.
+        At least two axes, in ``unit ** -2``, not finite or zero where the uncertainty says
+        nothing; None if the object has no uncertainty of a kind that is a variance.
 
     Raises
     ------
@@ -40,15 +49,15 @@ def inverse_variance(data, unit, name, *, rows=slice(None)):
         return None
     values = np.atleast_2d(uncertainty.array)[rows].astype(float)
     if uncertainty.unit is not None:
-        expected = unit**power
-        if not uncertainty.unit.is_equivalent(expected):
+        factor = _factor(uncertainty.unit, unit, power)
+        if factor is None:
             msg = (
                 f"{name} has an uncertainty in {str(uncertainty.unit)!r}; expected one "
-                f"convertible to {str(expected)!r}, as its values are in {str(unit)!r}. Give "
+                f"convertible to {str(unit**power)!r}, as its values are in {str(unit)!r}. Give "
                 f"the uncertainty that unit."
             )
             raise u.UnitsError(msg)
-        values *= uncertainty.unit.to(expected)
+        values *= factor
     if power == -2:
         return values
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
