@@ -34,7 +34,9 @@ def main(arguments=None):
     options = build_parser().parse_args(arguments)
     from astroclip.exceptions import CheckpointError, MissingExtraError, PreparationError
 
-    mendable = (CheckpointError, MissingExtraError, PreparationError, OSError, ValueError, TypeError)
+    mendable = (
+        CheckpointError, MissingExtraError, PreparationError, OSError, ValueError, TypeError
+    )
     try:
         return options.run(options)
     except mendable as error:
@@ -200,7 +202,8 @@ def estimate_rows(estimates, known):
     for name in PROPERTIES:
         columns = (estimates[f"{name}{suffix}"] for suffix in ("", "_lower", "_upper"))
         rows[name] = [
-            f"{value:.3f} [{low:.3f}, {high:.3f}]" for value, low, high in zip(*columns, strict=True)
+            f"{value:.3f} [{low:.3f}, {high:.3f}]"
+            for value, low, high in zip(*columns, strict=True)
         ]
     rows["catalogue_redshift"] = [
         f"{known[name]:.4f}" if name in known else "-" for name in estimates["id"]
@@ -227,7 +230,9 @@ def draw_quickstart(path, spectra, image, image_id, neighbors):
         }
         for spectrum in spectra
     ]
-    queries.append({"label": image_id, "id": image_id, "image": display_image(pixels), "spectrum": None})
+    queries.append(
+        {"label": image_id, "id": image_id, "image": display_image(pixels), "spectrum": None}
+    )
     for query in queries:
         rows = neighbors[np.asarray(neighbors["query_id"]) == query["id"]]
         query["neighbors"], query["previews"] = rows, reference_previews(rows["neighbor_id"])

@@ -102,8 +102,8 @@ def score_redshifts(reference, spectra, redshift, *, n_neighbors=16, model="astr
     Returns
     -------
     table : `~astropy.table.Table`
-        Columns ``id``, ``redshift``, ``estimate``, ``lower``, ``upper``, ``error`` (dz / (1 + z)) and
-        ``out_of_distribution``; objects that failed have NaN.
+        Columns ``id``, ``redshift``, ``estimate``, ``lower``, ``upper``, ``error``
+        (dz / (1 + z)) and ``out_of_distribution``; objects that failed have NaN.
     scores : dict of str to float
         ``nmad``, ``beyond_0.01`` and ``beyond_0.05`` of those that did not fail,
         ``coverage_68`` and ``n_failed``.
@@ -117,7 +117,9 @@ def score_redshifts(reference, spectra, redshift, *, n_neighbors=16, model="astr
     estimates = estimator.predict(queries)
     true = np.asarray(redshift, dtype=float)
     predicted = np.asarray(estimates["redshift"], dtype=float)
-    low, high = (np.asarray(estimates[f"redshift_{end}"], dtype=float) for end in ("lower", "upper"))
+    low, high = (
+        np.asarray(estimates[f"redshift_{end}"], dtype=float) for end in ("lower", "upper")
+    )
     good = np.isfinite(predicted)
     table = Table(
         {

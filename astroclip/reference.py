@@ -6,8 +6,6 @@ from pathlib import Path
 
 import numpy as np
 from astropy import units as u
-from astropy.nddata import CCDData
-from astropy.table import QTable
 
 from astroclip import tables
 from astroclip.preparation import PREPARATION_VERSION, read_images, read_spectra

@@ -12,7 +12,6 @@ from astropy.table import vstack
 from numpy.testing import assert_allclose, assert_array_equal
 from specutils import Spectrum, SpectrumList
 
-import astroclip
 from astroclip import PropertyEstimator, SimilarityIndex, embed, load_model
 from astroclip.exceptions import FailedObjectWarning
 from astroclip.tables import Flag, match_sky, read_table, write_table

@@ -39,11 +39,13 @@ def relative_noise(ivar):
     low, high = (np.interp(WAVELENGTH * f, native_edges, cumulative) for f in (1 / half, half))
     n_native = WAVELENGTH * (half - 1 / half) / 0.8
     sigma = np.sqrt((high - low) / n_native**2)  # of the mean of n_native pixels
-    inside = (WAVELENGTH > NORMALIZATION_RANGE[0]) & (WAVELENGTH < NORMALIZATION_RANGE[1])
+    blue, red = NORMALIZATION_RANGE
+    inside = np.abs(WAVELENGTH - (blue + red) / 2) < (red - blue) / 2
     return sigma / np.median(sigma[inside])
 
 
 def main():
+    """Write the noise template of a coadd and of a merged spectrum, named on the command line."""
     coadd, grid = map(Path, sys.argv[1:])
     with np.load(grid) as archive:
         merged = archive["ivar"].astype(float)

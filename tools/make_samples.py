@@ -84,6 +84,7 @@ def write_cutout(source):
 
 
 def main():
+    """Write the samples from the folder of survey files named on the command line."""
     source = Path(sys.argv[1])
     SAMPLES.mkdir(parents=True, exist_ok=True)
     write_coadd(source / "desi")

@@ -6,6 +6,7 @@ import re
 import torch
 
 from astroclip.exceptions import CheckpointError
+from astroclip.models.checkpoints import find_foreign
 from astroclip.models.heads import (
     ClassTokenTower,
     ImageTower,
@@ -18,7 +19,6 @@ from astroclip.models.heads import (
 from astroclip.models.image_encoders import ImageTransformer, MocoResNet, build_resnet, build_vit
 from astroclip.models.specformer import SpecFormer
 from astroclip.models.two_tower import TwoTower
-from astroclip.models.weights import find_foreign
 
 __all__ = ["Heads", "build_model", "fit_preset", "identify_architecture", "model_tensors"]
 

@@ -16,6 +16,7 @@ class MLP(nn.Module):
         self.decoder = nn.Linear(hidden, dim or width)
 
     def forward(self, x):
+        """Return (..., dim) of (..., width)."""
         return self.decoder(functional.gelu(self.encoder(x)))
 
 
@@ -28,7 +29,8 @@ class SelfAttention(nn.Module):
         self.attention = nn.Linear(width, 3 * width)
         self.projection = nn.Linear(width, width)
 
-    def forward(self, x):  # (B, T, C)
+    def forward(self, x):
+        """Return tokens (B, T, C) mixed with each other."""
         n_batch, n_tokens, width = x.shape
         heads = self.attention(x).view(n_batch, n_tokens, 3, self.n_heads, -1)
         query, key, value = heads.permute(2, 0, 3, 1, 4)  # each (B, H, T, C / H)
@@ -47,6 +49,7 @@ class TransformerBlock(nn.Module):
         self.mlp = MLP(width, hidden)
 
     def forward(self, x):
+        """Return tokens (B, T, C) after the block."""
         x = x + self.attention(self.layernorm1(x))
         return x + self.mlp(self.layernorm2(x))
 
@@ -63,6 +66,7 @@ class CrossAttentionHead(nn.Module):
         self.layernorm = nn.LayerNorm(dim)
 
     def forward(self, tokens):
+        """Return (B, D) of tokens (B, T, C)."""
         query = self.query.expand(len(tokens), -1, -1)
         pooled, _ = self.multihead_attn(query, tokens, tokens, need_weights=False)
         return self.layernorm(pooled[:, 0])

@@ -17,12 +17,12 @@ from astroclip.models.architectures import (
     identify_architecture,
     model_tensors,
 )
+from astroclip.models.checkpoints import read_checkpoint
 from astroclip.models.presets import PRESETS
 from astroclip.models.weights import (
     download_weights,
     existing_file,
     file_sha256,
-    read_checkpoint,
     read_safetensors,
 )
 

@@ -10,13 +10,13 @@ __all__ = ["ContrastiveLoss", "info_nce"]
 
 
 def info_nce(first, second, scale):
-    """Return the symmetric InfoNCE loss of paired embeddings.
+    r"""Return the symmetric InfoNCE loss of paired embeddings.
 
     .. math::
 
-        L = -\\frac{1}{2N} \\sum_i \\left[
-            \\log \\frac{e^{s\\, a_i \\cdot b_i}}{\\sum_j e^{s\\, a_i \\cdot b_j}}
-          + \\log \\frac{e^{s\\, a_i \\cdot b_i}}{\\sum_j e^{s\\, a_j \\cdot b_i}} \\right]
+        L = -\frac{1}{2N} \sum_i \left[
+            \log \frac{e^{s\, a_i \cdot b_i}}{\sum_j e^{s\, a_i \cdot b_j}}
+          + \log \frac{e^{s\, a_i \cdot b_i}}{\sum_j e^{s\, a_j \cdot b_i}} \right]
 
     Parameters
     ----------

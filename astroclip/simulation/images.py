@@ -1,4 +1,4 @@
-"""What a galaxy looks like: bulge, disc, arms, bar and knots through a survey's point spread function."""
+"""What a galaxy looks like: bulge, disc, arms, bar and knots through a survey's optics."""
 
 import dataclasses
 import math
@@ -240,7 +240,8 @@ def render_images(rng, galaxies, *, size=64, pixel_scale=0.524):
         transform = _moffat_transform(seeing[:, band], beta, n_fine, step)
         share = _maps(slope * vigour + 0.05 - 0.02 * band)
         disc = (1 - share) * old + share * young
-        light = _maps(galaxies.bulge_flux[:, band]) * bulge + _maps(galaxies.disc_flux[:, band]) * disc
+        light = _maps(galaxies.bulge_flux[:, band]) * bulge
+        light = light + _maps(galaxies.disc_flux[:, band]) * disc
         image = torch.fft.irfft2(light * transform, (n_fine, n_fine))
         pixels[:, band] = image.view(n, size, OVERSAMPLING, size, OVERSAMPLING).sum(dim=(2, 4))
         if BANDS[band] == "r":

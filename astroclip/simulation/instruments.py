@@ -129,7 +129,8 @@ def _calibration(generator, n_spectra, n_pixels, *, broad):
     tilt = _normal(generator, shape, 0.12) * x
     curve = _normal(generator, shape, 0.07) * x**2
     phase = _uniform(generator, shape, 0, 2 * math.pi)
-    ripple = _normal(generator, shape, 0.02) * torch.sin(_uniform(generator, shape, 3, 15) * x + phase)
+    strength = _normal(generator, shape, 0.02)
+    ripple = strength * torch.sin(_uniform(generator, shape, 3, 15) * x + phase)
     # the aperture differs between surveys: 1.5 arcsec fibres to slits scaled to total light
     scale = _normal(generator, shape, 0.5) + 0.4
     if broad:

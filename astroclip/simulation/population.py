@@ -1,4 +1,4 @@
-"""What a galaxy is: redshift, mass, star formation, dust, size and shape from published relations."""
+"""What a galaxy is: redshift, mass, star formation, dust and shape from published relations."""
 
 import dataclasses
 

@@ -60,7 +60,8 @@ class SpectrumSimulator:
         n_populations = basis.stars.shape[0] * basis.stars.shape[1]
         self.stars = self._tensor(basis.stars.reshape(n_populations, -1))
         self.continuum = self._tensor(basis.continuum.reshape(-1, len(basis.wavelength)))
-        self.lines = self._tensor(basis.lines.reshape(len(basis.log_ionization), -1, len(basis.line_wavelength)))
+        n_lines = len(basis.line_wavelength)
+        self.lines = self._tensor(basis.lines.reshape(len(basis.log_ionization), -1, n_lines))
         self.surviving = self._tensor(basis.surviving.reshape(-1))
         self.filters = self._tensor(basis.filters)
         self.line_wavelength = self._tensor(basis.line_wavelength)
@@ -203,11 +204,10 @@ class SpectrumSimulator:
         disc = disc.index_add(1, bins, lines / (wavelength[bins] * self.log_step * COARSE))
         scale = self._flux_scale(galaxies.redshift) * 1e9
         observed = self.basis.filter_wavelength
-        fluxes = [
-            scale * (self._observe(part, galaxies.redshift, observed, every=COARSE) @ self.filters.T)
-            for part in (bulge, disc)
-        ]
-        return tuple(flux.cpu().numpy() for flux in fluxes)
+        seen = (
+            self._observe(part, galaxies.redshift, observed, every=COARSE) for part in (bulge, disc)
+        )
+        return tuple((scale * (light @ self.filters.T)).cpu().numpy() for light in seen)
 
     # ------------------------------------------------------------------ spectra
     def _broaden(self, light, dispersion):

@@ -146,8 +146,10 @@ class Alignment(lightning.LightningModule):
 
     def validation_step(self, batch, batch_index):
         """Embed one held-out batch as DESI and DR9 record it."""
-        spectrum, image = self._embed(batch, self.plain_observer, step_generator(self, 0, batch_index))
-        for name, value in (("spectrum", spectrum), ("image", image), ("redshift", batch["redshift"])):
+        generator = step_generator(self, 0, batch_index)
+        spectrum, image = self._embed(batch, self.plain_observer, generator)
+        held = {"spectrum": spectrum, "image": image, "redshift": batch["redshift"]}
+        for name, value in held.items():
             self._held[name].append(value)
 
     def on_validation_epoch_end(self):

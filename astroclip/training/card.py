@@ -18,7 +18,6 @@ from astroclip.evaluation import (
 from astroclip.metrics import mutual_information_bound
 from astroclip.preparation import PREPARATION_VERSION
 from astroclip.reference import read_reference
-from astroclip.simulation.pairs import PROPERTIES
 from astroclip.training.bundle import embed_pairs
 
 __all__ = ["measure_scores", "write_card"]
@@ -52,7 +51,9 @@ def information_bound(seen, scale, *, n_pairs=1000):
 
     from astroclip.models.losses import info_nce
 
-    views = [torch.from_numpy(seen[f"{kind}_embedding"][:n_pairs]) for kind in ("image", "spectrum")]
+    views = [
+        torch.from_numpy(seen[f"{kind}_embedding"][:n_pairs]) for kind in ("image", "spectrum")
+    ]
     return mutual_information_bound(float(info_nce(*views, scale)), len(views[0]))
 
 
@@ -133,10 +134,11 @@ coadds, one of them that of the DESI galaxy at z = 0.2036 below.
 **Recipe.** Symmetric InfoNCE with a learned temperature, and auxiliary losses on the
 simulation's known redshifts and properties; each step draws noise, instrument and
 calibration anew. Half of the spectra are recorded by an instrument drawn at random
-(resolution, range, noise, flux calibration). Seed {seed}, {n_epochs} epochs, batch {batch_size}. Then the
-spectrum encoder alone goes on for {n_refine_epochs} epochs against fixed image embeddings, on {n_refine:,}
-pairs of which {n_refine_new:,} are new and uniform in redshift, with a heavier loss on redshift
-and {percent_varied:.0f} % of the instruments drawn at random. Made again by::
+(resolution, range, noise, flux calibration). Seed {seed}, {n_epochs} epochs, batch {batch_size}.
+Then the spectrum encoder alone goes on for {n_refine_epochs} epochs against fixed image
+embeddings, on {n_refine:,} pairs of which {n_refine_new:,} are new and uniform in redshift,
+with a heavier loss on redshift and {percent_varied:.0f} % of the instruments drawn at random.
+Made again by::
 
     astroclip train WORKSPACE --recipe {recipe}
     astroclip bundle WORKSPACE astroclip/data --recipe {recipe} --real-data FOLDER
@@ -186,7 +188,10 @@ def simple_table(header, rows):
     rows = [list(map(str, row)) for row in (header, *rows)]
     widths = [max(len(row[k]) for row in rows) for k in range(len(header))]
     rule = "  ".join("=" * width for width in widths)
-    lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
     return "\n".join([rule, lines[0], rule, *lines[1:], rule])
 
 
@@ -201,7 +206,11 @@ def _estimates_text(scores):
 
 def _retrieval_text(scores):
     rows = [
-        (label, *(f"{values[f'recall_{n}']:.3f}" for n in (1, 5, 10)), f"{values['median_rank']:.0f}")
+        (
+            label,
+            *(f"{values[f'recall_{n}']:.3f}" for n in (1, 5, 10)),
+            f"{values['median_rank']:.0f}",
+        )
         for label, values in scores["retrieval"].items()
     ]
     return simple_table(("direction", "recall@1", "recall@5", "recall@10", "median rank"), rows)

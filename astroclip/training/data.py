@@ -63,9 +63,8 @@ class PairBatches(torch.utils.data.IterableDataset):
         self.n_pairs = len(pairs["redshift"])
 
     def __len__(self):
-        if self.shuffle:
-            return self.n_pairs // self.batch_size
-        return -(-self.n_pairs // self.batch_size)
+        n_short = 0 if self.shuffle else self.batch_size - 1  # in order, the rest is kept
+        return (self.n_pairs + n_short) // self.batch_size
 
     def __iter__(self):
         order = np.arange(self.n_pairs)

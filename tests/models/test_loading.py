@@ -12,10 +12,10 @@ from torch.nn import functional
 
 from astroclip.exceptions import CheckpointError
 from astroclip.models.architectures import Heads, build_model, model_tensors
+from astroclip.models.checkpoints import find_foreign, read_checkpoint
 from astroclip.models.image_encoders import build_resnet
 from astroclip.models.loading import load_model, select_device
 from astroclip.models.specformer import SpecFormer
-from astroclip.models.weights import find_foreign, read_checkpoint
 
 GOLDEN = Path(__file__).parents[1] / "data" / "golden"
 

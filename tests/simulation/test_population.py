@@ -34,7 +34,8 @@ def test_mass_function_is_the_published_double_schechter():
 
 def test_flat_redshifts_are_flat_and_volume_redshifts_are_not():
     flat = draw_galaxies(
-        np.random.default_rng(1), 4000, r_limit=22.0, redshift_range=(0.001, 0.601), flat_redshift=True
+        np.random.default_rng(1), 4000, r_limit=22.0, redshift_range=(0.001, 0.601),
+        flat_redshift=True,
     )
     counts, _ = np.histogram(flat.redshift, bins=6, range=(0.001, 0.601))
     assert np.all(np.abs(counts - 4000 / 6) < 5 * np.sqrt(4000 / 6))

@@ -48,7 +48,9 @@ def test_a_line_is_observed_at_its_redshifted_vacuum_wavelength(simulator, galax
         assert peak == pytest.approx(expected[row], abs=0.5)
 
 
-def test_photometry_of_a_flat_spectrum_is_flat_and_matches_the_luminosity(simulator, basis, galaxies):
+def test_photometry_of_a_flat_spectrum_is_flat_and_matches_the_luminosity(
+    simulator, basis, galaxies
+):
     bulge, disc = simulator.photometry(galaxies)
     stars_only = bulge  # the bulge has no lines
     np.testing.assert_allclose(stars_only[:, 0] / stars_only[:, 1], 1.0, rtol=2e-3)
