@@ -120,8 +120,8 @@ def embed(
     >>> wavelength = np.linspace(3600, 9800, 3101) * u.AA
     >>> flux = (1 + 0.1 * np.sin(wavelength.value / 50)) * u.Unit("1e-17 erg / (s cm2 AA)")
     >>> table = astroclip.embed(Spectrum(flux=flux, spectral_axis=wavelength))
-    >>> table["modality"][0], table["embedding"].shape
-    ('spectrum', (1, 128))
+    >>> table["modality"].tolist(), table["embedding"].shape
+    (['spectrum'], (1, 128))
     """
     check_choice(medium, ("vacuum", "air"), "medium")
     check_choice(precision, PRECISIONS, "precision")

@@ -51,7 +51,7 @@ def reference_table():
     --------
     >>> import astroclip
     >>> reference = astroclip.reference_table()
-    >>> sorted(set(reference["modality"]))
+    >>> sorted(set(reference["modality"].tolist()))
     ['image', 'spectrum']
     """
     return _reference().copy()

@@ -53,7 +53,7 @@ def small_file(tmp_path_factory):
     """A weights file of the bundled model's architecture with random weights."""
     torch.manual_seed(5)
     options = {
-        "spectrum": {"width": 8, "n_blocks": 1, "dim": 16},
+        "spectrum": {"width": 16, "n_blocks": 1, "dim": 16},
         "image": {"width": 8, "dim": 16},
     }
     encoders = {

@@ -81,7 +81,8 @@ class SmallSpectrumEncoder(nn.Module):
     n_pixels : int
         Length of the wavelength grid.
     width : int
-        Channels after the first block; they double twice and stay.
+        Channels after the first block, a multiple of eight from 16; they double twice and
+        stay. The channels-last convolutions of torch 2.14 on CPUs crash with fewer.
     n_blocks, n_heads : int
         Transformer blocks and their attention heads.
     dim : int
@@ -90,6 +91,9 @@ class SmallSpectrumEncoder(nn.Module):
 
     def __init__(self, *, n_pixels=4360, width=24, n_blocks=1, n_heads=4, dim=128):
         super().__init__()
+        if width < 16 or width % 8:
+            msg = f"width is {width}; expected a multiple of eight, 16 or more."
+            raise ValueError(msg)
         inner = 4 * width
         self.n_pixels = n_pixels
         self.stem = nn.Conv2d(3, width // 2, (1, 11), (1, 2), (0, 5))

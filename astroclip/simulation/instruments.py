@@ -119,15 +119,15 @@ def _smooth(values, sigma):
     return smooth[:, pad:-pad]
 
 
-def _calibration(generator, n_spectra, n_pixels, *, broad):
+def _calibration(generator, n_spectra, n_pixels, *, broad, tilt):
     """Return flux-calibration errors (N, P): a tilt, a curvature, ripples and a scale.
 
     ``broad`` lets two fifths of the spectra be of any brightness at all.
     """
     x = torch.linspace(-1, 1, n_pixels, device=generator.device)[None]
     shape = (n_spectra, 1)
-    tilt = _normal(generator, shape, 0.12) * x
-    curve = _normal(generator, shape, 0.07) * x**2
+    slope = _normal(generator, shape, tilt) * x
+    curve = _normal(generator, shape, 7 / 12 * tilt) * x**2
     phase = _uniform(generator, shape, 0, 2 * math.pi)
     strength = _normal(generator, shape, 0.02)
     ripple = strength * torch.sin(_uniform(generator, shape, 3, 15) * x + phase)
@@ -136,7 +136,7 @@ def _calibration(generator, n_spectra, n_pixels, *, broad):
     if broad:
         wide = _uniform(generator, shape) < 0.4
         scale = torch.where(wide, _normal(generator, shape, 2.0), scale)
-    return torch.exp(tilt + curve + ripple + scale)
+    return torch.exp(slope + curve + ripple + scale)
 
 
 def _telluric(generator, n_spectra, wavelength):
@@ -149,13 +149,13 @@ def _telluric(generator, n_spectra, wavelength):
     return 1 - strength * absorption.clamp(max=0.9)[None]
 
 
-def _recorded_range(generator, n_spectra, n_pixels):
+def _recorded_range(generator, n_spectra, n_pixels, blue_cut):
     """Return True (N, P) inside a random recorded range, with gaps and single bad pixels."""
     pixel = torch.arange(n_pixels, device=generator.device)[None]
     shape = (n_spectra, 1)
     cut_blue = _uniform(generator, shape) < 0.7
     cut_red = _uniform(generator, shape) < 0.7
-    first = cut_blue * _uniform(generator, shape, 0, 0.25 * n_pixels)
+    first = cut_blue * _uniform(generator, shape, 0, blue_cut * n_pixels)
     last = n_pixels - cut_red * _uniform(generator, shape, 0, 0.4 * n_pixels)
     good = (pixel >= first) & (pixel < last)
     for _ in range(2):
@@ -166,11 +166,12 @@ def _recorded_range(generator, n_spectra, n_pixels):
 
 
 def observe_spectra_varied(
-    flux, generator, *, templates, signal_to_noise=(0.7, 42.0), broad=False
+    flux, generator, *, templates, signal_to_noise=(0.7, 42.0), broad=False, tilt=0.12,
+    largest_blur=4.5, blue_cut=0.25,
 ):
     """Record spectra with an instrument drawn at random for each: domain randomisation.
 
-    Resolution from DESI's to about 700 km/s FWHM, noise level, colour and correlation,
+    Resolution from DESI's to about 700 km/s FWHM by default, noise level, colour and correlation,
     misjudged errors, flux calibration, aperture, recorded range and gaps all vary, so
     that an encoder trained on it takes spectra of instruments it never saw.
 
@@ -186,6 +187,13 @@ def observe_spectra_varied(
     broad : bool
         Vary more: brightness over decades, noise colour up to DESI's own, and uncorrected
         telluric bands.
+    tilt : float
+        Scatter of the natural logarithm of the flux calibration from the middle of the
+        range to its ends.
+    largest_blur : float
+        Largest standard deviation of the line spread in pixels of 69 km/s.
+    blue_cut : float
+        Largest fraction of the range that is not recorded at its blue end.
 
     Returns
     -------
@@ -196,7 +204,7 @@ def observe_spectra_varied(
     if broad:
         wavelength = torch.from_numpy(WAVELENGTH).float().to(flux.device)
         flux = flux * _telluric(generator, n, wavelength)
-    flux = _smooth(flux, _log_uniform(generator, shape, 0.1, 4.5))
+    flux = _smooth(flux, _log_uniform(generator, shape, 0.1, largest_blur))
     colour = _uniform(generator, shape) * _uniform(generator, shape, 0.4, 1.0)
     if broad:
         colour = _uniform(generator, shape, 0.0, 1.5).clamp(max=1.0)
@@ -215,8 +223,8 @@ def observe_spectra_varied(
     unknown = _uniform(generator, shape) < 0.1  # no errors given: one level is estimated
     believed = torch.where(unknown, believed.median(dim=1, keepdim=True).values, believed)
 
-    response = _calibration(generator, n, n_pixels, broad=broad)
-    good = _recorded_range(generator, n, n_pixels)
+    response = _calibration(generator, n, n_pixels, broad=broad, tilt=tilt)
+    good = _recorded_range(generator, n, n_pixels, blue_cut)
     ivar = torch.where(good, (believed * response) ** -2, 0.0)
     return ObservedSpectra(torch.where(good, recorded * response, 0.0), ivar, ~good)
 

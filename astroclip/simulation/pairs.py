@@ -16,6 +16,7 @@ from astroclip.simulation.spectra import SpectrumSimulator
 __all__ = [
     "FLAT",
     "MIX",
+    "WIDE",
     "Selection",
     "make_pairs",
     "read_pairs",
@@ -47,6 +48,8 @@ class Selection:
     redshift_range : lowest and highest redshift
     quiescent_only : keep only galaxies off the star-forming sequence
     flat_redshift : draw redshifts uniformly instead of by volume
+    parent_r_limit : draw the masses of galaxies brighter than this by volume, and redshifts
+        uniformly and independently of them
     """
 
     share: float
@@ -54,6 +57,7 @@ class Selection:
     redshift_range: tuple = (0.01, 0.6)
     quiescent_only: bool = False
     flat_redshift: bool = False
+    parent_r_limit: float | None = None
 
 
 MIX = (
@@ -67,7 +71,13 @@ FLAT = (
     Selection(0.8, 22.0, (0.002, 0.65), flat_redshift=True),
     Selection(0.2, 20.0, (0.001, 0.05), flat_redshift=True),
 )
-"""Uniform in redshift and down to zero, for transfer to any survey."""
+"""Uniform in redshift and down to zero: mostly dwarfs, as there are most of them."""
+
+WIDE = (
+    Selection(0.75, 22.0, (0.001, 0.65), parent_r_limit=20.2),
+    Selection(0.25, 22.0, (0.001, 0.06), parent_r_limit=20.2),
+)
+"""Uniform in redshift with the masses of a bright sample, as targeted surveys have them."""
 
 
 def select_galaxies(rng, n_galaxies, simulator, selection):
@@ -90,9 +100,10 @@ def select_galaxies(rng, n_galaxies, simulator, selection):
         drawn = draw_galaxies(
             rng,
             2000,
-            r_limit=selection.r_limit,
+            r_limit=selection.parent_r_limit or selection.r_limit,
             redshift_range=selection.redshift_range,
             flat_redshift=selection.flat_redshift,
+            shuffled_redshift=selection.parent_r_limit is not None,
         )
         if selection.quiescent_only:
             drawn = drawn[drawn.quiescent]

@@ -233,7 +233,8 @@ def _dust(rng, log_mass, quiescent, axis_ratio):
 
 
 def draw_galaxies(
-    rng, n_galaxies, *, r_limit=19.5, redshift_range=(0.01, 0.6), flat_redshift=False
+    rng, n_galaxies, *, r_limit=19.5, redshift_range=(0.01, 0.6), flat_redshift=False,
+    shuffled_redshift=False,
 ):
     """Draw the physical properties of galaxies, before any cut on their light.
 
@@ -247,6 +248,9 @@ def draw_galaxies(
     redshift_range : (float, float)
     flat_redshift : bool
         Draw redshifts uniformly instead of by comoving volume.
+    shuffled_redshift : bool
+        Draw masses by comoving volume and the limit, then redshifts uniformly and
+        independently of them: massive galaxies at every redshift.
 
     Returns
     -------
@@ -274,6 +278,8 @@ def draw_galaxies(
     redshift, log_mass = _draw_redshift_and_mass(
         rng, n_galaxies, r_limit, redshift_range, flat_redshift
     )
+    if shuffled_redshift:
+        redshift = rng.uniform(low, high, n_galaxies)
     n, normal = n_galaxies, rng.standard_normal
     age = COSMOLOGY.age(redshift)
     quiescent, log_ssfr = _star_formation(rng, log_mass, age)

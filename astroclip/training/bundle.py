@@ -17,6 +17,8 @@ __all__ = ["embed_pairs", "export_weights", "write_bundle"]
 MODEL_NAME = "astroclip-small"
 PREVIEW_SIZE = 48
 PREVIEW_BINNING = 16
+# data sets of the reference and the share of their spectra recorded by a random instrument
+REFERENCE_SETS = {"reference-mix": 0.0, "reference-flat": 1.0, "reference-wide": 1.0}
 DISPLAY_SCALES = (10.0, 6.0, 3.0)  # g, r, z; arcsinh display of nanomaggies per pixel
 
 
@@ -58,7 +60,7 @@ def _write_arrays(path, arrays):
     _write(path, buffer.getvalue())
 
 
-def embed_pairs(model, pairs, *, varied_share=0.0, broad=False, seed=0):
+def embed_pairs(model, pairs, *, varied_share=0.0, seed=0, **varied):
     """Observe noiseless pairs once and embed both views.
 
     Parameters
@@ -67,9 +69,9 @@ def embed_pairs(model, pairs, *, varied_share=0.0, broad=False, seed=0):
     pairs : dict of str to `numpy.ndarray`
     varied_share : float
         Fraction of spectra recorded by a random instrument instead of DESI's.
-    broad : bool
-        See `~astroclip.simulation.instruments.observe_spectra_varied`.
     seed : int
+    **varied
+        Options of `~astroclip.simulation.instruments.observe_spectra_varied`.
 
     Returns
     -------
@@ -78,7 +80,7 @@ def embed_pairs(model, pairs, *, varied_share=0.0, broad=False, seed=0):
         ``spectrum_coverage`` (N,), and what was observed: ``flux`` (N, P) float32 and
         ``pixels`` (N, 3, S, S), normalized network input.
     """
-    observer = Observer(varied_share=varied_share, broad=broad)
+    observer = Observer(varied_share=varied_share, **varied)
     generator = torch.Generator().manual_seed(seed)
     rows = []
     for batch in PairBatches(pairs, batch_size=250, shuffle=False):
@@ -129,10 +131,11 @@ def _jpeg(picture):
 def write_reference(workspace, model, output):
     """Write ``reference.npz`` and ``reference_previews.npz`` of pairs never trained on."""
     parts = []
-    for name, varied_share in (("reference-mix", 0.0), ("reference-flat", 1.0)):
+    varied = workspace.recipe.refinement[-1].instruments()
+    for name, varied_share in REFERENCE_SETS.items():
         pairs = workspace.read(name)
         seen = embed_pairs(
-            model, pairs, varied_share=varied_share, broad=True, seed=workspace.recipe.seed
+            model, pairs, varied_share=varied_share, seed=workspace.recipe.seed, **varied
         )
         parts.append({**seen, **{key: pairs[key] for key in PROPERTIES}})
     data = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

@@ -30,7 +30,7 @@ def add_parser(subparsers):
 def run_train(arguments):
     """Simulate what is missing and train; return the exit status."""
     from astroclip.training.recipes import find_recipe
-    from astroclip.training.run import join_pairs, train_alignment, train_refinement
+    from astroclip.training.run import train_alignment, train_refinement
     from astroclip.training.workspace import Workspace
 
     workspace = Workspace(arguments.workspace, find_recipe(arguments.recipe))
@@ -43,14 +43,7 @@ def run_train(arguments):
         n_threads=arguments.threads,
         show_progress=True,
     )
-    mix = {
-        name: values[: workspace.recipe.n_refine_mix]
-        for name, values in workspace.read("train-mix").items()
-    }
-    pairs = join_pairs([mix, workspace.read("train-flat"), workspace.read("refine-flat")])
-    train_refinement(
-        alignment, pairs, workspace.read("validation"), workspace.refined, show_progress=True
-    )
+    train_refinement(alignment, workspace, show_progress=True)
     return 0
 
 

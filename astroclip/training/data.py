@@ -104,15 +104,15 @@ class Observer:
         Fraction of images that lose one band.
     transform_images : bool
         Rotate and flip images at random.
-    broad : bool
-        Passed to `observe_spectra_varied`.
+    **varied
+        Options of `observe_spectra_varied`.
     """
 
     def __init__(
-        self, *, varied_share=0.0, missing_band_share=0.0, transform_images=False, broad=False
+        self, *, varied_share=0.0, missing_band_share=0.0, transform_images=False, **varied
     ):
         self.varied_share = varied_share
-        self.broad = broad
+        self.varied = varied
         self.missing_band_share = missing_band_share
         self.transform_images = transform_images
         self.templates = noise_templates()
@@ -127,7 +127,7 @@ class Observer:
         if n_varied:
             parts.append(
                 observe_spectra_varied(
-                    flux[varied], generator, templates=templates, broad=self.broad
+                    flux[varied], generator, templates=templates, **self.varied
                 )
             )
         if len(plain):

@@ -54,26 +54,32 @@ class Refinement(lightning.LightningModule):
     ----------
     alignment : `~astroclip.training.alignment.Alignment`
         Trained.
+    number : int
+        Which of the recipe's rounds this is, from zero.
     pairs : dict of str to `numpy.ndarray`, optional
         With ``image_embedding`` from `embed_images` in place of images.
     validation : dict of str to `numpy.ndarray`, optional
         Held-out pairs, likewise.
     """
 
-    def __init__(self, alignment, *, pairs=None, validation=None):
+    def __init__(self, alignment, number=0, *, pairs=None, validation=None):
         super().__init__()
         self.recipe = alignment.recipe
+        self.number = number
+        self.round = self.recipe.refinement[number]
         self.alignment = alignment
         alignment.image_encoder.requires_grad_(requires_grad=False)
         self.pairs, self.validation = pairs, validation
-        self.observer = Observer(varied_share=self.recipe.refine_varied_share, broad=True)
+        self.observer = Observer(
+            varied_share=self.round.varied_share, **self.round.instruments()
+        )
         self.checks = {"desi": Observer(), "varied": Observer(varied_share=1.0, broad=True)}
 
     def _loader(self, pairs, *, shuffle):
         batches = PairBatches(
             pairs,
-            batch_size=self.recipe.batch_size,
-            seed=self.recipe.seed + 100,
+            batch_size=self.round.batch_size,
+            seed=self.recipe.seed + 100 * (1 + self.number),
             epoch=self.current_epoch,
             shuffle=shuffle,
             fields=("image_embedding", "spectrum", "redshift"),
@@ -94,7 +100,9 @@ class Refinement(lightning.LightningModule):
 
     def training_step(self, batch, batch_index):
         """Return the loss of one batch."""
-        generator = step_generator(self, 1_000 + self.current_epoch, batch_index)
+        generator = step_generator(
+            self, 1_000 * (1 + self.number) + self.current_epoch, batch_index
+        )
         spectrum = self._embed(batch, self.observer, generator)
         n_views = batch["image_embedding"].shape[1]
         view = int(torch.randint(n_views, (1,), generator=generator, device=generator.device))
@@ -105,7 +113,7 @@ class Refinement(lightning.LightningModule):
         redshift = functional.cross_entropy(model.spectrum_redshift(features), target)
         labels = (batch["labels"] - model.label_mean) / model.label_scale
         known = functional.smooth_l1_loss(model.spectrum_labels(features), labels)
-        loss = contrast + self.recipe.refine_redshift_weight * redshift + LABEL_WEIGHT * known
+        loss = contrast + self.round.redshift_weight * redshift + LABEL_WEIGHT * known
         self.log_dict(
             {"loss": loss, "contrast": contrast, "redshift": redshift},
             prog_bar=True, on_step=False, on_epoch=True,
@@ -139,13 +147,12 @@ class Refinement(lightning.LightningModule):
 
     def configure_optimizers(self):
         """Return AdamW over everything but the image encoder, with a cosine decay."""
-        recipe = self.recipe
-        total = recipe.n_refine_epochs * (len(self.pairs["redshift"]) // recipe.batch_size)
+        total = self.round.n_epochs * (len(self.pairs["redshift"]) // self.round.batch_size)
         parameters = [p for p in self.parameters() if p.requires_grad]
         return adamw_with_cosine(
             parameters,
-            learning_rate=recipe.refine_learning_rate,
-            weight_decay=recipe.weight_decay,
-            n_warmup=recipe.warmup_steps,
+            learning_rate=self.round.learning_rate,
+            weight_decay=self.recipe.weight_decay,
+            n_warmup=self.recipe.warmup_steps,
             n_steps=total,
         )

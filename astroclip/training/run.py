@@ -163,17 +163,15 @@ def _checkpoint_state(output):
     return torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
 
 
-def train_refinement(alignment, pairs, validation, output, *, precision=None, show_progress=False):
-    """Refine an aligned model's spectrum encoder, resuming from ``output`` if it has begun.
+def train_refinement(alignment, workspace, *, precision=None, show_progress=False):
+    """Refine an aligned model's spectrum encoder, resuming where it stopped.
 
     Parameters
     ----------
     alignment : `~astroclip.training.alignment.Alignment`
         Trained; changed in place.
-    pairs, validation : dict of str to `numpy.ndarray`
-        From `astroclip.simulation.pairs.read_pairs`.
-    output : path-like
-        Folder for checkpoint and log.
+    workspace : `~astroclip.training.workspace.Workspace`
+        With its pairs; checkpoints and logs of every round go there.
     precision : str, optional
     show_progress : bool
 
@@ -184,21 +182,52 @@ def train_refinement(alignment, pairs, validation, output, *, precision=None, sh
     recipe = alignment.recipe
     lightning.seed_everything(recipe.seed, verbose=False)
     alignment.eval()
-    views = {"n_views": recipe.n_image_views, "seed": recipe.seed}
-    parts = [
-        {**data, "image_embedding": embed_images(alignment, data, **views)}
-        for data in (pairs, validation)
-    ]
-    module = Refinement(alignment, pairs=parts[0], validation=parts[1])
-    trainer = make_trainer(
-        output, n_epochs=recipe.n_refine_epochs, precision=precision, show_progress=show_progress
-    )
-    trainer.fit(module, ckpt_path=find_checkpoint(output))
-    return module.alignment.cpu().eval()
+    validation = _with_image_embeddings(alignment, workspace.read("validation"))
+    for number, settings in enumerate(recipe.refinement):
+        folder = _round_folder(workspace.refined, number)
+        if _load_finished_round(alignment, number, folder):
+            continue
+        pairs = join_pairs([workspace.read_for_refinement(name) for name in settings.data])
+        pairs = _with_image_embeddings(alignment, pairs)
+        module = Refinement(alignment, number, pairs=pairs, validation=validation)
+        trainer = make_trainer(
+            folder, n_epochs=settings.n_epochs, precision=precision, show_progress=show_progress
+        )
+        trainer.fit(module, ckpt_path=find_checkpoint(folder))
+    return alignment.cpu().eval()
+
+
+def _load_finished_round(alignment, number, folder):
+    """Load a round's weights if all its epochs are done; return whether they are."""
+    path = find_checkpoint(folder)
+    if path is None:
+        return False
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    if content["epoch"] + 1 < alignment.recipe.refinement[number].n_epochs:
+        return False
+    Refinement(alignment, number).load_state_dict(content["state_dict"])
+    return True
+
+
+def _with_image_embeddings(alignment, pairs):
+    """Return pairs whose images are replaced by embeddings of several recordings of them."""
+    recipe = alignment.recipe
+    embedded = embed_images(alignment, pairs, n_views=recipe.n_image_views, seed=recipe.seed)
+    return {
+        **{name: values for name, values in pairs.items() if name != "image"},
+        "image_embedding": embedded,
+    }
+
+
+def _round_folder(output, number):
+    """Return the folder of one round of the refinement, counted from zero."""
+    return Path(output) / f"round-{number + 1}"
 
 
 def load_refinement(output, *, recipe="small"):
     """Return the alignment of the last checkpoint that `train_refinement` left in ``output``."""
-    module = Refinement(Alignment(find_recipe(recipe)))
-    module.load_state_dict(_checkpoint_state(output))
+    recipe = find_recipe(recipe)
+    last = len(recipe.refinement) - 1
+    module = Refinement(Alignment(recipe), last)
+    module.load_state_dict(_checkpoint_state(_round_folder(output, last)))
     return module.alignment.eval()

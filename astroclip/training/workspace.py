@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from astroclip.simulation.pairs import FLAT, MIX, read_pairs, write_pairs
+from astroclip.simulation.pairs import FLAT, MIX, WIDE, read_pairs, write_pairs
 
 __all__ = ["Workspace"]
 
@@ -11,8 +11,10 @@ DATA_SETS = {
     "train-mix": ("n_mix", 0, MIX),
     "train-flat": ("n_flat", 10, FLAT),
     "refine-flat": ("n_refine_flat", 12, FLAT),
+    "refine-wide": ("n_refine_wide", 22, WIDE),
     "reference-mix": ("n_reference_mix", 1, MIX),
     "reference-flat": ("n_reference_flat", 11, FLAT),
+    "reference-wide": ("n_reference_wide", 21, WIDE),
     "test": ("n_test", 2, MIX),
     "validation": ("n_validation", 3, MIX),
 }
@@ -48,6 +50,11 @@ class Workspace:
     def read(self, name):
         """Return one data set's pairs; see `~astroclip.simulation.pairs.read_pairs`."""
         return read_pairs(self.pairs_folder(name))
+
+    def read_for_refinement(self, name):
+        """Return one data set's pairs, of the training mix as many as the refinement uses."""
+        n_pairs = self.recipe.n_refine_mix if name == "train-mix" else None
+        return read_pairs(self.pairs_folder(name), n_pairs=n_pairs)
 
     def simulate(self, *, n_workers=1, show_progress=False):
         """Write the shards of every data set that are not there yet."""

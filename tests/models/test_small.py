@@ -10,7 +10,7 @@ from astroclip.models.small import SmallImageEncoder, SmallSpectrumEncoder, spec
 @pytest.fixture(scope="module")
 def encoder():
     torch.manual_seed(1)
-    return SmallSpectrumEncoder(width=8, dim=16).eval()
+    return SmallSpectrumEncoder(width=16, dim=16).eval()
 
 
 @pytest.fixture(scope="module")

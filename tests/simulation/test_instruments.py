@@ -90,3 +90,21 @@ def test_image_noise_reaches_the_depth_asked_for():
     assert limit == pytest.approx(depth, abs=0.1)
     neighbour = (seen.pixels[..., 1:] * seen.pixels[..., :-1]).mean() / (seen.pixels**2).mean()
     assert 0.1 < float(neighbour) < 0.6
+
+
+def test_options_of_varied_instruments_bound_what_they_say(templates):
+    flux = torch.ones(400, len(WAVELENGTH))
+    options = {"templates": templates, "signal_to_noise": (1e4, 1.1e4)}
+    seen = observe_spectra_varied(flux, generator(), **options, blue_cut=0.6)
+    first = (~seen.mask).int().argmax(dim=1) / len(WAVELENGTH)
+    assert 0.4 < float(first.max()) <= 0.62
+    usual = observe_spectra_varied(flux, generator(), **options)
+    assert float(((~usual.mask).int().argmax(dim=1) / len(WAVELENGTH)).max()) <= 0.27
+    scatter = []
+    for tilt in (0.05, 0.5):
+        seen = observe_spectra_varied(flux, generator(), **options, tilt=tilt)
+        good = torch.where(seen.mask, torch.nan, seen.flux)
+        blue, red = good[:, 1200:1400].nanmean(dim=1), good[:, 2500:2700].nanmean(dim=1)
+        slope = (red / blue).log()
+        scatter.append(float(slope[slope.isfinite()].std()))
+    assert scatter[1] > 3 * scatter[0]

@@ -11,6 +11,18 @@ from astroclip.simulation.population import COSMOLOGY, GalaxySample, draw_galaxi
 ASTROPY = FlatLambdaCDM(70, 0.3)
 
 
+def test_shuffled_redshifts_are_uniform_and_do_not_follow_mass():
+    options = {"r_limit": 20.2, "redshift_range": (0.01, 0.61)}
+    parent = draw_galaxies(np.random.default_rng(4), 5000, **options)
+    sample = draw_galaxies(np.random.default_rng(4), 5000, **options, shuffled_redshift=True)
+    counts, _ = np.histogram(sample.redshift, bins=6, range=(0.01, 0.61))
+    assert np.all(np.abs(counts - 5000 / 6) < 4 * np.sqrt(5000 / 6))
+    correlation = np.corrcoef(sample.redshift, sample.log_stellar_mass)[0, 1]
+    assert abs(correlation) < 0.06
+    assert np.corrcoef(parent.redshift, parent.log_stellar_mass)[0, 1] > 0.4
+    np.testing.assert_array_equal(sample.log_stellar_mass, parent.log_stellar_mass)
+
+
 @given(st.floats(0.001, 0.79))
 def test_cosmology_agrees_with_astropy(redshift):
     assert COSMOLOGY.luminosity_distance(redshift) == pytest.approx(

@@ -11,7 +11,8 @@ from tests.simulation.conftest import basis, simulator  # noqa: F401 - fixtures
 
 SIZES = {
     "n_mix": 48, "n_flat": 16, "n_validation": 24, "n_test": 60, "n_reference_mix": 70,
-    "n_reference_flat": 10, "n_refine_flat": 8, "n_refine_mix": 24,
+    "n_reference_flat": 10, "n_reference_wide": 10, "n_refine_flat": 8, "n_refine_wide": 8,
+    "n_refine_mix": 24,
 }
 
 

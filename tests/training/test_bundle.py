@@ -37,7 +37,7 @@ def test_weights_load_and_embed_as_the_trained_encoders(made):
 def test_reference_is_labelled_and_belongs_to_the_weights(made):
     folder, _ = made
     reference = read_reference(folder / "reference.npz")
-    assert len(reference) == 2 * 80
+    assert len(reference) == 2 * 90
     assert set(reference["source"]) == {"simulation"}
     assert all(str(name).startswith("sim-") for name in reference["id"])
     model = load_model(folder / "astroclip-small.safetensors", device="cpu")
@@ -50,9 +50,9 @@ def test_reference_is_labelled_and_belongs_to_the_weights(made):
 def test_previews_have_one_entry_a_galaxy(made):
     folder, _ = made
     with np.load(folder / "reference_previews.npz", allow_pickle=False) as previews:
-        assert len(previews["jpeg_start"]) == 81
+        assert len(previews["jpeg_start"]) == 91
         assert previews["jpeg_start"][-1] == len(previews["jpeg"])
-        assert previews["spectrum"].shape == (80, len(previews["wavelength"]))
+        assert previews["spectrum"].shape == (90, len(previews["wavelength"]))
 
 
 def test_card_says_recipe_scores_and_limits(made):

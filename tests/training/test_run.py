@@ -8,7 +8,6 @@ import torch
 from astroclip.training.recipes import find_recipe
 from astroclip.training.run import (
     find_checkpoint,
-    join_pairs,
     load_alignment,
     load_refinement,
     train_alignment,
@@ -98,14 +97,20 @@ def test_training_lowers_the_loss(workspace, tmp_path):
 
 def test_refinement_changes_the_spectrum_encoder_only(trained, workspace):
     before = {key: value.clone() for key, value in trained.state_dict().items()}
-    pairs = join_pairs([workspace.read("train-mix"), workspace.read("refine-flat")])
-    train_refinement(
-        trained, pairs, workspace.read("validation"), workspace.refined, precision="32-true"
-    )
+    train_refinement(trained, workspace, precision="32-true")
     after = load_refinement(workspace.refined, recipe=workspace.recipe).state_dict()
     changed = {key for key in before if not torch.equal(before[key], after[key])}
     assert any(key.startswith("spectrum_encoder.") for key in changed)
     assert not any(key.startswith("image_encoder.") for key in changed)
+
+
+def test_a_finished_refinement_is_loaded_not_repeated(trained, workspace, monkeypatch):
+    train_refinement(trained, workspace, precision="32-true")
+    finished = load_refinement(workspace.refined, recipe=workspace.recipe)
+    fresh = load_alignment(workspace.checkpoints, recipe=workspace.recipe)
+    monkeypatch.delattr("astroclip.training.refinement.Refinement.training_step")
+    again = train_refinement(fresh, workspace, precision="32-true")
+    assert largest_difference(finished, again) == 0
 
 
 def test_missing_checkpoint_and_recipe_say_what_to_do(tmp_path):
