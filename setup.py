@@ -16,7 +16,7 @@ EXTRAS = {
     "train": ["lightning>=2.5,<3"],
     "simulate": ["speclite>=1.0"],
     "plot": ["umap-learn>=0.5.6"],
-    "docs": ["sphinx>=7.4,<10", "sphinx-astropy[confv3]>=1.11"],
+    "docs": ["sphinx>=7.4,<10", "sphinx-astropy[confv3]>=1.11", "lightning>=2.5,<3"],
     "test": [
         "pytest>=8,<9.2",  # 9.2.0 crashes with pytest-remotedata 0.4.2
         "pytest-remotedata>=0.4.1",

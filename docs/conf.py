@@ -1,7 +1,6 @@
 """Configuration of the documentation."""
 
 from sphinx_astropy.conf.v3 import *  # noqa: F403
-from sphinx_astropy.conf.v3 import extensions, intersphinx_mapping, nitpick_ignore_regex  # noqa: F401
 
 import astroclip
 

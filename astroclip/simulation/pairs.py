@@ -143,7 +143,7 @@ def make_pairs(n_pairs, simulator, *, seed, selections=MIX):
     dict of str to `numpy.ndarray`
         ``image`` (N, 3, 64, 64) float16, g, r, z in nanomaggies per 0.524 arcsec pixel;
         ``seeing`` (N, 3) float32, arcsec; ``spectrum`` (N, 4360) float16, observed
-        1e-17 erg/s/cm2/A on `~astroclip.simulation.instruments.WAVELENGTH` (vacuum);
+        1e-17 erg/s/cm2/A on ``astroclip.simulation.instruments.WAVELENGTH`` (vacuum);
         ``magnitude`` (N, 3) float32, total g, r, z (AB); ``disc_radius`` and
         ``bulge_radius``, arcsec; and the properties by name.
     """
