@@ -50,6 +50,9 @@ def embed_images(alignment, pairs, *, n_views, seed):
 class Refinement(lightning.LightningModule):
     """An aligned model whose spectrum encoder trains on against fixed image embeddings.
 
+    Batch normalization keeps the statistics of the alignment: both encoders stay in
+    evaluation mode.
+
     Parameters
     ----------
     alignment : `~astroclip.training.alignment.Alignment`

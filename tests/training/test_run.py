@@ -25,6 +25,7 @@ QUIET = pytest.mark.filterwarnings(
     "ignore:.*GPU available but not used.*",
     "ignore:`torch.jit.script.*",
     "ignore:.*srun.*",
+    "ignore:.*in eval mode at the start of training.*",  # refinement keeps its statistics
 )
 pytestmark = QUIET
 
