@@ -60,6 +60,7 @@ def test_real_spectra_are_the_sixteen_and_score_as_the_card_says(shared_data, ca
     assert scores["n_failed"] == 0
     near = np.abs(table["estimate"] - table["redshift"]) < 0.01
     stated = int(re.search(r"(\d+) of 16 within 0.01", card)[1])
+    assert near.sum() >= 12
     assert abs(near.sum() - stated) <= 1  # one may sit on the edge on another processor
 
 

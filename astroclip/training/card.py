@@ -170,9 +170,9 @@ Mutual information between the two views, lower bound with 1,000 pairs: {informa
 Scores on real spectra
 ----------------------
 
-None was used in training. Their scores were looked at once between the two rounds of the
-refinement, whose second round (masses, recorded range, calibration) was designed to mend what
-they showed: they are no untouched test. k = 16.
+None was used in training. Their scores were looked at after each round of the refinement: the
+second (masses, recorded range, calibration) was designed to mend what the first showed, the
+third goes on with it. They are no untouched test. k = 16.
 
 {real}
 
@@ -227,7 +227,7 @@ def _retrieval_text(scores):
         )
         for label, values in scores["retrieval"].items()
     ]
-    return simple_table(("direction", "recall@1", "recall@5", "recall@10", "median rank"), rows)
+    return simple_table(("direction", r"recall\@1", r"recall\@5", r"recall\@10", "median rank"), rows)
 
 
 def _real_text(scores):

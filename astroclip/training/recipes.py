@@ -106,6 +106,17 @@ class AlignmentRecipe:
             blue_cut=0.4,
             data=("train-mix", "refine-wide"),
         ),
+        RefinementRound(
+            n_epochs=3,
+            batch_size=96,
+            learning_rate=7e-4,
+            redshift_weight=1.0,
+            varied_share=0.65,
+            tilt=0.2,
+            largest_blur=5.5,
+            blue_cut=0.4,
+            data=("train-mix", "refine-wide"),
+        ),
     )
     n_image_views: int = 2
     spectrum: dict = dataclasses.field(default_factory=dict)

@@ -57,6 +57,6 @@ def test_previews_have_one_entry_a_galaxy(made):
 
 def test_card_says_recipe_scores_and_limits(made):
     text = (made[0] / "MODEL_CARD.rst").read_text()
-    for words in ("Seed 1", "recall@10", "Not measured", "Limits", "--recipe tiny", "sha256"):
+    for words in ("Seed 1", r"recall\@10", "Not measured", "Limits", "--recipe tiny", "sha256"):
         assert words in text
     assert not list(made[0].glob("*.part"))
