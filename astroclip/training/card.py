@@ -227,7 +227,8 @@ def _retrieval_text(scores):
         )
         for label, values in scores["retrieval"].items()
     ]
-    return simple_table(("direction", r"recall\@1", r"recall\@5", r"recall\@10", "median rank"), rows)
+    recalls = (rf"recall\@{n}" for n in (1, 5, 10))  # escaped: it is no address
+    return simple_table(("direction", *recalls, "median rank"), rows)
 
 
 def _real_text(scores):
