@@ -45,6 +45,18 @@ class RefinementRound:
         }
 
 
+WIDE_ROUND = RefinementRound(
+    n_epochs=5,
+    batch_size=96,
+    redshift_weight=1.0,
+    varied_share=0.65,
+    tilt=0.2,
+    largest_blur=5.5,
+    blue_cut=0.4,
+    data=("train-mix", "refine-wide"),
+)
+
+
 @dataclasses.dataclass(frozen=True)
 class AlignmentRecipe:
     """Settings of an alignment run.
@@ -96,27 +108,8 @@ class AlignmentRecipe:
     n_refine_mix: int = 16_000
     refinement: tuple = (
         RefinementRound(),
-        RefinementRound(
-            n_epochs=5,
-            batch_size=96,
-            redshift_weight=1.0,
-            varied_share=0.65,
-            tilt=0.2,
-            largest_blur=5.5,
-            blue_cut=0.4,
-            data=("train-mix", "refine-wide"),
-        ),
-        RefinementRound(
-            n_epochs=3,
-            batch_size=96,
-            learning_rate=7e-4,
-            redshift_weight=1.0,
-            varied_share=0.65,
-            tilt=0.2,
-            largest_blur=5.5,
-            blue_cut=0.4,
-            data=("train-mix", "refine-wide"),
-        ),
+        WIDE_ROUND,
+        dataclasses.replace(WIDE_ROUND, n_epochs=3, learning_rate=7e-4),
     )
     n_image_views: int = 2
     spectrum: dict = dataclasses.field(default_factory=dict)
