@@ -144,12 +144,13 @@ def make_pairs(n_pairs, simulator, *, seed, selections=MIX):
         ``image`` (N, 3, 64, 64) float16, g, r, z in nanomaggies per 0.524 arcsec pixel;
         ``seeing`` (N, 3) float32, arcsec; ``spectrum`` (N, 4360) float16, observed
         1e-17 erg/s/cm2/A on ``astroclip.simulation.instruments.WAVELENGTH`` (vacuum);
-        ``magnitude`` (N, 3) float32, total g, r, z (AB); ``disc_radius`` and
-        ``bulge_radius``, arcsec; and the properties by name.
+        ``magnitude`` (N, 3) float32, total g, r, z (AB), and ``fibre_magnitude``, of the
+        light inside the fibre; ``disc_radius`` and ``bulge_radius``, arcsec; and the
+        properties by name.
     """
     rng = np.random.default_rng(seed)
     galaxies = select_mix(rng, n_pairs, simulator, selections)
-    images, seeing, spectra = [], [], []
+    images, seeing, spectra, fibre = [], [], [], []
     for first in range(0, n_pairs, RENDER_BATCH):
         part = galaxies[first : first + RENDER_BATCH]
         rendered = render_images(rng, part)
@@ -159,12 +160,17 @@ def make_pairs(n_pairs, simulator, *, seed, selections=MIX):
         images.append(rendered.pixels.clamp(max=6e4).numpy().astype(np.float16))
         seeing.append(rendered.seeing.astype(np.float32))
         spectra.append(flux.clamp(max=6e4).cpu().numpy().astype(np.float16))
+        fibre.append(
+            part.bulge_flux * rendered.bulge_fraction[:, None]
+            + part.disc_flux * rendered.disc_fraction[:, None]
+        )
     total = galaxies.bulge_flux + galaxies.disc_flux
     return {
         "image": np.concatenate(images),
         "seeing": np.concatenate(seeing),
         "spectrum": np.concatenate(spectra),
         "magnitude": (22.5 - 2.5 * np.log10(total)).astype(np.float32),
+        "fibre_magnitude": (22.5 - 2.5 * np.log10(np.concatenate(fibre))).astype(np.float32),
         "disc_radius": galaxies.disc_radius.astype(np.float32),
         "bulge_radius": galaxies.bulge_radius.astype(np.float32),
         **{name: getattr(galaxies, name).astype(np.float32) for name in PROPERTIES},

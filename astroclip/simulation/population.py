@@ -178,10 +178,14 @@ def _draw_redshift_and_mass(rng, n_galaxies, r_limit, redshift_range, flat_redsh
 
 
 def _star_formation(rng, log_mass, age):
-    """Return the quiescent flag and log sSFR (1/yr): Speagle et al. (2014), eq. 28."""
+    """Return the quiescent flag and log sSFR (1/yr): Speagle et al. (2014), eq. 28.
+
+    Lowered by 0.12 dex, halfway to Renzini & Peng (2015): the full rates make the blue
+    galaxies of a r < 17.8 sample 0.1 mag bluer in g - r than SDSS's.
+    """
     n = len(log_mass)
     quiescent = rng.random(n) < 1 / (1 + np.exp(-(log_mass - 10.35) / 0.35))
-    sequence = (0.84 - 0.026 * age) * log_mass - (6.51 - 0.11 * age) - log_mass
+    sequence = (0.84 - 0.026 * age) * log_mass - (6.51 - 0.11 * age) - log_mass - 0.12
     log_ssfr = np.where(
         quiescent,
         -11.9 + 0.45 * rng.standard_normal(n),
@@ -223,12 +227,16 @@ def _sizes(rng, log_mass, quiescent, kpc_per_arcsec):
 
 
 def _dust(rng, log_mass, quiescent, axis_ratio):
-    """Return A_V of the disc: Garn & Best (2010) for H-alpha, 0.44 of it for the stars."""
+    """Return A_V of the disc: Garn & Best (2010) for H-alpha, 0.66 of it for the stars.
+
+    Ratios from 0.44 (starbursts) to 0.9 are in use; this one gives SDSS's blue galaxies
+    their g - r.
+    """
     n = len(log_mass)
     x = log_mass - 10
     balmer = np.clip(0.91 + 0.77 * x + 0.11 * x**2 - 0.09 * x**3, 0.05, 2.5)
     inclined = 0.6 - 0.8 * np.log10(axis_ratio)
-    star_forming = 0.44 * balmer * np.exp(0.35 * rng.standard_normal(n)) * inclined
+    star_forming = 0.66 * balmer * np.exp(0.35 * rng.standard_normal(n)) * inclined
     return np.where(quiescent, 0.15 * np.exp(0.6 * rng.standard_normal(n)), star_forming)
 
 
