@@ -8,6 +8,7 @@ import numpy as np
 from astropy import units as u
 
 from astroclip import tables
+from astroclip._validation import check_choice
 from astroclip.preparation import PREPARATION_VERSION, read_images, read_spectra
 
 __all__ = [
@@ -19,21 +20,30 @@ __all__ = [
 ]
 
 DATA = Path(__file__).parent / "data"
-REFERENCE_FILE = DATA / "reference.npz"
+REFERENCE_FILES = {
+    "astroclip-small": DATA / "reference.npz",
+    "astroclip-small-rest": DATA / "reference_rest.npz",
+}
 PREVIEW_FILE = DATA / "reference_previews.npz"
 SAMPLE_SPECTRA = ("desi-39627776344457978.fits", "desi-27247.fits")
 SAMPLE_IMAGE = "legacysurvey-59.1067-30.4848.fits"
 PROPERTY_UNITS = {"dust": u.mag}
 
 
-def reference_table():
+def reference_table(model="astroclip-small"):
     """Return the bundled reference: simulated galaxies with embeddings and properties.
+
+    Parameters
+    ----------
+    model : str
+        The bundled model whose embeddings are wanted: ``"astroclip-small"``, or
+        ``"astroclip-small-rest"`` for those of the same galaxies' rest-frame spectra.
 
     Returns
     -------
     `~astropy.table.QTable`
-        Two rows per galaxy, first all spectra, then all images, with the columns of
-        `astroclip.embed` and
+        Two rows per galaxy, first all spectra, then all images (the rest-frame model has
+        spectra only), with the columns of `astroclip.embed` and
 
         * ``source``: ``"simulation"`` in every row: none of these galaxies exists
         * ``redshift``
@@ -42,6 +52,11 @@ def reference_table():
         * ``log_metallicity``: log10 of the stellar metallicity in solar units
         * ``bulge_to_total``: fraction of the mass in the bulge
         * ``dust``: V-band attenuation of the disc, mag
+
+    Raises
+    ------
+    ValueError
+        If the model is not bundled.
 
     Notes
     -----
@@ -54,35 +69,47 @@ def reference_table():
     >>> sorted(set(reference["modality"].tolist()))
     ['image', 'spectrum']
     """
-    return _reference().copy()
+    return _reference(check_choice(model, REFERENCE_FILES, "model")).copy()
 
 
 @functools.cache
-def _reference():
-    return read_reference(REFERENCE_FILE)
+def _reference(model):
+    return read_reference(REFERENCE_FILES["astroclip-small"], embeddings=REFERENCE_FILES[model])
 
 
-def read_reference(path):
-    """Return a reference table from its file; see `reference_table`."""
+def read_reference(path, *, embeddings=None):
+    """Return a reference table from its file; see `reference_table`.
+
+    Parameters
+    ----------
+    path : path-like
+        File with properties and embeddings.
+    embeddings : path-like, optional
+        File with another model's embeddings of the same galaxies.
+    """
     with np.load(path, allow_pickle=False) as archive:
         data = {name: archive[name] for name in archive.files}
+    if embeddings not in (None, path):
+        del data["image_embedding"]
+        with np.load(embeddings, allow_pickle=False) as archive:
+            data |= {name: archive[name] for name in archive.files}
     n_galaxies = len(data["redshift"])
-    embedding = np.concatenate([data["spectrum_embedding"], data["image_embedding"]])
-    embedding = embedding.astype(np.float32)
+    kinds = [kind for kind in ("spectrum", "image") if f"{kind}_embedding" in data]
+    embedding = np.concatenate([data[f"{kind}_embedding"] for kind in kinds]).astype(np.float32)
     embedding /= np.linalg.norm(embedding, axis=1, keepdims=True)
-    columns = {"source": np.full(2 * n_galaxies, "simulation")}
+    columns = {"source": np.full(len(embedding), "simulation")}
     for name in data["properties"]:
         if name != "redshift":
-            values = np.tile(data[name], 2)
+            values = np.tile(data[name], len(kinds))
             columns[str(name)] = values * PROPERTY_UNITS.get(name, u.dimensionless_unscaled)
-    ids = reference_ids(n_galaxies)
+    coverage = {"spectrum": data["spectrum_coverage"], "image": np.ones(n_galaxies)}
     return tables.make_embedding_table(
-        np.tile(ids, 2),
-        np.repeat(["spectrum", "image"], n_galaxies),
+        np.tile(reference_ids(n_galaxies), len(kinds)),
+        np.repeat(kinds, n_galaxies),
         embedding,
-        coverage=np.concatenate([data["spectrum_coverage"], np.ones(n_galaxies)]),
-        flags=np.zeros(2 * n_galaxies, dtype=np.int32),
-        redshift=np.tile(data["redshift"], 2),
+        coverage=np.concatenate([coverage[kind] for kind in kinds]),
+        flags=np.zeros(len(embedding), dtype=np.int32),
+        redshift=np.tile(data["redshift"], len(kinds)),
         model_name=str(data["model_name"]),
         weights_sha256=str(data["weights_sha256"]),
         preparation_version=PREPARATION_VERSION,

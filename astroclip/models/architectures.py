@@ -312,11 +312,18 @@ def _build_talk(tensors, heads, options):
 
 
 def _build_small(tensors, heads, options):
+    from astroclip.models.redshift_head import build_redshift_heads
     from astroclip.models.small import SmallImageEncoder, SmallSpectrumEncoder
 
+    towers = {
+        name: encoder(**options.get(name, {}))
+        for name, encoder in (("spectrum", SmallSpectrumEncoder), ("image", SmallImageEncoder))
+        if any(key.startswith(f"{name}_encoder.") for key in tensors)
+    }
     model = TwoTower(
-        spectrum_encoder=SmallSpectrumEncoder(**options.get("spectrum", {})),
-        image_encoder=SmallImageEncoder(**options.get("image", {})),
+        spectrum_encoder=towers.get("spectrum"),
+        image_encoder=towers.get("image"),
+        redshift_head=build_redshift_heads(tensors, options.get("redshift_head")),
     )
     return model, tensors
 

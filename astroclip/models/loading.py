@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import json
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,16 +18,11 @@ from astroclip.models.architectures import (
 )
 from astroclip.models.checkpoints import read_checkpoint
 from astroclip.models.presets import PRESETS
-from astroclip.models.weights import (
-    download_weights,
-    existing_file,
-    file_sha256,
-    read_safetensors,
-)
+from astroclip.models.sources import DATA, find_weights
+from astroclip.models.weights import file_sha256, read_safetensors
 
-__all__ = ["EmbeddingModel", "load_model", "select_device"]
+__all__ = ["DATA", "EmbeddingModel", "load_model", "select_device"]
 
-DATA = Path(__file__).parents[1] / "data"
 PRECISIONS = ("float32", "bf16")
 CPU_BATCH, GPU_BATCH = 64, 512
 
@@ -188,6 +182,37 @@ class EmbeddingModel:
         mask = np.zeros(pixels.shape, bool) if mask is None else mask
         return self._encode("image", (pixels, mask), batch_size, precision, normalize, progress)
 
+    def redshift_distribution(self, embedding, *, modality="spectrum"):
+        """Return the redshift distributions that the model's head gives embeddings.
+
+        Parameters
+        ----------
+        embedding : (N, D) array-like
+            Of this model; only their directions count. Rows that are not finite give NaN.
+        modality : str
+            What was embedded: ``"spectrum"`` or ``"image"``.
+
+        Returns
+        -------
+        `~astroclip.redshift_distribution.RedshiftDistribution`
+            Probabilities of redshift bins, with their mode, quantiles and intervals.
+
+        Raises
+        ------
+        ValueError
+            If the model has no redshift head for the modality, or embeddings are not (N, D).
+        """
+        heads = self.network.redshift_head
+        if modality not in heads:
+            there = f"has one for {' and '.join(heads)}" if heads else "has none for any modality"
+            msg = (
+                f"model {self.name!r} has no redshift head for modality {modality!r}; it {there}. "
+                f"Take a weights file with one, or estimate from neighbors with "
+                f"astroclip.PropertyEstimator."
+            )
+            raise ValueError(msg)
+        return heads[modality].distribution(embedding)
+
     def _encode(self, modality, arrays, batch_size, precision, normalize, progress):
         if modality not in self.modalities:
             msg = (
@@ -264,12 +289,14 @@ def load_model(name="astroclip-small", *, device=None, preset=None, heads=None):
     device = select_device(device)
     if preset is not None:
         preset = PRESETS[check_choice(preset, PRESETS, "preset")]
-    path, found = _find_weights(name)
+    path, found = find_weights(name)
     preset = preset or found
     tensors, hyper_parameters, config = _read(path)
     architecture = config.get("architecture") or identify_architecture(tensors)
     if preset is None:
-        preset = next(p for p in PRESETS.values() if p.architecture == architecture)
+        preset = PRESETS.get(config.get("name")) or next(
+            p for p in PRESETS.values() if p.architecture == architecture
+        )
     if preset.architecture != architecture:
         msg = (
             f"weights file {str(path)!r} is of architecture {architecture!r}; expected "
@@ -310,48 +337,6 @@ def _heads_of_twin(path, tensors):
         if all(other is not None and torch.equal(value, other) for value, other in pairs):
             return Heads().fill(content.get("hyper_parameters", {})).image
     return None
-
-
-def _find_weights(name):
-    """Return the path of a model's weights and its preset, None for a file."""
-    if isinstance(name, str) and name in PRESETS:
-        preset = PRESETS[name]
-        source = preset.weights
-        if source.bundled:
-            return existing_file(DATA / source.filename), preset
-        if source.repo_id is None:
-            msg = (
-                f"model {name!r} has no public weights; expected its file. Call "
-                f"load_model('path/to/{source.filename}', preset={name!r})."
-            )
-            raise FileNotFoundError(msg)
-        return download_weights(source.repo_id, source.filename, sha256=source.sha256), preset
-    path = Path(name)
-    if path.is_dir():
-        files = sorted(p for p in path.iterdir() if p.suffix in (".safetensors", ".ckpt", ".pt"))
-        if len(files) != 1:
-            msg = (
-                f"model folder {str(path)!r} holds {len(files)} weights files; expected one "
-                f"(.safetensors, .ckpt or .pt). Name the file."
-            )
-            raise FileNotFoundError(msg)
-        return files[0], None
-    if path.exists():
-        return path, None
-    hub = next((p for p in PRESETS.values() if p.weights.repo_id == str(name)), None)
-    if hub is not None:
-        return download_weights(hub.weights.repo_id, hub.weights.filename), hub
-    text = str(name)
-    looks_like_file = path.suffix in (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
-    if text.count("/") == 1 and not looks_like_file and not text.startswith((".", "/", "~")):
-        return download_weights(text, "model.safetensors"), None
-    if looks_like_file or "/" in text:
-        return existing_file(path), None
-    msg = (
-        f"model is {text!r}; expected one of {', '.join(PRESETS)}, a weights file, or a hub id "
-        f"such as 'polymathic-ai/astroclip'."
-    )
-    raise ValueError(msg)
 
 
 def _read(path):

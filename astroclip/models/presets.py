@@ -114,6 +114,17 @@ _ALL = (
         description="bundled; convolutional encoders for any optical spectrum and g, r, z images",
     ),
     ModelPreset(
+        name="astroclip-small-rest",
+        architecture="small",
+        dim=128,
+        spectrum=SpectrumInput(grid="rest", frame="rest"),
+        image=None,
+        weights=WeightsSource("astroclip-small-rest.safetensors", bundled=True),
+        licence="BSD-3-Clause",
+        source="this package; trained on simulated galaxies, see its model card",
+        description="bundled; rest-frame spectra, similarity that does not depend on redshift",
+    ),
+    ModelPreset(
         name="astroclip-mnras",
         architecture="astroclip",
         dim=1024,

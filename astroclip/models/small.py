@@ -2,8 +2,12 @@
 
 Spectra pass a convolutional stem that shortens 4,360 logarithmic pixels to 137 tokens,
 a transformer block in which tokens without data are masked, and a gated attention
-pooling over the tokens that have data. Images pass a small residual network (timm's)
-that sees flux and validity of each band as separate channels.
+pooling over the tokens that have data; fluxes in wide windows join there. Images pass a
+small residual network (timm's) that sees flux and validity of each band as separate
+channels; fluxes in nested apertures around the centre join there.
+
+Both side paths measure what convolutions learn slowly: colours. They start at zero, so
+that weights made without them keep their meaning.
 """
 
 import torch
@@ -13,6 +17,10 @@ from torch.nn import functional
 __all__ = ["SmallImageEncoder", "SmallSpectrumEncoder", "spectrum_channels"]
 
 LEAST_TOKEN_COVERAGE = 0.1
+N_WINDOWS = 20  # of the spectrum, for its colours
+APERTURE_RADII = (1.5, 3.0, 5.5, 9.0, 15.0)  # pixels
+APERTURE_FLOOR = 0.05  # nanomaggies, near the noise of the smallest aperture
+ARCSINH_SCALES = (20.0, 12.0, 6.0)  # the "asinh" normalization of preparation.bands
 
 
 def spectrum_channels(flux, ivar, mask):
@@ -50,6 +58,81 @@ def spectrum_channels(flux, ivar, mask):
     ]
     level = torch.cat([mean.log10(), typical.clamp(min=1e-2).log10()], dim=1)
     return torch.stack(channels, dim=1), level
+
+
+def window_features(channels, ivar, level):
+    """Return the spectrum's colours: its flux in wide windows.
+
+    Parameters
+    ----------
+    channels : (N, 3, P) `torch.Tensor`
+        From `spectrum_channels`.
+    ivar : (N, P) `torch.Tensor`
+    level : (N, 2) `torch.Tensor`
+        From `spectrum_channels`.
+
+    Returns
+    -------
+    (N, 2 * N_WINDOWS + 2) `torch.Tensor`
+        Mean arcsinh flux of each window, weighted by inverse variance (zero without
+        data), the fraction of the window with data, and the level.
+    """
+    n_pixels = channels.shape[2] // N_WINDOWS * N_WINDOWS
+    good = channels[:, 2, :n_pixels]
+    # inverse variances vary by decades between objects: only their ratios matter
+    weight = torch.where(good > 0, ivar[:, :n_pixels], 0.0)
+    weight = weight / weight.amax(dim=1, keepdim=True).clamp(min=1e-30)
+    flux, weight, good = (
+        values.reshape(len(values), N_WINDOWS, -1)
+        for values in (channels[:, 0, :n_pixels], weight, good)
+    )
+    mean = (weight * flux).sum(dim=2) / weight.sum(dim=2).clamp(min=1e-12)
+    return torch.cat([mean, good.mean(dim=2), level], dim=1)
+
+
+def aperture_features(pixels, good, apertures):
+    """Return an image's brightness and colours: its flux in nested apertures.
+
+    Parameters
+    ----------
+    pixels : (N, 3, S, S) `torch.Tensor`
+        g, r, z in the "asinh" normalization, zero where there is no valid data.
+    good : (N, 3, S, S) `torch.Tensor`
+        One where there is.
+    apertures : (A, S, S) `torch.Tensor`
+        From `aperture_masks`.
+
+    Returns
+    -------
+    (N, 6 * A) `torch.Tensor`
+        A quarter of the arcsinh of every band's flux in units of `APERTURE_FLOOR`, and the
+        fraction of the aperture with data.
+    """
+    scale = pixels.new_tensor(ARCSINH_SCALES)[None, :, None, None]
+    flux = torch.sinh(2 * pixels.float()) / scale
+    total = torch.einsum("nbyx,ayx->nba", flux, apertures).flatten(1)
+    normalized = apertures / apertures.sum(dim=(1, 2), keepdim=True)
+    share = torch.einsum("nbyx,ayx->nba", good.float(), normalized)
+    return torch.cat([torch.asinh(total / APERTURE_FLOOR) / 4, share.flatten(1)], dim=1)
+
+
+def aperture_masks(size):
+    """Return circular apertures (A, S, S) around the image's centre with soft edges."""
+    axis = torch.arange(size) - (size - 1) / 2
+    radius = torch.sqrt(axis[None, :] ** 2 + axis[:, None] ** 2)
+    edge = torch.tensor(APERTURE_RADII)[:, None, None]
+    return (edge + 0.5 - radius[None]).clamp(0, 1)
+
+
+class SidePath(nn.Sequential):
+    """Two layers from measured features to a network's hidden width, zero at first."""
+
+    def __init__(self, n_features, n_hidden, n_out):
+        super().__init__(
+            nn.Linear(n_features, n_hidden), nn.GELU(), nn.Linear(n_hidden, n_out)
+        )
+        nn.init.zeros_(self[2].weight)
+        nn.init.zeros_(self[2].bias)
 
 
 class ResidualBlock(nn.Module):
@@ -113,6 +196,7 @@ class SmallSpectrumEncoder(nn.Module):
         self.transformer = nn.TransformerEncoder(layer, n_blocks, enable_nested_tensor=False)
         self.gate = nn.Linear(inner, 2 * inner)
         self.level = nn.Linear(2, inner)
+        self.windows = SidePath(2 * N_WINDOWS + 2, 128, inner)
         self.head = nn.Sequential(
             nn.LayerNorm(inner), nn.Linear(inner, 256), nn.GELU(), nn.Linear(256, dim)
         )
@@ -124,18 +208,23 @@ class SmallSpectrumEncoder(nn.Module):
         empty = share[:, 0] < LEAST_TOKEN_COVERAGE
         return empty & ~(empty.all(dim=1, keepdim=True))
 
-    def forward(self, flux, ivar, mask):
-        """Return embeddings (N, dim) of spectra (N, P) on the model's grid."""
-        channels, level = spectrum_channels(flux, ivar, mask)
+    def tokens(self, channels, level):
+        """Return tokens (N, T, C) and which are empty (N, T) of `spectrum_channels`."""
         image = channels[:, :, None].contiguous(memory_format=torch.channels_last)
         features = self.blocks(functional.gelu(self.stem(image)))
         tokens = features[:, :, 0].transpose(1, 2)  # (N, T, C)
         tokens = tokens + self.position + self.level(level)[:, None]
         empty = self._empty_tokens(channels[:, 2], tokens.shape[1])
-        tokens = self.transformer(tokens, src_key_padding_mask=empty)
+        return self.transformer(tokens, src_key_padding_mask=empty), empty
+
+    def forward(self, flux, ivar, mask):
+        """Return embeddings (N, dim) of spectra (N, P) on the model's grid."""
+        channels, level = spectrum_channels(flux, ivar, mask)
+        tokens, empty = self.tokens(channels, level)
         logits, values = self.gate(tokens).float().chunk(2, dim=2)
         attention = logits.masked_fill(empty[:, :, None], -1e4).softmax(dim=1)
-        return self.head((attention * values).sum(dim=1))
+        pooled = (attention * values).sum(dim=1)
+        return self.head(pooled + self.windows(window_features(channels, ivar, level)))
 
 
 class SmallImageEncoder(nn.Module):
@@ -143,7 +232,6 @@ class SmallImageEncoder(nn.Module):
 
     Parameters
     ----------
-    n_bands : int
     width : int
         Channels of the first of four stages; each next stage doubles them.
     layers : sequence of int
@@ -152,10 +240,11 @@ class SmallImageEncoder(nn.Module):
         Size of the embedding.
     """
 
-    def __init__(self, *, n_bands=3, width=32, layers=(1, 1, 1, 1), dim=128):
+    def __init__(self, *, width=32, layers=(1, 1, 1, 1), dim=128):
         super().__init__()
         from timm.models.resnet import BasicBlock, ResNet
 
+        n_bands = len(ARCSINH_SCALES)
         channels = tuple(width * 2**stage for stage in range(4))
         self.backbone = ResNet(
             BasicBlock, tuple(layers), in_chans=2 * n_bands, num_classes=0,
@@ -163,11 +252,19 @@ class SmallImageEncoder(nn.Module):
         )
         self.backbone.maxpool = nn.Identity()  # 64-pixel images are small enough
         inner = channels[-1]
+        self.apertures = SidePath(2 * n_bands * len(APERTURE_RADII), 192, 256)
         self.head = nn.Sequential(nn.Linear(2 * inner, 256), nn.GELU(), nn.Linear(256, dim))
 
-    def forward(self, pixels, mask):
-        """Return embeddings (N, dim) of normalized images (N, B, S, S); mask True = bad."""
+    def features(self, pixels, mask):
+        """Return pooled features (N, 2 C) of the residual network: mean and maximum."""
         good = (~mask).to(pixels.dtype)
-        features = self.backbone.forward_features(torch.cat([pixels * good, good], dim=1))
-        pooled = torch.cat([features.mean(dim=(2, 3)), features.amax(dim=(2, 3))], dim=1)
-        return self.head(pooled)
+        maps = self.backbone.forward_features(torch.cat([pixels * good, good], dim=1))
+        return torch.cat([maps.mean(dim=(2, 3)), maps.amax(dim=(2, 3))], dim=1)
+
+    def forward(self, pixels, mask):
+        """Return embeddings (N, dim) of normalized images (N, 3, S, S); mask True = bad."""
+        good = (~mask).to(pixels.dtype)
+        apertures = aperture_masks(pixels.shape[-1]).to(pixels.device)
+        measured = aperture_features(pixels * good, good, apertures)
+        hidden = self.head[0](self.features(pixels, mask)) + self.apertures(measured)
+        return self.head[2](self.head[1](hidden))

@@ -51,11 +51,13 @@ def log_grid(start, step, n_pixels):
 GRIDS = {
     "desi": (linear_grid, (3600.0, 9824.0, 7781)),
     "log": (log_grid, (3600.0, 1e-4, 4360)),
+    "rest": (log_grid, (2710.0, 1e-4, 4360)),
     "sdss": (log_grid, (10**3.5797, 1e-4, 3850)),
     "boss": (log_grid, (10**3.5500, 1e-4, 4650)),
 }
 """Named grids: function and arguments. ``desi`` is that of merged DESI coadds and of the
-published models, ``log`` that of the bundled model."""
+published models, ``log`` that of the bundled model and ``rest`` that of its rest-frame twin,
+2710-7395 Angstrom."""
 
 
 def wavelength_grid(grid):
@@ -64,8 +66,8 @@ def wavelength_grid(grid):
     Parameters
     ----------
     grid : str, (P,) array-like or `~astropy.units.Quantity`
-        ``"desi"``, ``"log"``, ``"sdss"``, ``"boss"``, or vacuum wavelengths, ascending, in
-        Angstrom where they carry no unit.
+        ``"desi"``, ``"log"``, ``"rest"``, ``"sdss"``, ``"boss"``, or vacuum wavelengths,
+        ascending, in Angstrom where they carry no unit.
 
     Returns
     -------
