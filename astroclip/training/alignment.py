@@ -8,13 +8,16 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from astroclip.metrics import r2_score
 from astroclip.models.losses import ContrastiveLoss
 from astroclip.models.small import SmallImageEncoder, SmallSpectrumEncoder
 from astroclip.training.data import LABELS, Observer, PairBatches, label_values
+from astroclip.training.neighbors import NeighborMemory
 from astroclip.training.optimization import adamw_with_cosine, step_generator
 
 __all__ = ["Alignment", "RedshiftBins"]
 
+N_ESTIMATED = 4  # labels that neighbours estimate: redshift, mass, sSFR, metallicity
 HEAD_SCALE = 11.0  # root of the embedding's dimension: unit vectors become order-one features
 
 
@@ -80,10 +83,14 @@ class Alignment(lightning.LightningModule):
         labels = label_values(pairs) if pairs is not None else torch.zeros(2, len(LABELS))
         self.register_buffer("label_mean", labels.mean(dim=0))
         self.register_buffer("label_scale", labels.std(dim=0).clamp(min=1e-3))
+        self.memory = NeighborMemory(recipe.memory_size, dim, N_ESTIMATED)
         self.train_observer = Observer(
             varied_share=recipe.varied_share,
+            sdss_share=recipe.sdss_share,
+            varied_image_share=recipe.varied_image_share,
             missing_band_share=recipe.missing_band_share,
             transform_images=True,
+            **recipe.instruments,
         )
         self.plain_observer = Observer()
 
@@ -95,6 +102,8 @@ class Alignment(lightning.LightningModule):
             batch_size=self.recipe.batch_size,
             seed=self.recipe.seed,
             epoch=self.current_epoch,
+            epoch_size=self.recipe.epoch_size,
+            fields=("image", "seeing", "spectrum", "redshift", "varied_share"),
         )
         return torch.utils.data.DataLoader(batches, batch_size=None)
 
@@ -104,36 +113,62 @@ class Alignment(lightning.LightningModule):
         return torch.utils.data.DataLoader(batches, batch_size=None)
 
     # ------------------------------------------------------------------ steps
-    def _embed(self, batch, observer, generator):
-        spectra = observer.spectra(batch["spectrum"], generator)
+    def _embed(self, batch, observer, generator, *, varied_share=None):
+        spectra = observer.spectra(batch["spectrum"], generator, varied_share=varied_share)
         pixels, mask = observer.images(batch["image"], batch["seeing"], generator)
         spectrum = self.spectrum_encoder(spectra.flux, spectra.ivar, spectra.mask)
         image = self.image_encoder(pixels, mask)
         return spectrum.float(), image.float()
 
+    def _standardized(self, batch):
+        return (batch["labels"] - self.label_mean) / self.label_scale
+
     def _auxiliary(self, embedding, redshift_head, label_head, batch, label_weight):
         """Return the redshift-bin and property losses of one modality."""
         features = HEAD_SCALE * functional.normalize(embedding, dim=1)
-        labels = (batch["labels"] - self.label_mean) / self.label_scale
         target = self.redshift_bins.target(batch["redshift"])
         redshift = functional.cross_entropy(redshift_head(features), target)
-        known = functional.smooth_l1_loss(label_head(features), labels)
+        known = functional.smooth_l1_loss(label_head(features), self._standardized(batch))
         return self.recipe.redshift_weight * redshift + label_weight * known
+
+    def _second_view(self, batch, spectrum, generator):
+        """Return the contrast of further recordings of some spectra with the first ones."""
+        n_again = round(self.recipe.second_view_share * len(spectrum))
+        if not n_again:
+            return spectrum.new_zeros(())
+        rows = torch.randperm(len(spectrum), generator=generator, device=spectrum.device)[:n_again]
+        seen = self.train_observer.spectra(batch["spectrum"][rows], generator)
+        again = self.spectrum_encoder(seen.flux, seen.ivar, seen.mask).float()
+        similarity = functional.normalize(again, dim=1) @ functional.normalize(spectrum, dim=1).T
+        return functional.cross_entropy(self.contrast.scale * similarity, rows)
 
     def training_step(self, batch, batch_index):
         """Return the loss of one batch, recorded by instruments drawn for this very step."""
+        recipe = self.recipe
         generator = step_generator(self, self.current_epoch, batch_index)
-        spectrum, image = self._embed(batch, self.train_observer, generator)
-        contrast = self.contrast(image, spectrum)
-        weight = self.recipe.label_weight
-        auxiliary = self._auxiliary(
-            spectrum, self.spectrum_redshift, self.spectrum_labels, batch, 2 * weight
-        ) + 0.5 * self._auxiliary(
-            image, self.image_redshift, self.image_labels, batch, 2 * weight
+        spectrum, image = self._embed(
+            batch, self.train_observer, generator, varied_share=batch["varied_share"]
         )
-        loss = contrast + auxiliary
+        terms = {
+            "contrast": self.contrast(image, spectrum),
+            "again": self._second_view(batch, spectrum, generator),
+            "spectrum": self._auxiliary(
+                spectrum, self.spectrum_redshift, self.spectrum_labels, batch, recipe.label_weight
+            ),
+            "image": self._auxiliary(
+                image, self.image_redshift, self.image_labels, batch, recipe.label_weight
+            ),
+            "neighbors": spectrum.new_zeros(()),
+        }
+        weights = {"again": recipe.second_view_weight, "image": 0.5}
+        if recipe.neighbor_weight:
+            labels = self._standardized(batch)[:, :N_ESTIMATED]
+            terms["neighbors"] = self.memory.loss((spectrum, image), labels)
+            weights["neighbors"] = recipe.neighbor_weight
+            self.memory.remember((spectrum, image), labels)
+        loss = sum(weights.get(name, 1.0) * term for name, term in terms.items())
         self.log_dict(
-            {"loss": loss, "contrast": contrast, "scale": self.contrast.scale.detach()},
+            {"loss": loss, **terms, "scale": self.contrast.scale.detach()},
             prog_bar=True,
             on_step=False,
             on_epoch=True,
@@ -142,13 +177,14 @@ class Alignment(lightning.LightningModule):
 
     def on_validation_epoch_start(self):
         """Start collecting embeddings."""
-        self._held = {"spectrum": [], "image": [], "redshift": []}
+        self._held = {"spectrum": [], "image": [], "redshift": [], "labels": []}
 
     def validation_step(self, batch, batch_index):
         """Embed one held-out batch as DESI and DR9 record it."""
         generator = step_generator(self, 0, batch_index)
         spectrum, image = self._embed(batch, self.plain_observer, generator)
         held = {"spectrum": spectrum, "image": image, "redshift": batch["redshift"]}
+        held["labels"] = self._standardized(batch)
         for name, value in held.items():
             self._held[name].append(value)
 
@@ -162,13 +198,29 @@ class Alignment(lightning.LightningModule):
             error = (self.redshift_bins.best(logits) - truth).abs() / (1 + truth)
             scores[f"{name}_nmad"] = 1.4826 * error.median()
             scores[f"{name}_outliers"] = (error > 0.05).float().mean()
+            scores |= self._estimate_scores(held, name)
         self.log_dict(scores, prog_bar=True)
+
+    def _estimate_scores(self, held, name):
+        """Return R2 of properties of held-out pairs, estimated from remembered galaxies."""
+        if not self.memory.n_filled:
+            return {}
+        modality = ("spectrum", "image").index(name)
+        keys = self.memory.keys[modality, : self.memory.n_filled]
+        similarity = functional.normalize(held[name], dim=1) @ keys.T
+        n_neighbors = min(16, self.memory.n_filled)
+        near = self.memory.labels[similarity.topk(n_neighbors, dim=1).indices].mean(dim=1)
+        return {
+            f"{name}_r2_{label}": r2_score(near[:, column].cpu(), held["labels"][:, column].cpu())
+            for column, label in enumerate(LABELS[:N_ESTIMATED])
+        }
 
     # ------------------------------------------------------------------ optimizer
     def configure_optimizers(self):
         """Return AdamW with a linear warm-up and a cosine decay over the whole run."""
         recipe = self.recipe
-        total = recipe.n_epochs * (len(self.pairs["redshift"]) // recipe.batch_size)
+        n_pairs = recipe.epoch_size or len(self.pairs["redshift"])
+        total = recipe.n_epochs * (n_pairs // recipe.batch_size)
         return adamw_with_cosine(
             list(self.parameters()),
             learning_rate=recipe.learning_rate,

@@ -9,44 +9,71 @@ import torch
 
 from astroclip.simulation.instruments import WAVELENGTH
 from astroclip.simulation.pairs import PROPERTIES
+from astroclip.training.alignment import HEAD_SCALE
 from astroclip.training.data import Observer, PairBatches
-from astroclip.training.run import load_refinement
+from astroclip.training.run import load_trained
 
 __all__ = ["embed_pairs", "export_weights", "write_bundle"]
 
 MODEL_NAME = "astroclip-small"
 PREVIEW_SIZE = 48
 PREVIEW_BINNING = 16
-# data sets of the reference and the share of their spectra recorded by a random instrument
-REFERENCE_SETS = {"reference-mix": 0.0, "reference-flat": 1.0, "reference-wide": 1.0}
+# data sets of the reference: galaxies, and the share recorded by a random instrument
+REFERENCE_SETS = {
+    "reference-mix": (8_000, 0.0),
+    "reference-wide": (3_000, 1.0),
+    "reference-flat": (1_500, 1.0),
+}
 DISPLAY_SCALES = (10.0, 6.0, 3.0)  # g, r, z; arcsinh display of nanomaggies per pixel
 
 
-def export_weights(module, path):
-    """Write an alignment's two encoders as float16 safetensors, complete or not at all.
+def export_weights(module, path, *, temperature=None):
+    """Write an alignment's encoders and redshift heads as float16 safetensors.
+
+    Complete or not at all.
 
     Parameters
     ----------
     module : `~astroclip.training.alignment.Alignment`
     path : path-like
         The file's metadata holds what `astroclip.load_model` needs to rebuild them.
+    temperature : dict of str to float, optional
+        Of the redshift heads by modality, from
+        `~astroclip.training.calibration.head_temperatures`; one by default.
+
+    Raises
+    ------
+    ValueError
+        If a weight is not finite.
     """
     from safetensors.torch import save
 
+    parts = {
+        "spectrum_encoder": module.spectrum_encoder,
+        "image_encoder": module.image_encoder,
+        "redshift_head.spectrum": module.spectrum_redshift,
+        "redshift_head.image": module.image_redshift,
+    }
     state = {}
-    for prefix in ("spectrum_encoder", "image_encoder"):
-        for name, tensor in getattr(module, prefix).state_dict().items():
+    for prefix, part in parts.items():
+        for name, tensor in part.state_dict().items():
             tensor = tensor.half() if tensor.is_floating_point() else tensor
             state[f"{prefix}.{name}"] = tensor.contiguous(memory_format=torch.contiguous_format)
     not_finite = [name for name, tensor in state.items() if not torch.isfinite(tensor).all()]
     if not_finite:
         msg = f"weights {not_finite} are not finite in float16; the training diverged."
         raise ValueError(msg)
-    config = {"name": MODEL_NAME, **module.config()}
-    _write(path, save(state, metadata={"config": json.dumps(config, sort_keys=True)}))
+    head = {
+        "n_bins": module.recipe.n_redshift_bins,
+        "largest": module.recipe.largest_redshift,
+        "scale": HEAD_SCALE,
+        "temperature": {"spectrum": 1.0, "image": 1.0, **(temperature or {})},
+    }
+    config = {"name": MODEL_NAME, **module.config(), "redshift_head": head}
+    write_bytes(path, save(state, metadata={"config": json.dumps(config, sort_keys=True)}))
 
 
-def _write(path, content):
+def write_bytes(path, content):
     """Write bytes beside ``path``, then rename."""
     path = Path(path)
     partial = path.with_name(path.name + ".part")
@@ -54,10 +81,11 @@ def _write(path, content):
     partial.replace(path)
 
 
-def _write_arrays(path, arrays):
+def write_arrays(path, arrays):
+    """Write a compressed archive of arrays, complete or not at all."""
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
-    _write(path, buffer.getvalue())
+    write_bytes(path, buffer.getvalue())
 
 
 def embed_pairs(model, pairs, *, varied_share=0.0, seed=0, **varied):
@@ -124,18 +152,18 @@ def _jpeg(picture):
     from PIL import Image
 
     buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, format="JPEG", quality=78)
+    Image.fromarray(picture).save(buffer, format="JPEG", quality=60)
     return buffer.getvalue()
 
 
 def write_reference(workspace, model, output):
     """Write ``reference.npz`` and ``reference_previews.npz`` of pairs never trained on."""
     parts = []
-    varied = workspace.recipe.refinement[-1].instruments()
-    for name, varied_share in REFERENCE_SETS.items():
-        pairs = workspace.read(name)
+    recipe = workspace.recipe
+    for name, (n_pairs, varied_share) in REFERENCE_SETS.items():
+        pairs = workspace.read(name, n_pairs=n_pairs)
         seen = embed_pairs(
-            model, pairs, varied_share=varied_share, seed=workspace.recipe.seed, **varied
+            model, pairs, varied_share=varied_share, seed=recipe.seed, **recipe.instruments
         )
         parts.append({**seen, **{key: pairs[key] for key in PROPERTIES}})
     data = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
@@ -153,8 +181,8 @@ def write_reference(workspace, model, output):
     data["properties"] = np.array(PROPERTIES)
     data["model_name"] = np.array(MODEL_NAME)
     data["weights_sha256"] = np.array(model.weights_sha256)
-    _write_arrays(output / "reference.npz", data)
-    _write_arrays(output / "reference_previews.npz", previews)
+    write_arrays(output / "reference.npz", data)
+    write_arrays(output / "reference_previews.npz", previews)
 
 
 def write_bundle(workspace, output, *, recipe_name="small", real_data=None):
@@ -178,7 +206,7 @@ def write_bundle(workspace, output, *, recipe_name="small", real_data=None):
     output = Path(output)
     output.mkdir(parents=True, exist_ok=True)
     weights = output / f"{MODEL_NAME}.safetensors"
-    alignment = load_refinement(workspace.refined, recipe=workspace.recipe)
+    alignment = load_trained(workspace)
     export_weights(alignment, weights)
     model = load_model(weights)
     write_reference(workspace, model, output)

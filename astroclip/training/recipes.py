@@ -33,7 +33,7 @@ class RefinementRound:
     tilt: float = 0.12
     largest_blur: float = 4.5
     blue_cut: float = 0.25
-    data: tuple = ("train-mix", "train-flat", "refine-flat")
+    data: tuple = ("train-mix", "train-wide", "train-flat")
 
     def instruments(self):
         """Return the options of the random instruments by name."""
@@ -45,72 +45,77 @@ class RefinementRound:
         }
 
 
-WIDE_ROUND = RefinementRound(
-    n_epochs=5,
-    batch_size=96,
-    redshift_weight=1.0,
-    varied_share=0.65,
-    tilt=0.2,
-    largest_blur=5.5,
-    blue_cut=0.4,
-    data=("train-mix", "refine-wide"),
-)
-
-
 @dataclasses.dataclass(frozen=True)
 class AlignmentRecipe:
     """Settings of an alignment run.
 
     Attributes
     ----------
-    n_mix, n_flat : simulated training pairs of the population mix and of the flat one
+    n_mix, n_wide, n_flat : simulated training pairs of the population mix, of the one uniform
+        in redshift with the masses of a bright sample, and of the flat one
     n_validation, n_test : held-out pairs of the mix, for every epoch and for the end
-    n_reference_mix, n_reference_flat, n_reference_wide : pairs of the reference table,
+    n_reference_mix, n_reference_wide, n_reference_flat : pairs of the reference table,
         never trained on
     seed : fixes weights, order, noise and instruments; data sets are drawn from
         ``seed`` and their own number
-    n_epochs, batch_size : length of the run and pairs per step
+    n_epochs, epoch_size, batch_size : length of the run, pairs an epoch (all if None) and
+        pairs a step
     learning_rate, weight_decay, warmup_steps : AdamW with a cosine decay to zero
-    varied_share : fraction of spectra recorded by a random instrument instead of DESI's
+    varied_shares : fraction of spectra recorded by a random instrument, by data set
+    varied_share : the same for any other data set
+    sdss_share : fraction recorded as SDSS and BOSS do; the rest as DESI does
+    instruments : options of the random instruments; see
+        `~astroclip.simulation.instruments.observe_spectra_varied`
+    varied_image_share : fraction of images recorded by a random camera
     missing_band_share : fraction of images that lose one band
     redshift_weight, label_weight : weights of the auxiliary losses on redshift bins and
         on the simulation's known properties; zero for pure InfoNCE
+    neighbor_weight, memory_size : weight of the loss on estimates from neighbours, and how
+        many galaxies these come from
+    second_view_share, second_view_weight : fraction of spectra recorded twice, and weight
+        of the contrast between both recordings
     n_redshift_bins, largest_redshift : bins of the redshift head, even in log(1 + z)
-    n_refine_flat, n_refine_wide : pairs of a further flat sample and of one with the masses
-        of a bright sample that only the refinement of the spectrum encoder uses
-    n_refine_mix : pairs of the training mix that it uses
-    refinement : rounds of the refinement, each a `RefinementRound`
+    refinement : rounds of the spectrum encoder's refinement, each a `RefinementRound`
     n_image_views : recordings of every image that the refinement aligns with
     spectrum, image : options of the encoders
     """
 
-    n_mix: int = 28_000
-    n_flat: int = 12_000
+    n_mix: int = 64_000
+    n_wide: int = 28_000
+    n_flat: int = 20_000
     n_validation: int = 1_000
     n_test: int = 2_000
-    n_reference_mix: int = 4_500
-    n_reference_flat: int = 3_000
+    n_reference_mix: int = 20_000
     n_reference_wide: int = 3_000
+    n_reference_flat: int = 3_000
     seed: int = 1
-    n_epochs: int = 6
+    n_epochs: int = 8
+    epoch_size: int | None = 25_600
     batch_size: int = 256
-    learning_rate: float = 1.5e-3
+    learning_rate: float = 1e-3
     weight_decay: float = 0.03
     warmup_steps: int = 100
+    varied_shares: dict = dataclasses.field(
+        default_factory=lambda: {"train-mix": 0.25, "train-wide": 0.7, "train-flat": 0.7}
+    )
     varied_share: float = 0.5
-    missing_band_share: float = 0.1
-    redshift_weight: float = 0.5
+    sdss_share: float = 0.15
+    instruments: dict = dataclasses.field(
+        default_factory=lambda: {
+            "broad": True, "tilt": 0.15, "largest_blur": 5.5, "blue_cut": 0.4
+        }
+    )
+    varied_image_share: float = 0.25
+    missing_band_share: float = 0.05
+    redshift_weight: float = 0.7
     label_weight: float = 1.0
+    neighbor_weight: float = 1.0
+    memory_size: int = 4096
+    second_view_share: float = 0.2
+    second_view_weight: float = 0.3
     n_redshift_bins: int = 256
     largest_redshift: float = 0.7
-    n_refine_flat: int = 12_000
-    n_refine_wide: int = 16_000
-    n_refine_mix: int = 16_000
-    refinement: tuple = (
-        RefinementRound(),
-        WIDE_ROUND,
-        dataclasses.replace(WIDE_ROUND, n_epochs=3, learning_rate=7e-4),
-    )
+    refinement: tuple = ()
     n_image_views: int = 2
     spectrum: dict = dataclasses.field(default_factory=dict)
     image: dict = dataclasses.field(default_factory=dict)
@@ -120,19 +125,16 @@ RECIPES = {
     "small": AlignmentRecipe(),
     "tiny": AlignmentRecipe(
         n_mix=600,
-        n_flat=200,
+        n_wide=100,
+        n_flat=100,
         n_validation=100,
         n_test=200,
         n_reference_mix=200,
-        n_reference_flat=100,
         n_reference_wide=100,
-        n_refine_flat=100,
-        n_refine_wide=100,
-        n_refine_mix=300,
-        refinement=(
-            RefinementRound(n_epochs=1, batch_size=16),
-            RefinementRound(n_epochs=1, batch_size=16, data=("train-mix", "refine-wide")),
-        ),
+        n_reference_flat=100,
+        refinement=(RefinementRound(n_epochs=1, batch_size=16),),
+        epoch_size=400,
+        memory_size=128,
         n_epochs=2,
         batch_size=32,
         warmup_steps=2,

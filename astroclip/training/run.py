@@ -2,6 +2,8 @@
 
 import ctypes
 import dataclasses
+import hashlib
+import json
 import zipfile
 from pathlib import Path
 
@@ -19,9 +21,12 @@ from astroclip.training.refinement import Refinement, embed_images
 __all__ = [
     "load_alignment",
     "load_refinement",
+    "load_trained",
     "train_alignment",
     "train_refinement",
 ]
+
+START_FILE = "start.json"
 
 
 def find_checkpoint(output):
@@ -30,9 +35,19 @@ def find_checkpoint(output):
     return next((path for path in reversed(paths) if zipfile.is_zipfile(path)), None)
 
 
-def read_folders(folders):
-    """Return the pairs of several folders as one dict of arrays."""
-    return join_pairs([read_pairs(folder) for folder in folders])
+def read_folders(folders, recipe):
+    """Return the pairs of several folders as one dict of arrays.
+
+    ``varied_share`` is added: the probability that a pair's spectrum is recorded by a
+    random instrument, by the name of its folder.
+    """
+    parts = []
+    for folder in folders:
+        pairs = read_pairs(folder)
+        share = recipe.varied_shares.get(Path(folder).name, recipe.varied_share)
+        pairs["varied_share"] = np.full(len(pairs["redshift"]), share, np.float32)
+        parts.append(pairs)
+    return join_pairs(parts)
 
 
 def join_pairs(parts):
@@ -106,8 +121,8 @@ def make_trainer(output, *, n_epochs, precision=None, show_progress=False):
 
 
 def train_alignment(
-    folders, validation, output, *, recipe="small", n_epochs=None, precision=None,
-    n_threads=None, show_progress=False,
+    folders, validation, output, *, recipe="small", n_epochs=None, start=None,
+    precision=None, n_threads=None, show_progress=False,
 ):
     """Train image and spectrum encoders on pairs, resuming from ``output`` if it has begun.
 
@@ -122,6 +137,9 @@ def train_alignment(
     recipe : str or `~astroclip.training.recipes.AlignmentRecipe`
     n_epochs : int, optional
         Overrides the recipe's.
+    start : path-like, optional
+        Weights to start from: a weights file (safetensors) or a checkpoint of a run. Not
+        read where ``output`` holds a checkpoint to resume from.
     precision : str, optional
         Lightning's precision; by default that of `fast_precision`.
     n_threads : int, optional
@@ -140,7 +158,11 @@ def train_alignment(
     if n_threads is not None:
         torch.set_num_threads(n_threads)
     lightning.seed_everything(recipe.seed, verbose=False)
-    module = Alignment(recipe, pairs=read_folders(folders), validation=read_pairs(validation))
+    pairs = read_folders(folders, recipe)
+    module = Alignment(recipe, pairs=pairs, validation=read_pairs(validation))
+    if start is not None and find_checkpoint(output) is None:
+        start_from(module, start)
+        write_start(output, start)
     trainer = make_trainer(
         output, n_epochs=recipe.n_epochs, precision=precision, show_progress=show_progress
     )
@@ -148,14 +170,68 @@ def train_alignment(
     return module.cpu().eval()
 
 
+def start_from(module, path):
+    """Load those of a file's tensors that fit an alignment; the others keep their start.
+
+    Parameters
+    ----------
+    module : `~astroclip.training.alignment.Alignment`
+    path : path-like
+        A weights file (safetensors) or a checkpoint of an alignment or a refinement.
+
+    Returns
+    -------
+    list of str
+        Names of the module's tensors that the file did not give.
+
+    Raises
+    ------
+    ValueError
+        If no tensor fits.
+    """
+    path = Path(path)
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        tensors = load_file(path)
+    else:
+        tensors = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+    own = module.state_dict()
+    found = {}
+    for name, tensor in tensors.items():
+        name = name.removeprefix("alignment.")
+        if name in own and own[name].shape == tensor.shape:
+            found[name] = tensor.to(own[name].dtype)
+    if not found:
+        msg = f"start is {str(path)!r}, none of whose tensors fits; expected this recipe's weights."
+        raise ValueError(msg)
+    module.load_state_dict(found, strict=False)
+    return [name for name in own if name not in found]
+
+
+def write_start(output, start):
+    """Keep in a run's folder which weights it started from, for the model card."""
+    path = Path(output) / START_FILE
+    path.parent.mkdir(parents=True, exist_ok=True)
+    digest = hashlib.sha256(Path(start).read_bytes()).hexdigest()
+    path.write_text(json.dumps({"file": Path(start).name, "sha256": digest}))
+
+
+def read_start(output):
+    """Return name and sha256 of the weights that a run started from, None if from scratch."""
+    path = Path(output) / START_FILE
+    return json.loads(path.read_text()) if path.exists() else None
+
+
 def load_alignment(output, *, recipe="small"):
     """Return the module of the last checkpoint that `train_alignment` left in ``output``."""
     module = Alignment(find_recipe(recipe))
-    module.load_state_dict(_checkpoint_state(output))
+    module.load_state_dict(checkpoint_state(output))
     return module.eval()
 
 
-def _checkpoint_state(output):
+def checkpoint_state(output):
+    """Return the tensors of the newest complete checkpoint in a folder."""
     checkpoint = find_checkpoint(output)
     if checkpoint is None:
         msg = f"folder {str(output)!r} holds no checkpoint; train first (astroclip train)."
@@ -187,7 +263,7 @@ def train_refinement(alignment, workspace, *, precision=None, show_progress=Fals
         folder = _round_folder(workspace.refined, number)
         if _load_finished_round(alignment, number, folder):
             continue
-        pairs = join_pairs([workspace.read_for_refinement(name) for name in settings.data])
+        pairs = join_pairs([workspace.read(name) for name in settings.data])
         pairs = _with_image_embeddings(alignment, pairs)
         module = Refinement(alignment, number, pairs=pairs, validation=validation)
         trainer = make_trainer(
@@ -229,5 +305,12 @@ def load_refinement(output, *, recipe="small"):
     recipe = find_recipe(recipe)
     last = len(recipe.refinement) - 1
     module = Refinement(Alignment(recipe), last)
-    module.load_state_dict(_checkpoint_state(_round_folder(output, last)))
+    module.load_state_dict(checkpoint_state(_round_folder(output, last)))
     return module.alignment.eval()
+
+
+def load_trained(workspace):
+    """Return a workspace's alignment as the last step of its recipe left it."""
+    if workspace.recipe.refinement:
+        return load_refinement(workspace.refined, recipe=workspace.recipe)
+    return load_alignment(workspace.checkpoints, recipe=workspace.recipe)

@@ -9,15 +9,15 @@ __all__ = ["Workspace"]
 # name: (recipe field of the size, number added to the recipe's seed, selection)
 DATA_SETS = {
     "train-mix": ("n_mix", 0, MIX),
+    "train-wide": ("n_wide", 22, WIDE),
     "train-flat": ("n_flat", 10, FLAT),
-    "refine-flat": ("n_refine_flat", 12, FLAT),
-    "refine-wide": ("n_refine_wide", 22, WIDE),
     "reference-mix": ("n_reference_mix", 1, MIX),
-    "reference-flat": ("n_reference_flat", 11, FLAT),
     "reference-wide": ("n_reference_wide", 21, WIDE),
+    "reference-flat": ("n_reference_flat", 11, FLAT),
     "test": ("n_test", 2, MIX),
     "validation": ("n_validation", 3, MIX),
 }
+TRAINING_SETS = ("train-mix", "train-wide", "train-flat")
 
 
 class Workspace:
@@ -43,18 +43,22 @@ class Workspace:
         """Folder of checkpoints and logs of the refinement."""
         return self.folder / "refined"
 
+    @property
+    def rest(self):
+        """Folder of checkpoints and logs of the rest-frame encoder."""
+        return self.folder / "rest"
+
     def pairs_folder(self, name):
         """Return the folder of one data set's shards."""
         return self.folder / "pairs" / name
 
-    def read(self, name):
+    def read(self, name, *, n_pairs=None):
         """Return one data set's pairs; see `~astroclip.simulation.pairs.read_pairs`."""
-        return read_pairs(self.pairs_folder(name))
-
-    def read_for_refinement(self, name):
-        """Return one data set's pairs, of the training mix as many as the refinement uses."""
-        n_pairs = self.recipe.n_refine_mix if name == "train-mix" else None
         return read_pairs(self.pairs_folder(name), n_pairs=n_pairs)
+
+    def training_folders(self):
+        """Return the folders that the alignment trains on."""
+        return [self.pairs_folder(name) for name in TRAINING_SETS]
 
     def simulate(self, *, n_workers=1, show_progress=False):
         """Write the shards of every data set that are not there yet."""

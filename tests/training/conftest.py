@@ -10,9 +10,9 @@ from astroclip.training.workspace import Workspace
 from tests.simulation.conftest import basis, simulator  # noqa: F401 - fixtures
 
 SIZES = {
-    "n_mix": 48, "n_flat": 16, "n_validation": 24, "n_test": 60, "n_reference_mix": 70,
-    "n_reference_flat": 10, "n_reference_wide": 10, "n_refine_flat": 8, "n_refine_wide": 8,
-    "n_refine_mix": 24,
+    "n_mix": 48, "n_wide": 8, "n_flat": 8, "n_validation": 24, "n_test": 60,
+    "n_reference_mix": 70, "n_reference_wide": 10, "n_reference_flat": 10, "epoch_size": 64,
+    "memory_size": 48,
 }
 
 

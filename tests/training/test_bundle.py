@@ -17,7 +17,7 @@ def made(workspace, tmp_path_factory):
     folder = tmp_path_factory.mktemp("bundle")
     alignment = Alignment(workspace.recipe).eval()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "load_refinement", lambda *_, **__: alignment)
+        patch.setattr(module, "load_trained", lambda workspace: alignment)
         write_bundle(workspace, folder, recipe_name="tiny")
     return folder, alignment
 

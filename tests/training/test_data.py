@@ -32,12 +32,45 @@ def test_training_scales_images_as_users_images_are_scaled():
     np.testing.assert_allclose(image_inputs(torch.from_numpy(pixels)).numpy(), expected, atol=1e-6)
 
 
-def test_observer_mixes_instruments_in_their_shares(workspace):
-    flux = torch.ones(40, 4360)
-    observed = Observer(varied_share=0.25, broad=True).spectra(
-        flux, torch.Generator().manual_seed(1)
+def test_observer_mixes_instruments_in_their_shares():
+    flux = torch.ones(200, 4360)
+    observer = Observer(varied_share=0.25, sdss_share=0.25, broad=True)
+    observed = observer.spectra(flux, torch.Generator().manual_seed(1))
+    incomplete = observed.mask.any(dim=1)
+    assert 70 < int(incomplete.sum()) < 130  # DESI spectra are complete, the others rarely
+    alone = torch.zeros(200)
+    complete = Observer().spectra(flux, torch.Generator().manual_seed(1), varied_share=alone)
+    assert not complete.mask.any()
+
+
+def test_observer_takes_a_share_for_every_galaxy():
+    share = torch.cat([torch.zeros(30), torch.ones(30)])
+    observed = Observer(broad=True).spectra(
+        torch.ones(60, 4360), torch.Generator().manual_seed(1), varied_share=share
     )
-    assert (observed.mask.any(dim=1)).sum() == 10  # DESI spectra are complete
+    assert not observed.mask[:30].any()
+    assert observed.mask[30:].any(dim=1).float().mean() > 0.8
+
+
+def test_observed_rows_stay_with_their_galaxies():
+    flux = torch.arange(1.0, 41.0)[:, None] * torch.ones(40, 4360) * 100
+    observed = Observer(varied_share=0.0, sdss_share=0.5).spectra(
+        flux, torch.Generator().manual_seed(3)
+    )
+    level = (observed.flux * ~observed.mask).sum(dim=1) / (~observed.mask).sum(dim=1)
+    assert np.corrcoef(level.log(), flux[:, 0].log())[0, 1] > 0.8
+
+
+def test_epochs_go_through_the_pairs_before_any_comes_again(workspace):
+    pairs = workspace.read("train-mix")
+    seen = []
+    for epoch in range(3):
+        batches = PairBatches(pairs, batch_size=16, seed=3, epoch=epoch, epoch_size=16)
+        (batch,) = batches
+        seen.append(batch["redshift"].numpy())
+    np.testing.assert_array_equal(np.sort(np.concatenate(seen)), np.sort(pairs["redshift"]))
+    later = PairBatches(pairs, batch_size=16, seed=3, epoch=3, epoch_size=16)
+    assert set(next(iter(later))["redshift"].tolist()) <= set(pairs["redshift"].tolist())
 
 
 def test_observer_drops_bands_and_masks_them():

@@ -31,9 +31,8 @@ pytestmark = QUIET
 
 
 def train(workspace, output, **options):
-    folders = [workspace.pairs_folder(name) for name in ("train-mix", "train-flat")]
     return train_alignment(
-        folders, workspace.pairs_folder("validation"), output, n_threads=1, precision="32-true",
+        workspace.training_folders(), workspace.pairs_folder("validation"), output, n_threads=1, precision="32-true",
         **options,
     )
 

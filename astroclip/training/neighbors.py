@@ -1,0 +1,99 @@
+"""Training for k-NN estimates: properties predicted from the most similar recent galaxies."""
+
+import math
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+__all__ = ["NeighborMemory"]
+
+
+class NeighborMemory(nn.Module):
+    r"""Embeddings and properties of recent galaxies, to estimate those of new ones from.
+
+    A differentiable k-NN estimate: all remembered galaxies count, with weights that fall
+    with distance, and the scale at which they fall is learned.
+
+    .. math:: \hat y_i = \sum_j \mathrm{softmax}_j(s\, q_i \cdot k_j)\, y_j
+
+    Its error as a loss makes neighbours in the embedding alike in these properties, which
+    is what estimates from neighbours need; contrast alone does not ask for it.
+
+    Parameters
+    ----------
+    size : int
+        Galaxies remembered.
+    dim : int
+        Length of an embedding.
+    n_labels : int
+        Properties of each.
+
+    References
+    ----------
+    Goldberger et al. (2004), "Neighbourhood components analysis", NIPS 17, whose
+    classification this turns into regression; the memory of recent batches: Wang et al.
+    (2020), "Cross-batch memory for embedding learning", arXiv:1912.06798.
+    """
+
+    def __init__(self, size, dim, n_labels):
+        super().__init__()
+        self.log_scale = nn.Parameter(torch.full((2,), math.log(20.0)))
+        self.register_buffer("keys", torch.zeros(2, size, dim))
+        self.register_buffer("labels", torch.zeros(size, n_labels))
+        self.register_buffer("n_seen", torch.zeros((), dtype=torch.long))
+
+    @property
+    def n_filled(self):
+        """Galaxies remembered now."""
+        return min(int(self.n_seen), len(self.labels))
+
+    def estimate(self, query, modality):
+        """Return properties (N, L) estimated from remembered galaxies.
+
+        Parameters
+        ----------
+        query : (N, D) `torch.Tensor`
+            Embeddings, normalized here.
+        modality : int
+            Which embeddings of the remembered galaxies to compare with, 0 or 1.
+        """
+        scale = self.log_scale[modality].clamp(max=math.log(100.0)).exp()
+        # copies: `remember` writes before the gradient is computed
+        keys = self.keys[modality, : self.n_filled].clone()
+        weight = (scale * functional.normalize(query, dim=1) @ keys.T).softmax(dim=1)
+        return weight @ self.labels[: self.n_filled].clone()
+
+    def loss(self, embeddings, labels):
+        """Return the error of estimates within and across both modalities.
+
+        Parameters
+        ----------
+        embeddings : sequence of two (N, D) `torch.Tensor`
+        labels : (N, L) `torch.Tensor`
+            Of order one.
+
+        Returns
+        -------
+        `torch.Tensor`
+            Zero while nothing is remembered.
+        """
+        total = embeddings[0].new_zeros(())
+        if not self.n_filled:
+            return total
+        for query, embedding in enumerate(embeddings):
+            for key in range(2):
+                weight = 1.0 if query == key else 0.5
+                estimate = self.estimate(embedding, key)
+                total = total + weight * functional.smooth_l1_loss(estimate, labels)
+        return total
+
+    @torch.no_grad()
+    def remember(self, embeddings, labels):
+        """Put a batch in the place of the oldest galaxies."""
+        size = len(self.labels)
+        rows = (self.n_seen + torch.arange(len(labels), device=labels.device)) % size
+        for number, embedding in enumerate(embeddings):
+            self.keys[number, rows] = functional.normalize(embedding.detach(), dim=1).float()
+        self.labels[rows] = labels
+        self.n_seen += len(labels)

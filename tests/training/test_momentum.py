@@ -1,0 +1,192 @@
+"""Momentum contrast against slow formulas: loss, queue, moving average, gradients."""
+
+import collections
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from astroclip.exceptions import MissingExtraError
+from astroclip.training.momentum import (
+    MomentumContrast,
+    MomentumRecipe,
+    encode_in_groups,
+    queued_contrast,
+)
+
+RECIPE = MomentumRecipe(
+    batch_size=8, n_queued=16, projection_width=12, hidden_width=10, encoder={"width": 8, "dim": 16}
+)
+
+
+def seeded(seed=1):
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture
+def module():
+    """Return a small objective that is not trained and has no trainer."""
+    torch.manual_seed(1)
+    return MomentumContrast(RECIPE)
+
+
+@pytest.fixture(scope="module")
+def batch():
+    images = 5 * torch.rand(8, 3, 64, 64, generator=seeded())
+    return {"image": images, "seeing": torch.full((8, 3), 1.3)}
+
+
+def step(module, batch, monkeypatch):
+    """Return the loss of a training step outside of a trainer."""
+    monkeypatch.setattr(MomentumContrast, "log", lambda *_, **__: None)
+    monkeypatch.setattr(MomentumContrast, "n_steps", 10)
+    return module.training_step(batch, 0)
+
+
+def unit(vectors):
+    return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+
+
+def naive_loss(queries, keys, queue, temperature):
+    """Return -log of the own key's share among it and the queue, query by query."""
+    total = 0.0
+    for query, key in zip(unit(queries), unit(keys)):
+        own = math.exp(float(query @ key) / temperature)
+        others = sum(math.exp(float(query @ other) / temperature) for other in queue)
+        total -= math.log(own / (own + others))
+    return total / len(queries)
+
+
+@pytest.mark.parametrize("temperature", [0.07, 0.2, 1.0])
+@pytest.mark.parametrize(("n_queued", "width"), [(4, 3), (32, 16)])
+def test_loss_is_the_naive_formula(temperature, n_queued, width):
+    contrast = queued_contrast(temperature=temperature, n_queued=n_queued, width=width)
+    queue = contrast.memory_bank.bank.numpy().copy()
+    queries, keys = torch.randn(2, 4, width, generator=seeded())
+    found = contrast(queries.clone().requires_grad_(), keys)
+    expected = naive_loss(queries.numpy(), keys.numpy(), queue, temperature)
+    assert float(found.detach()) == pytest.approx(expected, rel=1e-5)
+
+
+def test_queue_forgets_the_oldest_keys_first():
+    contrast = queued_contrast(temperature=0.2, n_queued=12, width=5)
+    held = collections.deque((tuple(row) for row in contrast.memory_bank.bank.tolist()), maxlen=12)
+    generator = seeded()
+    for _ in range(8):
+        queries, keys = torch.randn(2, 4, 5, generator=generator)
+        before = np.array(held)
+        loss = contrast(queries.requires_grad_(), keys)
+        expected = naive_loss(queries.detach().numpy(), keys.numpy(), before, 0.2)
+        assert float(loss.detach()) == pytest.approx(expected, rel=1e-5)
+        held.extend(map(tuple, nn.functional.normalize(keys, dim=1).tolist()))
+        assert {tuple(row) for row in contrast.memory_bank.bank.tolist()} == set(held)
+
+
+def test_queue_stays_when_nothing_is_trained():
+    contrast = queued_contrast(temperature=0.2, n_queued=8, width=5)
+    before = contrast.memory_bank.bank.clone()
+    with torch.no_grad():
+        contrast(*torch.randn(2, 4, 5, generator=seeded()))
+    assert torch.equal(contrast.memory_bank.bank, before)
+
+
+def test_checkpoints_hold_the_queue_and_where_it_is():
+    first, second = (queued_contrast(temperature=0.2, n_queued=8, width=5) for _ in range(2))
+    queries, keys = torch.randn(2, 4, 5, generator=seeded())
+    first(queries.requires_grad_(), keys)
+    second.load_state_dict(first.state_dict())
+    assert torch.equal(second.memory_bank.bank, first.memory_bank.bank)
+    assert int(second.memory_bank.bank_ptr) == 4
+
+
+def test_key_encoder_is_the_moving_average(module):
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=seeded()))
+    pairs = ((module.encoder, module.key_encoder), (module.projection, module.key_projection))
+    expected = {
+        key: 0.9 * key.detach().numpy() + 0.1 * query.detach().numpy()
+        for one, other in pairs
+        for query, key in zip(one.parameters(), other.parameters(), strict=True)
+    }
+    module.update_keys(0.9)
+    for key, value in expected.items():
+        np.testing.assert_allclose(key.detach().numpy(), value, rtol=1e-5, atol=1e-7)
+
+
+def test_keys_get_no_gradient_and_no_optimizer(module, batch, monkeypatch):
+    step(module, batch, monkeypatch).backward()
+    for part in (module.key_encoder, module.key_projection):
+        assert all(parameter.grad is None for parameter in part.parameters())
+    for part in (module.encoder, module.projection):
+        assert all(parameter.grad is not None for parameter in part.parameters())
+    module.pairs = {"redshift": np.zeros(40)}
+    groups = module.configure_optimizers()["optimizer"].param_groups
+    optimized = {id(parameter) for group in groups for parameter in group["params"]}
+    keys = [*module.key_encoder.parameters(), *module.key_projection.parameters()]
+    assert not optimized & {id(parameter) for parameter in keys}
+    assert optimized == {id(p) for part in (module.encoder, module.projection)
+                         for p in part.parameters()}
+
+
+def test_a_step_contrasts_and_queues_keys_of_the_second_recording(module, batch, monkeypatch):
+    recorded = []
+    original = module.observer.images
+
+    def record(*arguments):
+        recorded.append(original(*arguments))
+        return recorded[-1]
+
+    monkeypatch.setattr(module.observer, "images", record)
+    module.eval()  # batch normalization that does not depend on the order of steps
+    queue = module.contrast.memory_bank.bank.numpy().copy()
+    loss = step(module, batch, monkeypatch)
+    (first, second) = recorded
+    assert not torch.equal(first[0], second[0])
+    with torch.inference_mode():
+        queries = module.projection(module.encoder(*first)).numpy()
+        keys = module.key_projection(module.key_encoder(*second)).numpy()
+    assert float(loss.detach()) == pytest.approx(naive_loss(queries, keys, queue, 0.2), abs=1e-4)
+    np.testing.assert_allclose(module.contrast.memory_bank.bank[:8], unit(keys), atol=1e-5)
+
+
+def test_momentum_rises_along_half_a_cosine(module, monkeypatch):
+    monkeypatch.setattr(MomentumContrast, "n_steps", 11)
+    found = []
+    for number in range(11):
+        monkeypatch.setattr(MomentumContrast, "global_step", number)
+        found.append(module.momentum)
+    expected = 1 - 0.01 * (1 + np.cos(np.pi * np.arange(11) / 10)) / 2
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+    module.recipe = dataclasses.replace(RECIPE, final_momentum=0.99)
+    monkeypatch.setattr(MomentumContrast, "global_step", 5)
+    assert module.momentum == pytest.approx(0.99)
+
+
+def test_groups_hold_every_image_once_and_keep_order():
+    sizes = []
+
+    class Recorder(nn.Module):
+        def forward(self, pixels, mask):
+            sizes.append(len(pixels))
+            return torch.cat([pixels.flatten(1), mask.flatten(1)], dim=1)
+
+    pixels = torch.randn(10, 1, 2, 2, generator=seeded())
+    embedding = encode_in_groups(Recorder(), pixels, pixels > 0, seeded(), n_groups=4)
+    assert sizes == [3, 3, 3, 1]
+    assert torch.equal(embedding[:, :4], pixels.flatten(1))
+    assert torch.equal(embedding[:, 4:], (pixels > 0).flatten(1).float())
+
+
+def test_a_queue_of_broken_batches_is_refused():
+    with pytest.raises(ValueError, match="n_queued is 20; expected a multiple of batch_size, 8"):
+        MomentumContrast(dataclasses.replace(RECIPE, n_queued=20))
+
+
+def test_a_missing_package_is_named(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "lightly.loss", None)
+    with pytest.raises(MissingExtraError, match="astroclip.train."):
+        queued_contrast(temperature=0.2, n_queued=8, width=4)

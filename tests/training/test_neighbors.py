@@ -1,0 +1,82 @@
+"""Estimates from remembered galaxies equal a naive weighted mean; memory keeps the newest."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from astroclip.training.neighbors import NeighborMemory
+
+
+def naive_estimate(query, keys, labels, scale):
+    rows = []
+    for vector in query:
+        cosine = [float(vector @ key / np.linalg.norm(vector) / np.linalg.norm(key)) for key in keys]
+        weight = np.exp(scale * np.array(cosine))
+        rows.append((weight[:, None] * labels).sum(axis=0) / weight.sum())
+    return np.array(rows)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 1000), st.integers(2, 9), st.integers(1, 3))
+def test_estimate_is_the_weighted_mean_of_labels(seed, n_keys, n_labels):
+    rng = np.random.default_rng(seed)
+    memory = NeighborMemory(16, 4, n_labels)
+    keys = rng.normal(size=(2, n_keys, 4)).astype(np.float32)
+    labels = rng.normal(size=(n_keys, n_labels)).astype(np.float32)
+    memory.remember(torch.from_numpy(keys), torch.from_numpy(labels))
+    query = rng.normal(size=(3, 4)).astype(np.float32)
+    for modality in (0, 1):
+        found = memory.estimate(torch.from_numpy(query), modality).detach().numpy()
+        np.testing.assert_allclose(
+            found, naive_estimate(query, keys[modality], labels, 20.0), rtol=1e-3, atol=1e-4
+        )
+
+
+def test_memory_replaces_the_oldest():
+    memory = NeighborMemory(4, 2, 1)
+    for value in range(6):
+        vector = torch.tensor([[1.0, float(value)]])
+        memory.remember((vector, vector), torch.tensor([[float(value)]]))
+    assert memory.n_filled == 4
+    assert sorted(memory.labels[:, 0].tolist()) == [2.0, 3.0, 4.0, 5.0]
+
+
+def test_nothing_remembered_costs_nothing():
+    memory = NeighborMemory(4, 2, 1)
+    vectors = torch.ones(3, 2)
+    assert float(memory.loss((vectors, vectors), torch.zeros(3, 1))) == 0
+
+
+def test_loss_pulls_a_query_towards_galaxies_of_its_kind():
+    torch.manual_seed(0)
+    memory = NeighborMemory(2, 2, 1)
+    keys = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    memory.remember((keys, keys), torch.tensor([[0.0], [1.0]]))
+    query = torch.tensor([[0.8, 0.7]], requires_grad=True)  # nearer to the wrong one
+    memory.loss((query, query), torch.tensor([[1.0]])).backward()
+    step = -query.grad[0]
+    assert step[1] > 0 > step[0]
+
+
+def test_gradient_survives_that_the_batch_is_remembered_before_it():
+    memory = NeighborMemory(4, 2, 1)
+    vectors, labels = torch.randn(4, 2), torch.randn(4, 1)
+    memory.remember((vectors, vectors), labels)
+    query = torch.randn(4, 2, requires_grad=True)
+    loss = memory.loss((query, query), labels)
+    memory.remember((query, query), labels)
+    loss.backward()
+    assert torch.isfinite(query.grad).all()
+
+
+@pytest.mark.parametrize("modality", [0, 1])
+def test_state_survives_a_checkpoint(modality):
+    memory = NeighborMemory(4, 2, 1)
+    memory.remember((torch.randn(3, 2), torch.randn(3, 2)), torch.randn(3, 1))
+    copy = NeighborMemory(4, 2, 1)
+    copy.load_state_dict(memory.state_dict())
+    query = torch.randn(2, 2)
+    assert torch.equal(memory.estimate(query, modality), copy.estimate(query, modality))
+    assert copy.n_filled == 3

@@ -1,0 +1,130 @@
+"""Pre-training: it learns, resumes to the same weights, and an alignment starts from it."""
+
+import csv
+import dataclasses
+
+import pytest
+
+from astroclip.training.alignment import Alignment
+from astroclip.training.masking import MaskedSpectra, MaskingRecipe
+from astroclip.training.momentum import MomentumContrast, MomentumRecipe
+from astroclip.training.pretraining import (
+    load_pretrained_images,
+    load_pretrained_spectra,
+    pretrain_images,
+    pretrain_spectra,
+)
+from tests.training.test_run import QUIET, largest_difference
+
+pytestmark = QUIET
+
+SHARED = {"n_epochs": 2, "epoch_size": 48, "batch_size": 16, "warmup_steps": 2}
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One objective: its call, class, tiny recipe, loader and place in an alignment."""
+
+    pretrain: object
+    objective: type
+    recipe: object
+    load: object
+    tower: str
+
+
+CASES = {
+    "spectra": Case(
+        pretrain_spectra, MaskedSpectra, MaskingRecipe(**SHARED, encoder={"width": 16}),
+        load_pretrained_spectra, "spectrum_encoder",
+    ),
+    "images": Case(
+        pretrain_images, MomentumContrast,
+        MomentumRecipe(**SHARED, n_queued=32, momentum=0.9, encoder={"width": 8}),
+        load_pretrained_images, "image_encoder",
+    ),
+}
+
+
+@pytest.fixture(scope="module", params=CASES)
+def case(request):
+    return CASES[request.param]
+
+
+def run(case, workspace, output, **changes):
+    """Train on the workspace's mix."""
+    return case.pretrain(
+        workspace.read("train-mix"), workspace.read("validation"), output,
+        recipe=dataclasses.replace(case.recipe, **changes), precision="32-true", n_threads=1,
+    )
+
+
+def logged(output, name):
+    """Return a column of the newest log by epoch."""
+    path = max(output.glob("logs/version_*/metrics.csv"), key=lambda p: p.stat().st_mtime_ns)
+    with path.open() as file:
+        return {int(row["epoch"]): float(row[name]) for row in csv.DictReader(file) if row[name]}
+
+
+@pytest.fixture(scope="module")
+def trained(case, workspace, tmp_path_factory):
+    """Return a folder and the module trained into it."""
+    folder = tmp_path_factory.mktemp("pretrained")
+    return folder, run(case, workspace, folder)
+
+
+def test_every_epoch_is_scored(trained):
+    folder, _ = trained
+    for name in ("loss", "neighbor_r2"):
+        values = logged(folder, name)
+        assert list(values) == [0, 1]
+        assert all(value == value for value in values.values())
+
+
+def test_interrupted_training_ends_at_the_same_weights(
+    case, trained, workspace, tmp_path, monkeypatch
+):
+    folder, finished = trained
+    original = case.objective.training_step
+
+    def interrupted(self, batch, batch_index):
+        if self.current_epoch == 1 and batch_index == 1:
+            raise InterruptedError
+        return original(self, batch, batch_index)
+
+    monkeypatch.setattr(case.objective, "training_step", interrupted)
+    with pytest.raises(InterruptedError):
+        run(case, workspace, tmp_path)
+    monkeypatch.undo()
+    resumed = run(case, workspace, tmp_path)
+    assert largest_difference(finished, resumed) < 1e-6
+    assert logged(tmp_path, "loss")[1] == pytest.approx(logged(folder, "loss")[1], abs=1e-6)
+
+
+def test_an_alignment_starts_from_what_is_left(case, trained, workspace):
+    folder, finished = trained
+    alignment = Alignment(workspace.recipe)
+    tower = getattr(alignment, case.tower)
+    assert largest_difference(tower, finished.encoder) > 0
+    tower.load_state_dict(case.load(folder))
+    assert largest_difference(tower, finished.encoder) == 0
+    assert all(parameter.requires_grad for parameter in tower.parameters())
+
+
+def test_loss_falls(case, workspace, tmp_path):
+    # a queue of one batch: random directions, which are easily told apart, leave at once
+    queue = {"n_queued": 16} if case.tower == "image_encoder" else {}
+    run(case, workspace, tmp_path, n_epochs=10, learning_rate=3e-3, **queue)
+    losses = logged(tmp_path, "loss")
+    assert losses[9] < 0.9 * losses[1]
+
+
+def test_the_other_objectives_checkpoint_is_refused(case, trained):
+    folder, _ = trained
+    other = next(one for one in CASES.values() if one is not case)
+    with pytest.raises(ValueError, match="expected a checkpoint of pretrain_"):
+        other.load(folder)
+
+
+def test_a_missing_checkpoint_says_what_to_do(case, tmp_path):
+    with pytest.raises(FileNotFoundError, match="holds no checkpoint; make one with pretrain_"):
+        case.load(tmp_path)

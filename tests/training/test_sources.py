@@ -1,0 +1,387 @@
+"""One door for pairs: formats agree, splits are AstroCLIP's, what is left out is told."""
+
+import sys
+
+import numpy as np
+import pyarrow
+import pytest
+from pyarrow import parquet
+
+from astroclip.exceptions import MissingExtraError, RejectedPairsWarning
+from astroclip.simulation.basis import save_basis
+from astroclip.simulation.pairs import PROPERTIES, read_pairs, write_pairs
+from astroclip.training import pair_files
+from astroclip.training.sources import read_source
+from tests.training.survey import make_errors, make_survey
+
+h5py = pytest.importorskip("h5py")
+
+
+def write_groups(path, groups):
+    """Write dicts of datasets as groups of an HDF5 file."""
+    with h5py.File(path, "w") as file:
+        for name, datasets in groups.items():
+            for key, values in datasets.items():
+                file.create_dataset(f"{name}/{key}", data=values)
+    return path
+
+
+def rows_of(survey, rows):
+    return {key: values[rows] for key, values in survey.items()}
+
+
+@pytest.fixture(scope="module")
+def survey():
+    return make_survey(7)
+
+
+@pytest.fixture(scope="module")
+def expected(survey):
+    """Return the survey read from memory."""
+    return read_source(survey)
+
+
+@pytest.fixture
+def astroclip_file(survey, tmp_path):
+    """Return a file with groups of different lengths, one number left out."""
+    parts = {"0": slice(0, 2), "1": slice(2, 3), "10": slice(3, 7)}
+    return write_groups(
+        tmp_path / "astroclip_desi.h5", {name: rows_of(survey, k) for name, k in parts.items()}
+    )
+
+
+def assert_same(found, expected, rows=slice(None), *, ids=True):
+    assert found.keys() == expected.keys()
+    for name, values in expected.items():
+        if ids or name != "id":
+            np.testing.assert_array_equal(found[name], values[rows], err_msg=name)
+
+
+def test_arrays_have_the_layout_of_training(expected, survey):
+    shapes = {name: (values.shape, values.dtype) for name, values in expected.items()}
+    assert shapes["image"] == ((7, 3, 64, 64), np.float16)
+    assert shapes["spectrum"] == shapes["ivar"] == ((7, 4360), np.float16)
+    assert shapes["mask"] == ((7, 4360), bool)
+    assert shapes["seeing"] == ((7, 3), np.float32)
+    assert {*PROPERTIES, "fibre_magnitude"} < set(expected)
+    np.testing.assert_array_equal(expected["redshift"], survey["redshifts"])
+    np.testing.assert_array_equal(expected["id"], survey["targetids"].astype(str))
+    assert np.isnan(expected["seeing"]).all()
+    assert np.isnan(expected["log_stellar_mass"]).all()
+
+
+# ---------------------------------------------------------------------- HDF5
+def test_groups_are_read_in_the_order_of_their_numbers(astroclip_file, expected):
+    assert_same(read_source(astroclip_file), expected)
+
+
+def reference_rows(lengths, split):
+    """Return the rows that AstroCLIP's own loader takes for a split."""
+    rows, first = [], 0
+    for length in lengths:
+        edge = int(0.8 * length)
+        start, end = (0, edge) if split == "train" else (edge, length)
+        rows += range(first + start, first + end)
+        first += length
+    return rows
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_splits_are_those_of_astroclip(astroclip_file, expected, split):
+    rows = reference_rows([2, 1, 4], split)
+    assert_same(read_source(astroclip_file, split=split), expected, rows)
+
+
+@pytest.mark.parametrize("n_pairs", [1, 3, 100])
+def test_blocks_of_any_size_and_the_first_pairs_only(
+    astroclip_file, expected, monkeypatch, n_pairs
+):
+    monkeypatch.setattr(pair_files, "BLOCK", 2)
+    assert_same(read_source(astroclip_file, n_pairs=n_pairs), expected, slice(n_pairs))
+
+
+def test_only_a_block_of_pairs_is_in_memory(astroclip_file, monkeypatch):
+    monkeypatch.setattr(pair_files, "BLOCK", 3)
+    sizes = []
+    original = h5py.Dataset.__getitem__
+
+    def counted(dataset, key, **options):
+        values = original(dataset, key, **options)
+        sizes.append(len(values) if np.ndim(values) else 0)
+        return values
+
+    monkeypatch.setattr(h5py.Dataset, "__getitem__", counted)
+    read_source(astroclip_file)
+    assert max(sizes) == 3
+
+
+def test_channels_first_flat_spectra_and_no_groups(survey, expected, tmp_path):
+    other = {
+        "images": np.moveaxis(survey["images"], 3, 1), "spectra": survey["spectra"][:, :, 0],
+        "redshifts": survey["redshifts"], "targetids": survey["targetids"],
+    }
+    with h5py.File(tmp_path / "pairs.hdf5", "w") as file:
+        for name, values in other.items():
+            file[name] = values
+    assert_same(read_source(str(tmp_path / "pairs.hdf5")), expected)
+
+
+def test_ivar_mask_and_labels_are_taken_where_given(survey, tmp_path):
+    ivar, mask = make_errors(survey["spectra"])
+    mass = np.linspace(9, 11, 7)
+    path = write_groups(
+        tmp_path / "pairs.h5",
+        {"0": {**survey, "ivar": ivar, "mask": mask, "log_stellar_mass": mass}},
+    )
+    pairs = read_source(path)
+    from_memory = read_source({**survey, "ivar": ivar, "mask": mask, "log_stellar_mass": mass})
+    assert_same(pairs, from_memory)
+    assert pairs["mask"].any()
+    np.testing.assert_allclose(pairs["log_stellar_mass"], mass, rtol=1e-6)
+
+
+def test_unknown_redshifts_and_ids_are_filled_in(survey, tmp_path):
+    rest = {"images": survey["images"][:2], "spectra": survey["spectra"][:2]}
+    pairs = read_source(write_groups(tmp_path / "pairs.h5", {"a": rest, "b": rest}))
+    assert np.isnan(pairs["redshift"]).all()
+    assert pairs["id"].tolist() == ["pairs.h5/a/0", "pairs.h5/a/1", "pairs.h5/b/0", "pairs.h5/b/1"]
+
+
+def test_incomplete_groups_are_left_out_and_told(survey, expected, tmp_path):
+    groups = {
+        "0": survey,
+        "1": {key: survey[key] for key in ("images", "redshifts")},
+        "2": {"spectra": survey["spectra"]},
+    }
+    with pytest.warns(RejectedPairsWarning, match="^2 groups cannot be trained on") as caught:
+        pairs = read_source(write_groups(tmp_path / "pairs.h5", groups))
+    assert_same(pairs, expected)
+    first, second = caught[0].message.rejected
+    assert first == "pairs.h5 group '1' has no spectra (it has images, redshifts)"
+    assert second == "pairs.h5 group '2' has no images (it has spectra)"
+
+
+def test_bad_pairs_are_left_out_counted_and_named(survey, expected, tmp_path):
+    bad = {key: values.copy() for key, values in survey.items()}
+    bad["spectra"][1] = np.nan
+    bad["images"][4] = 0
+    groups = {"0": rows_of(bad, slice(3)), "1": rows_of(bad, slice(3, 7))}
+    path = write_groups(tmp_path / "pairs.h5", groups)
+    with pytest.warns(RejectedPairsWarning) as caught:
+        pairs = read_source(path)
+    assert_same(pairs, expected, [0, 2, 3, 5, 6])
+    ids = survey["targetids"]
+    assert str(caught[0].message) == (
+        f"2 of 7 pairs cannot be trained on and are left out: pairs.h5/0 row 1 (id {ids[1]}): "
+        f"its spectrum has no valid pixel; pairs.h5/1 row 1 (id {ids[4]}): its image is zero "
+        f"throughout."
+    )
+    assert caught[0].filename == __file__
+
+
+def test_a_long_list_is_cut_in_the_message_only():
+    rows = make_survey(1)
+    many = {key: np.repeat(values, 25, axis=0) for key, values in rows.items()}
+    many["redshifts"][:24] = -5
+    with pytest.warns(RejectedPairsWarning, match="and 14 more, in the warning's") as caught:
+        pairs = read_source(many)
+    assert len(pairs["redshift"]) == 1
+    assert len(caught[0].message.rejected) == 24
+
+
+def test_a_source_without_a_usable_pair_raises(survey):
+    empty = {**survey, "images": np.zeros_like(survey["images"])}
+    with pytest.raises(ValueError, match="holds no usable pair: all 7 were left out: .*zero"):
+        read_source(empty)
+    with pytest.raises(ValueError, match="the split 'train' of source holds .* it is empty"):
+        read_source(rows_of(survey, slice(1)), split="train")
+
+
+# ---------------------------------------------------------------------- Parquet
+def nested(values, kind=None):
+    return pyarrow.array(list(values.tolist()), type=kind)
+
+
+def make_columns(survey, form):
+    """Return Arrow columns of a survey with images and spectra in one of several forms."""
+    images, spectra = survey["images"], survey["spectra"]
+    single = pyarrow.float32()
+    if form == "nested":  # as Hugging Face's datasets write them
+        image = nested(images, pyarrow.list_(pyarrow.list_(pyarrow.list_(single))))
+        spectrum = nested(spectra, pyarrow.list_(pyarrow.list_(single)))
+    elif form == "flat":
+        image = nested(images.reshape(len(images), -1), pyarrow.large_list(single))
+        spectrum = nested(spectra[:, :, 0], pyarrow.list_(single))
+    else:
+        image = pyarrow.FixedShapeTensorArray.from_numpy_ndarray(images)
+        spectrum = nested(spectra[:, :, 0], pyarrow.list_(single, 7781))
+    return {
+        "image": image, "spectrum": spectrum, "redshift": survey["redshifts"],
+        "targetid": survey["targetids"],
+    }
+
+
+@pytest.mark.parametrize("form", ["nested", "flat", "fixed"])
+def test_lists_of_any_form_give_the_same_arrays(survey, expected, tmp_path, monkeypatch, form):
+    monkeypatch.setattr(pair_files, "BLOCK", 2)
+    few = rows_of(survey, slice(3))
+    parquet.write_table(pyarrow.table(make_columns(few, form)), tmp_path / "pairs.parquet")
+    assert_same(read_source(tmp_path / "pairs.parquet"), expected, slice(3))
+    train = read_source(tmp_path / "pairs.parquet", split="train")
+    assert_same(train, expected, slice(2))
+    assert_same(read_source(tmp_path / "pairs.parquet", split="test"), expected, slice(2, 3))
+
+
+def test_flat_images_with_bands_first_need_to_be_told(survey, expected):
+    flat = np.moveaxis(survey["images"], 3, 1).reshape(7, -1)
+    assert_same(read_source({**survey, "images": flat}, channels="first"), expected)
+
+
+def test_files_named_after_a_split_belong_to_it(survey, expected, tmp_path):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for name, rows in (("train-00000-of-00001", slice(4)), ("test-00000-of-00001", slice(4, 7))):
+        table = pyarrow.table(make_columns(rows_of(survey, rows), "fixed"))
+        parquet.write_table(table, folder / f"{name}.parquet", row_group_size=2)
+    assert_same(read_source(tmp_path, split="train"), expected, slice(4))
+    assert_same(read_source(tmp_path, split="test"), expected, slice(4, 7))
+    assert_same(read_source(tmp_path), expected, [4, 5, 6, 0, 1, 2, 3])
+
+
+def test_rows_of_other_shapes_and_nulls_are_left_out(survey, expected, tmp_path):
+    few = rows_of(survey, slice(4))
+    images = [image.ravel().tolist() for image in few["images"]]
+    spectra = [spectrum.ravel().tolist() for spectrum in few["spectra"]]
+    images[0], spectra[2] = None, spectra[2][:50]
+    spectra[3][10] = None  # one bad pixel
+    columns = {
+        "image": images, "spectrum": spectra, "redshift": few["redshifts"],
+        "targetid": few["targetids"],
+    }
+    parquet.write_table(pyarrow.table(columns), tmp_path / "pairs.parquet")
+    with pytest.warns(RejectedPairsWarning, match="^2 of 4 pairs") as caught:
+        pairs = read_source(tmp_path / "pairs.parquet")
+    first, second = caught[0].message.rejected
+    assert first.endswith("it has no image")
+    assert "its spectrum has 50 pixels; expected 7781 or 4360" in second
+    assert pairs["id"].tolist() == expected["id"][[1, 3]].tolist()
+    np.testing.assert_array_equal(pairs["image"], expected["image"][[1, 3]])
+
+
+# ---------------------------------------------------------------------- arrays
+def test_dicts_are_read_one_after_the_other_and_no_more_than_needed(survey, expected):
+    taken = []
+
+    def blocks():
+        for row in range(7):
+            taken.append(row)
+            yield {
+                "image": [survey["images"][row]], "spectrum": [survey["spectra"][row]],
+                "redshift": [survey["redshifts"][row]], "targetid": [survey["targetids"][row]],
+            }
+
+    pairs = read_source(blocks(), n_pairs=3)
+    assert_same(pairs, expected, slice(3))
+    assert taken == [0, 1, 2]
+
+
+def test_more_pairs_than_foreseen_find_room(monkeypatch, survey, expected):
+    monkeypatch.setattr("astroclip.training.sources.FIRST_CAPACITY", 1)
+    assert_same(read_source([rows_of(survey, [row]) for row in range(7)]), expected)
+
+
+def test_images_of_several_sizes_in_one_list(survey, expected):
+    images = list(survey["images"])
+    images[3] = np.pad(images[3], ((4, 4), (4, 4), (0, 0)), constant_values=9)
+    assert_same(read_source({**survey, "images": images}), expected)
+
+
+# ---------------------------------------------------------------------- simulated shards
+@pytest.fixture(scope="module")
+def shards(basis, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pairs")
+    save_basis(basis, folder / "basis.npz")
+    write_pairs(folder / "mix", 6, seed=4)
+    return folder / "mix"
+
+
+def test_shards_are_read_as_they_are(shards):
+    pairs = read_source(shards)
+    assert pairs.pop("id").tolist() == [f"mix/{row}" for row in range(6)]
+    assert_same(pairs, read_pairs(shards))
+    assert_same(
+        {key: v for key, v in read_source(shards, split="test").items() if key != "id"},
+        read_pairs(shards), slice(4, 6),
+    )
+    both = read_source([shards, shards], n_pairs=8)
+    np.testing.assert_array_equal(both["redshift"][:6], both["redshift"][[0, 1, 2, 3, 4, 5]])
+    np.testing.assert_array_equal(both["dust"][6:], pairs["dust"][:2])
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_simulated_pairs_among_recorded_ones_are_told_apart(
+    shards, astroclip_file, expected, order
+):
+    pairs = read_source([shards, astroclip_file][::order])
+    noiseless = np.isinf(pairs["ivar"]).all(axis=1)
+    assert noiseless.tolist() == ([True] * 6 + [False] * 7)[::order]
+    assert not pairs["mask"][noiseless].any()
+    np.testing.assert_array_equal(np.isfinite(pairs["seeing"]).all(axis=1), noiseless)
+    recorded = {name: values[~noiseless] for name, values in pairs.items()}
+    assert_same(recorded, expected)
+    simulated = read_pairs(shards)
+    for name in ("image", "spectrum", "seeing", "fibre_magnitude", *PROPERTIES):
+        np.testing.assert_array_equal(pairs[name][noiseless], simulated[name])
+
+
+# ---------------------------------------------------------------------- errors
+def test_sources_of_no_known_kind_raise(tmp_path, survey):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text.h5").write_text("<html>404</html>")
+    for source, error, message in (
+        (tmp_path / "none.h5", FileNotFoundError, "does not exist; expected a file or folder"),
+        (tmp_path / "empty", FileNotFoundError, "is a folder without pairs; expected pairs-"),
+        (tmp_path / "text.h5", ValueError, "begins with b'<html>40'; expected an HDF5"),
+        (3, TypeError, "source is of type int; expected a path"),
+        ([survey, 3], TypeError, r"source\[1\] is of type int; expected a dict"),
+        ([survey, "file.h5"], TypeError, r"source\[0\] is of type dict among paths"),
+        ({"image": []}, ValueError, r"source\[0\] has no spectrum; it has image"),
+        ({**survey, "redshifts": [0.1]}, ValueError, "different lengths .*'redshift': 1"),
+        ([], ValueError, "source holds no usable pair: it is empty"),
+    ):
+        with pytest.raises(error, match=message):
+            read_source(source)
+    with pytest.raises(ValueError, match="split is 'validation'; expected one of None, 'train'"):
+        read_source(survey, split="validation")
+    with pytest.raises(ValueError, match="n_pairs is 0; expected at least 1"):
+        read_source(survey, n_pairs=0)
+
+
+def test_damaged_and_foreign_files_raise(astroclip_file, survey, tmp_path):
+    content = astroclip_file.read_bytes()
+    (tmp_path / "short.h5").write_bytes(content[: len(content) // 2])
+    with pytest.raises(ValueError, match="short.h5' cannot be read as HDF5: .*truncated"):
+        read_source(tmp_path / "short.h5")
+    (tmp_path / "short.parquet").write_bytes(b"PAR1" + bytes(100))
+    with pytest.raises(ValueError, match="short.parquet' cannot be read as Parquet"):
+        read_source(tmp_path / "short.parquet")
+    write_groups(tmp_path / "foreign.h5", {"0": {"flux": np.ones(3), "photons": np.ones(3)}})
+    with pytest.raises(ValueError, match="holds no pairs: foreign.h5 group '0' has no images"):
+        read_source(tmp_path / "foreign.h5")
+    parquet.write_table(pyarrow.table({"image": [1.0], "label": [2]}), tmp_path / "other.parquet")
+    with pytest.raises(ValueError, match="no column spectrum; it has image, label. Expected"):
+        read_source(tmp_path / "other.parquet")
+    uneven = {**survey, "redshifts": survey["redshifts"][:3]}
+    with pytest.raises(ValueError, match="group '0' has datasets of different lengths .*: 3"):
+        read_source(write_groups(tmp_path / "uneven.h5", {"0": uneven}))
+
+
+@pytest.mark.parametrize(
+    ("module", "start"), [("h5py", b"\x89HDF\r\n\x1a\n"), ("pyarrow", b"PAR1")]
+)
+def test_a_missing_reader_says_what_to_install(tmp_path, monkeypatch, module, start):
+    (tmp_path / "file").write_bytes(start)
+    for name in [name for name in sys.modules if name.split(".")[0] == module]:
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(MissingExtraError, match=r"install 'astroclip\[catalogs\]'"):
+        read_source(tmp_path / "file")
