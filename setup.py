@@ -41,7 +41,7 @@ setup(
     license_files=["LICENSE.rst"],
     python_requires=">=3.11",
     packages=find_packages(include=["astroclip", "astroclip.*"]),
-    package_data={"astroclip": ["data/*", "data/samples/*"]},
+    package_data={"astroclip": ["data/*", "data/samples/*", "training/recipe_files/*.toml"]},
     install_requires=[
         "torch>=2.5",
         "timm>=1.0.11",

@@ -14,6 +14,7 @@ from astroclip.models.small import SmallImageEncoder, SmallSpectrumEncoder
 from astroclip.training.data import LABELS, Observer, PairBatches, label_values
 from astroclip.training.neighbors import NeighborMemory
 from astroclip.training.optimization import adamw_with_cosine, step_generator
+from astroclip.training.recorded import Recorded
 
 __all__ = ["Alignment", "RedshiftBins"]
 
@@ -46,11 +47,26 @@ class RedshiftBins(nn.Module):
         return torch.expm1(self.centre[logits.argmax(dim=1)] * self.width)
 
 
+def _fields(pairs, *more):
+    """Return the arrays of pairs that batches hold: of real ones also their errors."""
+    optional = [name for name in ("ivar", "mask") if name in pairs]
+    return ("image", "seeing", "spectrum", "redshift", *optional, *more)
+
+
 def recall(image, spectrum, n_best):
     """Return the share of images whose own spectrum is among the ``n_best`` most similar."""
     similarity = functional.normalize(image, dim=1) @ functional.normalize(spectrum, dim=1).T
     rank = (similarity > similarity.diag()[:, None]).sum(dim=1)
     return (rank < n_best).float().mean()
+
+
+def known_error(predicted, labels):
+    """Return the smooth absolute error of predictions (N, L) over labels that are known."""
+    known = torch.isfinite(labels)
+    error = functional.smooth_l1_loss(
+        predicted, torch.where(known, labels, predicted.detach()), reduction="sum"
+    )
+    return error / known.sum().clamp(min=1)
 
 
 class Alignment(lightning.LightningModule):
@@ -81,10 +97,12 @@ class Alignment(lightning.LightningModule):
         self.spectrum_labels = nn.Linear(dim, len(LABELS))
         self.image_labels = nn.Linear(dim, len(LABELS))
         labels = label_values(pairs) if pairs is not None else torch.zeros(2, len(LABELS))
-        self.register_buffer("label_mean", labels.mean(dim=0))
-        self.register_buffer("label_scale", labels.std(dim=0).clamp(min=1e-3))
+        mean = labels.nanmean(dim=0)
+        scale = (labels - mean).square().nanmean(dim=0).sqrt()
+        self.register_buffer("label_mean", mean.nan_to_num(0.0))
+        self.register_buffer("label_scale", scale.nan_to_num(1.0).clamp(min=1e-3))
         self.memory = NeighborMemory(recipe.memory_size, dim, N_ESTIMATED)
-        self.train_observer = Observer(
+        simulated = Observer(
             varied_share=recipe.varied_share,
             sdss_share=recipe.sdss_share,
             varied_image_share=recipe.varied_image_share,
@@ -92,7 +110,26 @@ class Alignment(lightning.LightningModule):
             transform_images=True,
             **recipe.instruments,
         )
-        self.plain_observer = Observer()
+        self.train_observer = Recorded(
+            extra_noise=recipe.extra_noise,
+            missing_band_share=recipe.missing_band_share,
+            transform_images=True,
+            noiseless=simulated,
+        )
+        self.plain_observer = Recorded()
+        self._freeze()
+
+    def _freeze(self):
+        """Fix the backbones that the recipe names; their heads go on learning."""
+        for name in self.recipe.frozen:
+            encoder = getattr(self, f"{name}_encoder")
+            encoder.requires_grad_(requires_grad=False)
+            encoder.head.requires_grad_(requires_grad=True)
+
+    def on_train_epoch_start(self):
+        """Keep the statistics of frozen backbones."""
+        for name in self.recipe.frozen:
+            getattr(self, f"{name}_encoder").eval()
 
     # ------------------------------------------------------------------ data
     def train_dataloader(self):
@@ -103,18 +140,23 @@ class Alignment(lightning.LightningModule):
             seed=self.recipe.seed,
             epoch=self.current_epoch,
             epoch_size=self.recipe.epoch_size,
-            fields=("image", "seeing", "spectrum", "redshift", "varied_share"),
+            fields=_fields(self.pairs, "varied_share"),
         )
         return torch.utils.data.DataLoader(batches, batch_size=None)
 
     def val_dataloader(self):
         """Return the held-out pairs in order."""
-        batches = PairBatches(self.validation, batch_size=250, shuffle=False)
+        batches = PairBatches(
+            self.validation, batch_size=250, shuffle=False, fields=_fields(self.validation)
+        )
         return torch.utils.data.DataLoader(batches, batch_size=None)
 
     # ------------------------------------------------------------------ steps
     def _embed(self, batch, observer, generator, *, varied_share=None):
-        spectra = observer.spectra(batch["spectrum"], generator, varied_share=varied_share)
+        spectra = observer.spectra(
+            batch["spectrum"], generator, ivar=batch.get("ivar"), mask=batch.get("mask"),
+            varied_share=varied_share,
+        )
         pixels, mask = observer.images(batch["image"], batch["seeing"], generator)
         spectrum = self.spectrum_encoder(spectra.flux, spectra.ivar, spectra.mask)
         image = self.image_encoder(pixels, mask)
@@ -126,9 +168,11 @@ class Alignment(lightning.LightningModule):
     def _auxiliary(self, embedding, redshift_head, label_head, batch, label_weight):
         """Return the redshift-bin and property losses of one modality."""
         features = HEAD_SCALE * functional.normalize(embedding, dim=1)
-        target = self.redshift_bins.target(batch["redshift"])
-        redshift = functional.cross_entropy(redshift_head(features), target)
-        known = functional.smooth_l1_loss(label_head(features), self._standardized(batch))
+        has_redshift = torch.isfinite(batch["redshift"])
+        target = self.redshift_bins.target(batch["redshift"][has_redshift])
+        logits = redshift_head(features)[has_redshift]
+        redshift = functional.cross_entropy(logits, target) if len(logits) else 0.0
+        known = known_error(label_head(features), self._standardized(batch))
         return self.recipe.redshift_weight * redshift + label_weight * known
 
     def _second_view(self, batch, spectrum, generator):
@@ -137,7 +181,10 @@ class Alignment(lightning.LightningModule):
         if not n_again:
             return spectrum.new_zeros(())
         rows = torch.randperm(len(spectrum), generator=generator, device=spectrum.device)[:n_again]
-        seen = self.train_observer.spectra(batch["spectrum"][rows], generator)
+        seen = self.train_observer.spectra(
+            batch["spectrum"][rows], generator,
+            **{name: batch[name][rows] for name in ("ivar", "mask") if name in batch},
+        )
         again = self.spectrum_encoder(seen.flux, seen.ivar, seen.mask).float()
         similarity = functional.normalize(again, dim=1) @ functional.normalize(spectrum, dim=1).T
         return functional.cross_entropy(self.contrast.scale * similarity, rows)
@@ -163,9 +210,11 @@ class Alignment(lightning.LightningModule):
         weights = {"again": recipe.second_view_weight, "image": 0.5}
         if recipe.neighbor_weight:
             labels = self._standardized(batch)[:, :N_ESTIMATED]
-            terms["neighbors"] = self.memory.loss((spectrum, image), labels)
+            known = torch.isfinite(labels).all(dim=1)
+            views = spectrum[known], image[known]
+            terms["neighbors"] = self.memory.loss(views, labels[known])
             weights["neighbors"] = recipe.neighbor_weight
-            self.memory.remember((spectrum, image), labels)
+            self.memory.remember(views, labels[known])
         loss = sum(weights.get(name, 1.0) * term for name, term in terms.items())
         self.log_dict(
             {"loss": loss, **terms, "scale": self.contrast.scale.detach()},

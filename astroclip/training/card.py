@@ -207,10 +207,11 @@ def simple_table(header, rows):
 def _start_text(start, recipe):
     """Return where the run started, and the rounds of a refinement after it."""
     text = "The run started from random weights."
-    if start is not None:
-        text = f"The run started from the weights ``{start['file']}``\n(sha256 ``{start['sha256']}``)."
-        if "note" in start:
-            text = f"{text}\n{start['note']}"
+    if start:
+        files = (f"``{item['file']}``\n(sha256 ``{item['sha256']}``)" for item in start)
+        text = f"The run started from the weights {' and '.join(files)}."
+        notes = [item["note"] for item in start if "note" in item]
+        text = "\n".join([text, *notes])
     if not recipe.refinement:
         return text
     names = [field.name for field in dataclasses.fields(RefinementRound) if field.name != "data"]

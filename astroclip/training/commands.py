@@ -1,20 +1,55 @@
-"""The command ``astroclip train``: simulate pairs, train on them, resume, bundle the result."""
+"""The commands ``astroclip train`` and ``astroclip bundle``."""
 
 __all__ = ["add_parser"]
+
+OBJECTIVES = {
+    "align": "both encoders against each other: InfoNCE and what the recipe adds",
+    "spectra": "the spectrum encoder alone, by masked modelling",
+    "images": "the image encoder alone, by momentum contrast (MoCo v2)",
+    "rest": "the spectrum encoder of the rest-frame model",
+}
+EPILOG = """\
+Examples:
+  astroclip train work                               the bundled model, on simulated pairs
+  astroclip train work --objective rest --start work/run/last.ckpt
+  astroclip train work --pairs survey.h5 --validation held_out.h5 --recipe mine.toml
+  torchrun --nproc-per-node 2 -m astroclip.cli train work      two processes share each batch
+Run again after an interruption, it goes on from the last finished shard and epoch. Logs:
+WORKSPACE/*/logs/version_*/metrics.csv.
+"""
 
 
 def add_parser(subparsers):
     """Add ``train`` and ``bundle`` to the command line's subparsers."""
+    import argparse
+
     train = subparsers.add_parser(
         "train",
-        help="train an aligned model on simulated pairs (extras: train, simulate)",
-        description="Simulate the recipe's pairs into WORKSPACE and train on them. Run again "
-        "after an interruption, it goes on from the last finished shard and epoch.",
+        help="train encoders on simulated pairs or on your own (extras: train, simulate)",
+        description="Train encoders. Without --pairs, the recipe's pairs are simulated into "
+        "WORKSPACE first.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     train.add_argument("workspace", help="folder for pairs, checkpoints and logs")
-    train.add_argument("--recipe", default="small", help="small (the bundled model) or tiny")
     train.add_argument(
-        "--start", default=None, help="weights to start from: a .safetensors file or a checkpoint"
+        "--objective", default="align", choices=tuple(OBJECTIVES),
+        help="; ".join(f"{name}: {text}" for name, text in OBJECTIVES.items()),
+    )
+    train.add_argument(
+        "--recipe", default="small",
+        help="small (the bundled models), published (no known properties), tiny, or a TOML file",
+    )
+    train.add_argument(
+        "--pairs", nargs="+", default=None, metavar="SOURCE",
+        help="your own pairs: HDF5 files, Parquet shards or folders of simulated shards",
+    )
+    train.add_argument(
+        "--validation", default=None, metavar="SOURCE", help="held-out pairs to score every epoch"
+    )
+    train.add_argument(
+        "--start", action="append", default=None, metavar="WEIGHTS",
+        help="weights to start from (.safetensors or .ckpt); may be given again",
     )
     train.add_argument("--workers", type=int, default=1, help="processes that simulate")
     train.add_argument("--threads", type=int, default=None, help="threads that train")
@@ -31,31 +66,83 @@ def add_parser(subparsers):
 
 
 def run_train(arguments):
-    """Simulate what is missing and train; return the exit status."""
+    """Simulate or read pairs and train; return the exit status."""
     from astroclip.training.recipes import find_recipe
-    from astroclip.training.run import train_alignment, train_refinement
     from astroclip.training.workspace import Workspace
 
     workspace = Workspace(arguments.workspace, find_recipe(arguments.recipe))
-    workspace.simulate(n_workers=arguments.workers, show_progress=True)
+    if arguments.pairs is None:
+        workspace.simulate(n_workers=arguments.workers, show_progress=True)
+        sources, validation = workspace.training_folders(), workspace.pairs_folder("validation")
+    elif arguments.validation is None:
+        msg = "--pairs needs --validation: held-out pairs in any of the same forms."
+        raise ValueError(msg)
+    else:
+        sources, validation = arguments.pairs, arguments.validation
+    RUNNERS[arguments.objective](arguments, workspace, sources, validation)
+    return 0
+
+
+def _align(arguments, workspace, sources, validation):
+    from astroclip.training.run import train_alignment, train_refinement
+
     alignment = train_alignment(
-        workspace.training_folders(),
-        workspace.pairs_folder("validation"),
-        workspace.checkpoints,
-        recipe=workspace.recipe,
-        start=arguments.start,
-        n_threads=arguments.threads,
-        show_progress=True,
+        sources, validation, workspace.checkpoints, recipe=workspace.recipe,
+        start=arguments.start, n_threads=arguments.threads, show_progress=True,
     )
     if workspace.recipe.refinement:
         train_refinement(alignment, workspace, show_progress=True)
-    return 0
+
+
+def _pretrain(arguments, workspace, sources, validation, *, section):
+    from astroclip.training import pretraining
+    from astroclip.training.masking import MaskingRecipe
+    from astroclip.training.momentum import MomentumRecipe
+    from astroclip.training.recipes import read_recipe
+    from astroclip.training.run import join_pairs
+    from astroclip.training.sources import read_source
+
+    kind = {"spectra": MaskingRecipe, "images": MomentumRecipe}[section]
+    pretrain = getattr(pretraining, f"pretrain_{section}")
+    pretrain(
+        join_pairs([read_source(source) for source in sources]),
+        read_source(validation),
+        workspace.folder / section,
+        recipe=read_recipe(arguments.recipe, section, kind),
+        n_threads=arguments.threads,
+        show_progress=True,
+    )
+
+
+def _spectra(*arguments):
+    _pretrain(*arguments, section="spectra")
+
+
+def _images(*arguments):
+    _pretrain(*arguments, section="images")
+
+
+def _rest(arguments, workspace, sources, validation):
+    from astroclip.training.recipes import read_recipe
+    from astroclip.training.rest_bundle import train_rest_frame
+    from astroclip.training.rest_frame import RestFrameRecipe
+
+    train_rest_frame(
+        workspace, recipe=read_recipe(arguments.recipe, "rest", RestFrameRecipe),
+        start=arguments.start, n_threads=arguments.threads, show_progress=True,
+    )
+
+
+RUNNERS = {"align": _align, "spectra": _spectra, "images": _images, "rest": _rest}
 
 
 def run_bundle(arguments):
     """Write the shippable files of a trained workspace; return the exit status."""
     from astroclip.training.bundle import write_bundle
-    from astroclip.training.recipes import find_recipe
+    from astroclip.training.recipes import find_recipe, read_recipe
+    from astroclip.training.rest_bundle import write_rest_bundle
+    from astroclip.training.rest_frame import RestFrameRecipe
+    from astroclip.training.run import find_checkpoint
     from astroclip.training.workspace import Workspace
 
     workspace = Workspace(arguments.workspace, find_recipe(arguments.recipe))
@@ -65,4 +152,7 @@ def run_bundle(arguments):
         recipe_name=arguments.recipe,
         real_data=arguments.real_data,
     )
+    if find_checkpoint(workspace.rest) is not None:
+        recipe = read_recipe(arguments.recipe, "rest", RestFrameRecipe)
+        write_rest_bundle(workspace, arguments.output, recipe=recipe)
     return 0

@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 
+from astroclip.models.distributed import n_processes, process_rank
 from astroclip.simulation.instruments import (
     ObservedSpectra,
     noise_templates,
@@ -12,6 +13,7 @@ from astroclip.simulation.instruments import (
     observe_spectra_sdss,
     observe_spectra_varied,
 )
+from astroclip.training.sharding import rank_rows
 
 __all__ = ["BANDS", "LABELS", "PairBatches", "Observer", "image_inputs"]
 
@@ -46,6 +48,7 @@ class PairBatches(torch.utils.data.IterableDataset):
     pairs : dict of str to `numpy.ndarray`
         From `astroclip.simulation.pairs.read_pairs`.
     batch_size : int
+        Pairs a step, of all processes together where several share the training.
     seed : int
     epoch : int
         With the seed fixes the order.
@@ -88,25 +91,31 @@ class PairBatches(torch.utils.data.IterableDataset):
 
     def __iter__(self):
         order = self._order()
-        for number in range(len(self)):
-            rows = np.sort(order[number * self.batch_size : (number + 1) * self.batch_size])
-            yield self._batch(rows)
+        if self.shuffle:
+            batches = rank_rows(order, process_rank(), n_processes(), self.batch_size)
+        else:  # every process scores all held-out pairs
+            batches = np.split(order, range(self.batch_size, len(order), self.batch_size))
+        for rows in batches:
+            yield self._batch(np.sort(rows))
 
     def _batch(self, rows):
+        """Return the arrays of some pairs; labels that are not known are NaN."""
         batch = {
             name: torch.from_numpy(self.pairs[name][rows]).float()
             for name in self.fields
         }
-        names = (*LABELS[:-len(BANDS)], "fibre_magnitude")
-        batch["labels"] = label_values({name: self.pairs[name][rows] for name in names})
+        batch["labels"] = label_values(self.pairs, rows)
         return batch
 
 
-def label_values(pairs):
-    """Return the properties (N, 9) in the form the auxiliary heads regress."""
-    values = dict(pairs)
+def label_values(pairs, rows=slice(None)):
+    """Return the properties (N, 9) in the form the auxiliary heads regress, NaN if unknown."""
+    n_pairs = len(pairs["redshift"][rows])
+    unknown = np.full(n_pairs, np.nan)
+    values = {name: pairs[name][rows] if name in pairs else unknown for name in LABELS}
+    fibre = pairs["fibre_magnitude"][rows] if "fibre_magnitude" in pairs else None
     for number, band in enumerate(BANDS):
-        values[f"fibre_{band}"] = values["fibre_magnitude"][:, number]
+        values[f"fibre_{band}"] = unknown if fibre is None else fibre[:, number]
     values["redshift"] = np.log1p(values["redshift"])
     values["log_ssfr"] = np.clip(values["log_ssfr"], -13, -8)
     values["bulge_to_total"] = np.log10(values["bulge_to_total"] + 0.02)

@@ -79,7 +79,7 @@ class NeighborMemory(nn.Module):
             Zero while nothing is remembered.
         """
         total = embeddings[0].new_zeros(())
-        if not self.n_filled:
+        if not self.n_filled or not len(labels):
             return total
         for query, embedding in enumerate(embeddings):
             for key in range(2):

@@ -1,10 +1,14 @@
-"""Training recipes: every number that shapes a model, in one place."""
+"""Training recipes: every number that shapes a model, in files that anyone can copy."""
 
 import dataclasses
+import tomllib
+from pathlib import Path
 
 from astroclip._validation import check_choice
 
-__all__ = ["AlignmentRecipe", "RECIPES", "RefinementRound", "find_recipe"]
+__all__ = ["AlignmentRecipe", "RefinementRound", "find_recipe", "read_recipe", "recipe_names"]
+
+RECIPE_FOLDER = Path(__file__).parent / "recipe_files"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +72,10 @@ class AlignmentRecipe:
         `~astroclip.simulation.instruments.observe_spectra_varied`
     varied_image_share : fraction of images recorded by a random camera
     missing_band_share : fraction of images that lose one band
+    extra_noise : largest noise added to pairs that a survey recorded, in units of theirs
+    frozen : encoders (``"spectrum"``, ``"image"``) whose backbones keep their weights
+    patience : epochs without a better recall@10 of held-out pairs after which the run stops;
+        never if None
     redshift_weight, label_weight : weights of the auxiliary losses on redshift bins and
         on the simulation's known properties; zero for pure InfoNCE
     neighbor_weight, memory_size : weight of the loss on estimates from neighbours, and how
@@ -107,6 +115,9 @@ class AlignmentRecipe:
     )
     varied_image_share: float = 0.25
     missing_band_share: float = 0.05
+    extra_noise: float = 0.5
+    frozen: tuple = ()
+    patience: int | None = None
     redshift_weight: float = 0.7
     label_weight: float = 1.0
     neighbor_weight: float = 1.0
@@ -121,37 +132,81 @@ class AlignmentRecipe:
     image: dict = dataclasses.field(default_factory=dict)
 
 
-RECIPES = {
-    "small": AlignmentRecipe(),
-    "tiny": AlignmentRecipe(
-        n_mix=600,
-        n_wide=100,
-        n_flat=100,
-        n_validation=100,
-        n_test=200,
-        n_reference_mix=200,
-        n_reference_wide=100,
-        n_reference_flat=100,
-        refinement=(RefinementRound(n_epochs=1, batch_size=16),),
-        epoch_size=400,
-        memory_size=128,
-        n_epochs=2,
-        batch_size=32,
-        warmup_steps=2,
-        spectrum={"width": 16},
-        image={"width": 8},
-    ),
-}
-"""``small`` makes the bundled model; ``tiny`` shows in a minute that everything runs."""
+def recipe_names():
+    """Return the names of the recipes that come with the package.
+
+    Examples
+    --------
+    >>> from astroclip.training.recipes import recipe_names
+    >>> recipe_names()
+    ['published', 'small', 'tiny']
+    """
+    return sorted(path.stem for path in RECIPE_FOLDER.glob("*.toml"))
 
 
-def find_recipe(recipe):
-    """Return a recipe by name, or the recipe itself if it already is one.
+def read_recipe(recipe, section, kind):
+    """Return one section of a recipe file as an objective's settings.
+
+    Parameters
+    ----------
+    recipe : str or path-like
+        Name of a recipe of `recipe_names`, or a TOML file.
+    section : str
+        ``"align"``, ``"spectra"``, ``"images"`` or ``"rest"``.
+    kind : type
+        Dataclass of the settings. What the section does not name keeps its default.
+
+    Returns
+    -------
+    ``kind``
 
     Raises
     ------
     ValueError
-        If there is no recipe of that name.
+        If there is no such recipe, the file is no TOML, or it names an unknown setting.
+    FileNotFoundError
+        If the file is missing.
+    """
+    path = Path(recipe)
+    if path.suffix != ".toml":
+        check_choice(recipe, recipe_names(), "recipe")
+        path = RECIPE_FOLDER / f"{recipe}.toml"
+    if not path.exists():
+        msg = f"recipe file {str(path)!r} is missing; expected one of {recipe_names()} or a file."
+        raise FileNotFoundError(msg)
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        msg = f"recipe file {str(path)!r} is no TOML: {error}."
+        raise ValueError(msg) from error
+    values = content.get(section, {})
+    known = {field.name: field for field in dataclasses.fields(kind)}
+    for name in values:
+        if name not in known:
+            msg = (
+                f"recipe file {str(path)!r} sets {name!r} in [{section}]; expected some of "
+                f"{', '.join(known)}."
+            )
+            raise ValueError(msg)
+    if "refinement" in values:
+        values["refinement"] = [RefinementRound(**_tuples(item)) for item in values["refinement"]]
+    return kind(**_tuples(values))
+
+
+def _tuples(values):
+    """Return settings with tuples in the place of TOML's lists."""
+    return {
+        name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
+    }
+
+
+def find_recipe(recipe):
+    """Return an alignment's recipe by name or file, or the recipe itself if it already is one.
+
+    Parameters
+    ----------
+    recipe : str, path-like or AlignmentRecipe
+        See `read_recipe`.
 
     Examples
     --------
@@ -161,4 +216,4 @@ def find_recipe(recipe):
     """
     if isinstance(recipe, AlignmentRecipe):
         return recipe
-    return RECIPES[check_choice(recipe, RECIPES, "recipe")]
+    return read_recipe(recipe, "align", AlignmentRecipe)

@@ -15,8 +15,7 @@ from astroclip.training.run import (
     find_checkpoint,
     join_pairs,
     make_trainer,
-    start_from,
-    write_start,
+    start_from_files,
 )
 
 __all__ = ["load_rest_frame", "train_rest_frame", "write_rest_bundle"]
@@ -58,8 +57,7 @@ def train_rest_frame(
     module = RestFrame(recipe, pairs=pairs, validation=_light(workspace.read("validation")))
     output = workspace.rest
     if start is not None and find_checkpoint(output) is None:
-        start_from(module, start)
-        write_start(output, start)
+        start_from_files(module, start, output)
     trainer = make_trainer(
         output, n_epochs=recipe.n_epochs, precision=precision, show_progress=show_progress
     )

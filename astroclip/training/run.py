@@ -4,19 +4,20 @@ import ctypes
 import dataclasses
 import hashlib
 import json
+import os
 import zipfile
 from pathlib import Path
 
 import lightning
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger
 
-from astroclip.simulation.pairs import read_pairs
 from astroclip.training.alignment import Alignment
 from astroclip.training.recipes import find_recipe
 from astroclip.training.refinement import Refinement, embed_images
+from astroclip.training.sources import read_source
 
 __all__ = [
     "load_alignment",
@@ -35,16 +36,17 @@ def find_checkpoint(output):
     return next((path for path in reversed(paths) if zipfile.is_zipfile(path)), None)
 
 
-def read_folders(folders, recipe):
-    """Return the pairs of several folders as one dict of arrays.
+def read_sources(sources, recipe):
+    """Return the pairs of several sources as one dict of arrays.
 
-    ``varied_share`` is added: the probability that a pair's spectrum is recorded by a
-    random instrument, by the name of its folder.
+    ``varied_share`` is added: the probability that a noiseless pair's spectrum is recorded
+    by a random instrument, by the name of its folder.
     """
     parts = []
-    for folder in folders:
-        pairs = read_pairs(folder)
-        share = recipe.varied_shares.get(Path(folder).name, recipe.varied_share)
+    for source in sources:
+        pairs = read_source(source)
+        name = Path(source).name if isinstance(source, (str, Path)) else None
+        share = recipe.varied_shares.get(name, recipe.varied_share)
         pairs["varied_share"] = np.full(len(pairs["redshift"]), share, np.float32)
         parts.append(pairs)
     return join_pairs(parts)
@@ -83,14 +85,18 @@ def keep_freed_memory():
     mallopt(trim_threshold, 2**31 - 1)
 
 
-def make_trainer(output, *, n_epochs, precision=None, show_progress=False):
+def make_trainer(output, *, n_epochs, patience=None, precision=None, show_progress=False):
     """Return a Lightning trainer that writes a checkpoint and a log line every epoch.
+
+    Started by ``torchrun``, it shares every batch among the processes.
 
     Parameters
     ----------
     output : path-like
         Folder for both.
     n_epochs : int
+    patience : int, optional
+        Stop after so many epochs without a better ``recall_10``.
     precision : str, optional
         Lightning's precision; by default that of `fast_precision`.
     show_progress : bool
@@ -102,11 +108,13 @@ def make_trainer(output, *, n_epochs, precision=None, show_progress=False):
     keep_freed_memory()
     # two files an epoch: one of them is complete whenever the process is killed
     callbacks = [ModelCheckpoint(output, save_last=True, save_top_k=1)]
+    if patience is not None:
+        callbacks.append(EarlyStopping("recall_10", mode="max", patience=patience))
     if show_progress:
         callbacks.append(TQDMProgressBar(refresh_rate=20))
     return lightning.Trainer(
         accelerator="auto",
-        devices=1,
+        **_devices(),
         max_epochs=n_epochs,
         precision=precision or fast_precision(),
         gradient_clip_val=5.0,
@@ -120,26 +128,34 @@ def make_trainer(output, *, n_epochs, precision=None, show_progress=False):
     )
 
 
+def _devices():
+    """Return Lightning's options for the processes that ``torchrun`` started, or for one."""
+    n_local, n_all = (int(os.environ.get(name, 1)) for name in ("LOCAL_WORLD_SIZE", "WORLD_SIZE"))
+    if n_all == 1:
+        return {"devices": 1}
+    return {"devices": n_local, "num_nodes": n_all // n_local, "strategy": "ddp"}
+
+
 def train_alignment(
-    folders, validation, output, *, recipe="small", n_epochs=None, start=None,
+    sources, validation, output, *, recipe="small", n_epochs=None, start=None,
     precision=None, n_threads=None, show_progress=False,
 ):
     """Train image and spectrum encoders on pairs, resuming from ``output`` if it has begun.
 
     Parameters
     ----------
-    folders : sequence of path-like
-        Folders of shards from `astroclip.simulation.pairs.write_pairs`.
-    validation : path-like
-        Folder of held-out pairs, scored after every epoch.
+    sources : sequence of path-like or dict
+        Simulated or real pairs, each as `~astroclip.training.sources.read_source` takes them.
+    validation : path-like or dict
+        Held-out pairs, scored after every epoch.
     output : path-like
         Folder for the checkpoint of the last finished epoch and the log ``metrics.csv``.
     recipe : str or `~astroclip.training.recipes.AlignmentRecipe`
     n_epochs : int, optional
         Overrides the recipe's.
-    start : path-like, optional
-        Weights to start from: a weights file (safetensors) or a checkpoint of a run. Not
-        read where ``output`` holds a checkpoint to resume from.
+    start : path-like or sequence of path-like, optional
+        Weights to start from: weights files (safetensors) or checkpoints of runs, also of
+        self-supervised ones. Not read where ``output`` holds a checkpoint to resume from.
     precision : str, optional
         Lightning's precision; by default that of `fast_precision`.
     n_threads : int, optional
@@ -158,13 +174,13 @@ def train_alignment(
     if n_threads is not None:
         torch.set_num_threads(n_threads)
     lightning.seed_everything(recipe.seed, verbose=False)
-    pairs = read_folders(folders, recipe)
-    module = Alignment(recipe, pairs=pairs, validation=read_pairs(validation))
+    pairs = read_sources(sources, recipe)
+    module = Alignment(recipe, pairs=pairs, validation=read_source(validation))
     if start is not None and find_checkpoint(output) is None:
-        start_from(module, start)
-        write_start(output, start)
+        start_from_files(module, start, output)
     trainer = make_trainer(
-        output, n_epochs=recipe.n_epochs, precision=precision, show_progress=show_progress
+        output, n_epochs=recipe.n_epochs, patience=recipe.patience, precision=precision,
+        show_progress=show_progress,
     )
     trainer.fit(module, ckpt_path=find_checkpoint(output))
     return module.cpu().eval()
@@ -200,8 +216,10 @@ def start_from(module, path):
     found = {}
     for name, tensor in tensors.items():
         name = name.removeprefix("alignment.")
-        if name in own and own[name].shape == tensor.shape:
-            found[name] = tensor.to(own[name].dtype)
+        # self-supervised runs call theirs just "encoder": shapes tell which one it is
+        for own_name in (name, f"spectrum_{name}", f"image_{name}"):
+            if own_name in own and own[own_name].shape == tensor.shape:
+                found[own_name] = tensor.to(own[own_name].dtype)
     if not found:
         msg = f"start is {str(path)!r}, none of whose tensors fits; expected this recipe's weights."
         raise ValueError(msg)
@@ -209,18 +227,23 @@ def start_from(module, path):
     return [name for name in own if name not in found]
 
 
-def write_start(output, start):
-    """Keep in a run's folder which weights it started from, for the model card."""
-    path = Path(output) / START_FILE
-    path.parent.mkdir(parents=True, exist_ok=True)
-    digest = hashlib.sha256(Path(start).read_bytes()).hexdigest()
-    path.write_text(json.dumps({"file": Path(start).name, "sha256": digest}))
+def start_from_files(module, start, output):
+    """Load files in turn and keep in a run's folder which they were, for the model card."""
+    paths = [start] if isinstance(start, (str, Path)) else list(start)
+    record = []
+    for path in paths:
+        start_from(module, path)
+        digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+        record.append({"file": Path(path).name, "sha256": digest})
+    target = Path(output) / START_FILE
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(json.dumps(record))
 
 
 def read_start(output):
-    """Return name and sha256 of the weights that a run started from, None if from scratch."""
+    """Return name and sha256 of the files that a run started from; none if from scratch."""
     path = Path(output) / START_FILE
-    return json.loads(path.read_text()) if path.exists() else None
+    return json.loads(path.read_text()) if path.exists() else []
 
 
 def load_alignment(output, *, recipe="small"):

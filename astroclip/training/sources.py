@@ -85,9 +85,9 @@ def read_source(
         ``seeing`` (N, 3) float32, arcsec, NaN for recorded pairs; ``spectrum`` (N, 4360)
         float16, 1e-17 erg/s/cm2/A on ``astroclip.simulation.instruments.WAVELENGTH``, zero
         where bad; ``redshift``, the simulation's other properties and ``fibre_magnitude``
-        (N, 3), float32, NaN where unknown; ``id`` (N,) str. If any pair is recorded also ``ivar`` (N, 4360) float16
-        and ``mask`` (N, 4360) bool, True where bad. Of shards alone, also what else they
-        hold.
+        (N, 3), float32, NaN where unknown; ``id`` (N,) str. If any pair is recorded also
+        ``ivar`` (N, 4360) float16 and ``mask`` (N, 4360) bool, True where bad. Of shards
+        alone, also what else they hold.
 
     Raises
     ------

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from astroclip.simulation.basis import save_basis
-from astroclip.training.recipes import RECIPES
+from astroclip.training.recipes import find_recipe
 from astroclip.training.workspace import Workspace
 from tests.simulation.conftest import basis, simulator  # noqa: F401 - fixtures
 
@@ -20,7 +20,7 @@ SIZES = {
 def recipe():
     """Return the tiny recipe with even fewer pairs."""
     return dataclasses.replace(
-        RECIPES["tiny"], batch_size=16, n_epochs=2, n_image_views=1, **SIZES
+        find_recipe("tiny"), batch_size=16, n_epochs=2, n_image_views=1, **SIZES
     )
 
 

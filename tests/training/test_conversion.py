@@ -159,7 +159,9 @@ FAULTS = {
         k, np.ones((152, 152, 4))
     ),
     "it has no image": lambda b, k: b.image.__setitem__(k, None),
-    "its spectrum has no valid pixel": lambda b, k: b.spectrum.__setitem__(k, np.full(7781, np.nan)),
+    "its spectrum has no valid pixel": lambda b, k: b.spectrum.__setitem__(
+        k, np.full(7781, np.nan)
+    ),
     "its spectrum is zero throughout": lambda b, k: b.spectrum.__setitem__(k, np.zeros(7781)),
     "has 5000 pixels": lambda b, k: b.spectrum.__setitem__(k, np.ones(5000)),
     r"has shape \(7781, 2\)": lambda b, k: b.spectrum.__setitem__(k, np.ones((7781, 2))),

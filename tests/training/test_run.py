@@ -2,14 +2,19 @@
 
 import dataclasses
 
+import lightning
+import numpy as np
 import pytest
 import torch
 
+from astroclip.training.alignment import Alignment
 from astroclip.training.recipes import find_recipe
 from astroclip.training.run import (
     find_checkpoint,
     load_alignment,
     load_refinement,
+    read_start,
+    start_from,
     train_alignment,
     train_refinement,
 )
@@ -60,8 +65,6 @@ def test_log_has_a_line_an_epoch(trained, workspace):
 
 
 def test_interrupted_training_ends_at_the_same_weights(trained, workspace, tmp_path, monkeypatch):
-    from astroclip.training.alignment import Alignment
-
     original = Alignment.training_step
 
     def interrupted(self, batch, batch_index):
@@ -116,5 +119,63 @@ def test_a_finished_refinement_is_loaded_not_repeated(trained, workspace, monkey
 def test_missing_checkpoint_and_recipe_say_what_to_do(tmp_path):
     with pytest.raises(FileNotFoundError, match="holds no checkpoint; train first"):
         load_alignment(tmp_path)
-    with pytest.raises(ValueError, match="recipe is 'large'; expected one of 'small', 'tiny'"):
+    with pytest.raises(ValueError, match="recipe is 'large'; expected one of 'published', 'small', 'tiny'"):
         find_recipe("large")
+
+
+def test_frozen_backbones_keep_weights_and_statistics(workspace, tmp_path):
+    recipe = dataclasses.replace(workspace.recipe, frozen=("image",), n_epochs=1)
+    trained_module = train(workspace, tmp_path, recipe=recipe)
+    lightning.seed_everything(recipe.seed, verbose=False)
+    fresh = Alignment(recipe)
+    before, after = fresh.state_dict(), trained_module.state_dict()
+    backbone = [key for key in before if key.startswith("image_encoder.backbone.")]
+    assert backbone and all(torch.equal(before[key], after[key]) for key in backbone)
+    assert not torch.equal(
+        before["image_encoder.head.0.weight"], after["image_encoder.head.0.weight"]
+    )
+
+
+def test_start_takes_what_fits_and_remembers_the_file(trained, workspace, tmp_path):
+    start = find_checkpoint(workspace.checkpoints)
+    recipe = dataclasses.replace(workspace.recipe, n_epochs=1, learning_rate=1e-12)
+    started = train(workspace, tmp_path, recipe=recipe, start=start)
+    source = load_alignment(workspace.checkpoints, recipe=workspace.recipe)
+    name = "spectrum_encoder.stem.weight"
+    torch.testing.assert_close(
+        started.state_dict()[name], source.state_dict()[name], atol=1e-6, rtol=0
+    )
+    (record,) = read_start(tmp_path)
+    assert record["file"] == start.name
+    assert len(record["sha256"]) == 64
+
+
+def test_start_without_a_fitting_tensor_is_refused(tmp_path, workspace):
+    torch.save({"state_dict": {"other": torch.zeros(3)}}, tmp_path / "other.ckpt")
+    with pytest.raises(ValueError, match="none of whose tensors fits"):
+        start_from(Alignment(workspace.recipe), tmp_path / "other.ckpt")
+
+
+def test_training_stops_when_nothing_improves(workspace, tmp_path):
+    recipe = dataclasses.replace(
+        workspace.recipe, n_epochs=9, patience=1, learning_rate=1e-12, epoch_size=32
+    )
+    train(workspace, tmp_path, recipe=recipe)
+    (log,) = tmp_path.glob("logs/version_*/metrics.csv")
+    header, *lines = (line.split(",") for line in log.read_text().splitlines())
+    epochs = {line[header.index("epoch")] for line in lines}
+    assert len(epochs) < 9
+
+
+def test_survey_pairs_train_through_the_same_door(workspace, tmp_path):
+    rng = np.random.default_rng(1)
+    survey = {
+        "image": rng.normal(0.1, 0.01, (32, 152, 152, 3)).astype(np.float32),
+        "spectrum": rng.normal(5, 1, (32, 7781)).astype(np.float32),
+        "redshift": rng.uniform(0.05, 0.4, 32),
+    }
+    recipe = dataclasses.replace(workspace.recipe, n_epochs=1, epoch_size=32)
+    module = train_alignment(
+        [survey], survey, tmp_path, recipe=recipe, n_threads=1, precision="32-true"
+    )
+    assert all(torch.isfinite(value).all() for value in module.state_dict().values())
