@@ -1,4 +1,4 @@
-"""The command ``astroclip``: quickstart, embed, models, train, bundle."""
+"""The command ``astroclip``: quickstart, embed, models, train, bundle, evaluate."""
 
 import argparse
 import sys
@@ -55,9 +55,11 @@ def build_parser():
     _add_embed(subparsers)
     models = subparsers.add_parser("models", help="list the models that have names")
     models.set_defaults(run=run_models)
-    from astroclip.training.commands import add_parser
+    from astroclip.evaluation.commands import add_parser as add_evaluation
+    from astroclip.training.commands import add_parser as add_training
 
-    add_parser(subparsers)
+    add_training(subparsers)
+    add_evaluation(subparsers)
     return parser
 
 

@@ -1,4 +1,4 @@
-"""Property estimates from nearest neighbours, with conformal intervals."""
+"""Property estimates: from nearest neighbours, or redshifts from a model's own head."""
 
 import numpy as np
 from astropy import units as u
@@ -10,7 +10,9 @@ from astroclip.tables import check_same_model, embedding_matrix, validate_embedd
 
 __all__ = ["PropertyEstimator", "euclidean_distance"]
 
+METHODS = ("neighbors", "head")
 WEIGHTS = ("distance", "uniform")
+DEFAULT_MODEL = "astroclip-small"
 CALIBRATION_ROWS = 4000
 CHUNK = 1000
 RESOLUTION = 1e-7  # distance of float32 unit vectors that are equal but for rounding
@@ -33,14 +35,22 @@ def euclidean_distance(similarity):
 
 
 class PropertyEstimator:
-    r"""Estimate properties of objects from those of their nearest neighbours.
+    r"""Estimate properties of objects from those of their nearest neighbours, or by a head.
 
     Parameters
     ----------
     n_neighbors : int
-        Neighbours to average.
+        Neighbours to average. For ``method="neighbors"``.
     weights : str
-        ``"distance"``: inverse Euclidean distance of unit vectors; or ``"uniform"``.
+        ``"distance"``: inverse Euclidean distance of unit vectors; or ``"uniform"``. For
+        ``method="neighbors"``.
+    method : str
+        ``"neighbors"``; or ``"head"``: redshifts from the redshift head that ships with a
+        model's weights, as distributions over redshift. It reads embeddings alone, no
+        reference is needed, and torch is not imported.
+    model : str, path-like or `~astroclip.models.EmbeddingModel`, optional
+        Whose head, for ``method="head"``: a name of `astroclip.list_models` or a weights
+        file. ``"astroclip-small"`` by default.
     confidence : float
         Probability that an interval covers the truth.
     false_alarm_rate : float
@@ -52,9 +62,17 @@ class PropertyEstimator:
     ----------
     property_names_ : list of str
     calibration_ : dict
-        By (modality, property): the conformal factor.
+        By (modality, property): the conformal factor; of a head, the probability that its
+        intervals hold.
     similarity_threshold_ : dict
         By modality: nearest similarity below which a query is out of distribution.
+    temperature_ : dict
+        By modality: divides the logits of a head (``method="head"``).
+
+    Raises
+    ------
+    ValueError
+        If a setting is unknown or out of range, or the model has no redshift head.
 
     Notes
     -----
@@ -67,6 +85,13 @@ class PropertyEstimator:
     few rows for c. For queries that are exchangeable with
     the reference it covers the truth with probability c to the accuracy of leave-one-out
     stability; real objects and a simulated reference are not exchangeable.
+
+    A head's estimate is the mode of its distribution, refined over the peak; its interval
+    is the shortest that holds the probability c and contains the estimate. Fitted with
+    redshifts, the head's temperature is calibrated on them, and the probability that
+    intervals hold is made that which covers the :math:`\lceil (n + 1) c \rceil`-th part of
+    the n calibration rows. The probability within 0.01 (1 + z) of the estimate is its
+    confidence.
 
     References
     ----------
@@ -85,8 +110,8 @@ class PropertyEstimator:
     """
 
     def __init__(
-        self, *, n_neighbors=64, weights="distance", confidence=0.68, false_alarm_rate=0.01,
-        random_state=0,
+        self, *, n_neighbors=64, weights="distance", method="neighbors", model=None,
+        confidence=0.68, false_alarm_rate=0.01, random_state=0,
     ):
         self.n_neighbors = check_integer(n_neighbors, "n_neighbors", minimum=2)
         self.weights = check_choice(weights, WEIGHTS, "weights")
@@ -97,10 +122,36 @@ class PropertyEstimator:
         self.confidence = confidence
         self.false_alarm_rate = false_alarm_rate
         self.random_state = random_state
+        self.method = check_choice(method, METHODS, "method")
+        self._head = self._open_head(model)
+
+    def _open_head(self, model):
+        """Return the estimator of the model's head, None for neighbours."""
+        if self.method == "neighbors":
+            if model is not None:
+                msg = (
+                    f"model is given and method is {self.method!r}, which needs none; expected "
+                    f"None. Leave it out, or pass method='head'."
+                )
+                raise ValueError(msg)
+            return None
+        from astroclip.head_estimation import HeadEstimator  # it imports this module
+
+        head = HeadEstimator(
+            DEFAULT_MODEL if model is None else model,
+            confidence=self.confidence,
+            false_alarm_rate=self.false_alarm_rate,
+            random_state=self.random_state,
+        )
+        self.temperature_ = head.temperature_
+        return head
 
     # ------------------------------------------------------------------ fitting
-    def fit(self, table, properties):
+    def fit(self, table, properties=None):
         """Take a reference and calibrate intervals and thresholds on it.
+
+        A head estimates without it. Fitted, it flags objects out of distribution, and with
+        ``properties="redshift"`` it is calibrated on the reference's redshifts.
 
         Parameters
         ----------
@@ -108,6 +159,7 @@ class PropertyEstimator:
             An embedding table with a column for every property. Rows whose property is
             masked or NaN are left out for that property.
         properties : sequence of str
+            ``"redshift"`` or None for a head; needed for neighbours.
 
         Returns
         -------
@@ -117,18 +169,25 @@ class PropertyEstimator:
         Raises
         ------
         KeyError
-            If a property is no column.
+            If a property is no column, or none of a head's.
+        ModelMismatchError
+            If the table's embeddings are of other weights than the head's.
         ValueError
-            If the reference is too small, or a property is not numeric.
+            If the reference is too small, a property is not numeric, or there is none.
         """
+        if self._head is not None:
+            return self._fit_head(table, properties)
         validate_embedding_table(table, name="table")
+        if properties is None:
+            msg = "properties is None; expected names of columns, such as ['redshift']."
+            raise ValueError(msg)
         properties = [properties] if isinstance(properties, str) else list(properties)
         check_not_empty(properties, "properties")
         self.reference_ = table
         self.property_names_ = properties
         self._values, self._units = {}, {}
         for name in properties:
-            self._values[name], self._units[name] = _numbers(table, name)
+            self._values[name], self._units[name] = column_numbers(table, name)
         self._indexes, self.calibration_, self.similarity_threshold_ = {}, {}, {}
         kinds = np.asarray(table["modality"]).astype(str)
         _, valid = embedding_matrix(table)
@@ -138,6 +197,14 @@ class PropertyEstimator:
                 rows = members[np.isfinite(self._values[name][members])]
                 self._add_index(kind, name, rows)
                 self._calibrate(kind, name)
+        return self
+
+    def _fit_head(self, table, properties):
+        """Fit the head's estimator and show what it learned as this one's."""
+        head = self._head.fit(table, properties)
+        self.reference_, self.property_names_ = table, ["redshift"]
+        self.calibration_, self.temperature_ = head.calibration_, head.temperature_
+        self.similarity_threshold_ = head.similarity_threshold_
         return self
 
     def _add_index(self, kind, name, rows):
@@ -213,9 +280,10 @@ class PropertyEstimator:
         Parameters
         ----------
         table : `~astropy.table.QTable`
-            An embedding table of the reference's model and weights.
+            An embedding table of the reference's, or the head's, model and weights.
         properties : sequence of str, optional
-            Some of those the estimator was fitted with; all by default.
+            Some of those the estimator was fitted with; all by default. ``"redshift"`` for
+            a head.
         exclude_self : bool
             Leave out reference rows of the object's own id.
 
@@ -228,15 +296,22 @@ class PropertyEstimator:
             ``nearest_similarity`` and ``out_of_distribution``. An object whose modality
             the reference lacks is compared with all its rows of the other one.
 
+            Of a head: ``id``, ``modality``, ``redshift``, ``redshift_lower``,
+            ``redshift_upper`` and ``redshift_confidence``, the probability that the truth is
+            within 0.01 (1 + z) of the estimate; after `fit` also ``nearest_similarity`` and
+            ``out_of_distribution``.
+
         Raises
         ------
         ModelMismatchError
-            If object and reference come from different models or weights.
+            If object and reference, or head, come from different models or weights.
         KeyError
-            If the estimator was not fitted with a property.
+            If the estimator was not fitted with a property, or its head does not give it.
         ValueError
-            If the estimator was not fitted.
+            If the estimator was not fitted and needs it, or there is no head for a modality.
         """
+        if self._head is not None:
+            return self._head.predict(table, properties=properties, exclude_self=exclude_self)
         if not hasattr(self, "reference_"):
             msg = "the estimator is not fitted; call fit(reference, properties) first."
             raise ValueError(msg)
@@ -268,6 +343,36 @@ class PropertyEstimator:
         result.meta.update(table.meta)
         return result
 
+    def distribution(self, table):
+        """Return the distributions over redshift that a head gives embedded objects.
+
+        Parameters
+        ----------
+        table : `~astropy.table.QTable`
+            An embedding table of the head's model and weights.
+
+        Returns
+        -------
+        redshift : (B,) `numpy.ndarray`
+            Centres of the bins, even in log(1 + z).
+        probability : (N, B) float32 `numpy.ndarray`
+            Rows sum to one; NaN for failed objects.
+
+        Raises
+        ------
+        ModelMismatchError
+            If the table's embeddings are of other weights than the head's.
+        ValueError
+            If the method is not ``"head"``, or there is no head for a modality.
+        """
+        if self._head is None:
+            msg = (
+                f"method is {self.method!r}, which gives no distribution; expected 'head'. Make "
+                f"the estimator with PropertyEstimator(method='head')."
+            )
+            raise ValueError(msg)
+        return self._head.distribution(table)
+
     def _wanted(self, properties):
         names = self.property_names_ if properties is None else list(
             [properties] if isinstance(properties, str) else properties
@@ -296,7 +401,7 @@ class PropertyEstimator:
         return columns, np.array([effective, found[1][:, 0]])
 
 
-def _numbers(table, name):
+def column_numbers(table, name):
     """Return a column as floats (masked as NaN) and its unit, or None."""
     if name not in table.colnames:
         msg = (

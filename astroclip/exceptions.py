@@ -9,6 +9,7 @@ __all__ = [
     "MissingExtraError",
     "ModelMismatchError",
     "PreparationError",
+    "RejectedPairsWarning",
     "UnsafeCheckpointError",
 ]
 
@@ -19,6 +20,22 @@ class AstroclipWarning(AstropyUserWarning):
 
 class FailedObjectWarning(AstroclipWarning):
     """Some objects of a batch could not be used; their rows stay, masked and flagged."""
+
+
+class RejectedPairsWarning(AstroclipWarning):
+    """Some pairs of a source cannot be trained on and were left out.
+
+    Parameters
+    ----------
+    message : str
+        How many, and the first ones.
+    rejected : sequence of str, optional
+        Each of them: where it stands, its id and what is wrong with it.
+    """
+
+    def __init__(self, message, *, rejected=()):
+        super().__init__(message)
+        self.rejected = tuple(rejected)
 
 
 class PreparationError(ValueError):

@@ -19,6 +19,9 @@ LEVELS = {
     "preparation": 2,
     "similarity": 3,
     "estimation": 3,
+    "redshift_distribution": 3,
+    "linear_head": 3,
+    "head_estimation": 3,
     "models": 4,
     "simulation": 4,
     "_objects": 5,
@@ -30,7 +33,7 @@ LEVELS = {
     "plotting": 7,
     "cli": 7,
 }
-WITH_TORCH = {"models", "simulation", "training", "embedding"}
+WITH_TORCH = {"models", "simulation", "training", "embedding", "evaluation"}
 WITHOUT_ASTROPY = {"models", "simulation"}
 ASTROPY_EXCEPTIONS = {"simulation/basis.py"}  # reads FITS grids once, before any training
 
@@ -108,7 +111,10 @@ def test_public_things_have_docstrings_and_names_exist(path):
             assert ast.get_docstring(node), f"{path.name}: {node.name} has no docstring"
 
 
-@pytest.mark.parametrize("module", ["astroclip", "astroclip.preparation", "astroclip.models"])
+@pytest.mark.parametrize(
+    "module",
+    ["astroclip", "astroclip.preparation", "astroclip.models", "astroclip.evaluation"],
+)
 def test_all_public_names_can_be_imported(module):
     imported = __import__(module, fromlist=["__all__"])
     for name in imported.__all__:

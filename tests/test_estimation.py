@@ -262,6 +262,10 @@ def test_calibration_of_a_large_reference_is_seeded(monkeypatch):
         ({"confidence": 68}, ValueError, "^confidence is 68; expected a number between 0 and 1"),
         ({"false_alarm_rate": 0}, ValueError, "^false_alarm_rate is 0; expected a number between"),
         ({"confidence": np.nan}, ValueError, "^confidence is nan; expected a number between"),
+        ({"method": "magic"}, ValueError, "^method is 'magic'; expected one of 'neighbors', 'he"),
+        ({"model": "a.safetensors"}, ValueError, "^model is given and method is 'neighbors', wh"),
+        ({"method": "head", "model": "small"}, ValueError, "^model is 'small'; expected one of"),
+        ({"method": "head", "model": "specformer"}, ValueError, "^model 'specformer' has no reds"),
     ],
 )
 def test_bad_settings(options, error, message):
@@ -289,6 +293,10 @@ def test_bad_prediction():
     estimator = PropertyEstimator(n_neighbors=4)
     with pytest.raises(ValueError, match="^the estimator is not fitted; call fit"):
         estimator.predict(reference)
+    with pytest.raises(ValueError, match="^properties is None; expected names of columns"):
+        estimator.fit(reference)
+    with pytest.raises(ValueError, match="^method is 'neighbors', which gives no distribution"):
+        estimator.distribution(reference)
     estimator.fit(reference, ["mass"])
     with pytest.raises(KeyError, match="properties names 'age', which the estimator was not"):
         estimator.predict(reference, properties=["mass", "age"])

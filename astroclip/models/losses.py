@@ -3,8 +3,10 @@
 import math
 
 import torch
-from torch import nn
+from torch import distributed, nn
 from torch.nn import functional
+
+from astroclip.models.distributed import gather_with_gradient, n_processes, process_rank
 
 __all__ = ["ContrastiveLoss", "info_nce"]
 
@@ -50,8 +52,34 @@ def info_nce(first, second, scale):
     )
 
 
+def _gathered_info_nce(first, second, scale):
+    """Return `info_nce` of all processes' pairs, each computing its own rows.
+
+    Every process contrasts its rows with the embeddings of all, a share of the matrix of
+    similarities that fits its memory. The mean over processes of these partial losses is the
+    loss of the whole batch, and so is the mean of their gradients, which
+    `~torch.nn.parallel.DistributedDataParallel` takes: `gather_with_gradient` returns the
+    sum over processes of what their partial losses ask of each embedding. The value is that
+    of the whole batch on every process.
+    """
+    first, second = functional.normalize(first, dim=1), functional.normalize(second, dim=1)
+    all_first, all_second = gather_with_gradient(torch.cat([first, second], dim=1)).chunk(2, dim=1)
+    target = torch.arange(len(first), device=first.device) + process_rank() * len(first)
+    own = 0.5 * (
+        functional.cross_entropy(scale * first @ all_second.T, target)
+        + functional.cross_entropy(scale * second @ all_first.T, target)
+    )
+    mean = own.detach().clone()
+    distributed.all_reduce(mean)
+    return own + (mean / n_processes() - own.detach())
+
+
 class ContrastiveLoss(nn.Module):
     """InfoNCE with a learnable inverse temperature, clamped from above.
+
+    Where `torch.distributed` runs more than one process, the contrast is with the pairs of
+    all: batches must have the same size on every rank, and the gradients averaged over ranks
+    are those of one process with all the pairs.
 
     Parameters
     ----------
@@ -72,5 +100,13 @@ class ContrastiveLoss(nn.Module):
         return self.log_scale.clamp(max=self.largest).exp()
 
     def forward(self, first, second):
-        """Return the loss of paired embeddings (N, D); see `info_nce`."""
+        """Return the loss of paired embeddings (N, D); see `info_nce`.
+
+        Raises
+        ------
+        ValueError
+            If batches differ in size between ranks.
+        """
+        if n_processes() > 1:
+            return _gathered_info_nce(first, second, self.scale)
         return info_nce(first, second, self.scale)

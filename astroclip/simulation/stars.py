@@ -149,7 +149,7 @@ def _features(start, stop, n_pixels):
 
 
 def _continuum(wavelength, temperature):
-    """Return f_lambda of black bodies (N, P), one at 5500 A, a little redder beyond it.
+    """Return f_lambda of black bodies (N, P), one at 5500 A, hot ones redder beyond it.
 
     The slope stands for the opacity of the negative hydrogen ion and of the Paschen
     continuum; it brings the colours onto the locus of stars of the SDSS.
@@ -157,7 +157,8 @@ def _continuum(wavelength, temperature):
     reach = 1.4387769e8 / temperature[:, None]  # A
     at = reach / 5500.0
     light = (5500.0 / wavelength) ** 5 * np.expm1(at) / np.expm1(reach / wavelength)
-    return light * np.maximum(wavelength / 5500.0, 1.0) ** 0.3
+    slope = np.interp(temperature, [4000, 5000, 5800, 6500, 8000], [0.0, 0.1, 0.3, 0.4, 0.6])
+    return light * np.maximum(wavelength / 5500.0, 1.0) ** slope[:, None]
 
 
 def stellar_light(temperature, metallicity, wavelength):

@@ -10,6 +10,7 @@ import torch
 from astroclip.simulation.instruments import WAVELENGTH
 from astroclip.simulation.pairs import PROPERTIES
 from astroclip.training.alignment import HEAD_SCALE
+from astroclip.training.calibration import head_temperatures
 from astroclip.training.data import Observer, PairBatches
 from astroclip.training.run import load_trained
 
@@ -51,9 +52,12 @@ def export_weights(module, path, *, temperature=None):
     parts = {
         "spectrum_encoder": module.spectrum_encoder,
         "image_encoder": module.image_encoder,
-        "redshift_head.spectrum": module.spectrum_redshift,
-        "redshift_head.image": module.image_redshift,
     }
+    if module.recipe.redshift_weight:  # without it, the heads have learned nothing
+        parts |= {
+            "redshift_head.spectrum": module.spectrum_redshift,
+            "redshift_head.image": module.image_redshift,
+        }
     state = {}
     for prefix, part in parts.items():
         for name, tensor in part.state_dict().items():
@@ -63,13 +67,13 @@ def export_weights(module, path, *, temperature=None):
     if not_finite:
         msg = f"weights {not_finite} are not finite in float16; the training diverged."
         raise ValueError(msg)
-    head = {
+    config = {"name": MODEL_NAME, **module.config()}
+    config["redshift_head"] = {
         "n_bins": module.recipe.n_redshift_bins,
         "largest": module.recipe.largest_redshift,
         "scale": HEAD_SCALE,
         "temperature": {"spectrum": 1.0, "image": 1.0, **(temperature or {})},
     }
-    config = {"name": MODEL_NAME, **module.config(), "redshift_head": head}
     write_bytes(path, save(state, metadata={"config": json.dumps(config, sort_keys=True)}))
 
 
@@ -207,7 +211,14 @@ def write_bundle(workspace, output, *, recipe_name="small", real_data=None):
     output.mkdir(parents=True, exist_ok=True)
     weights = output / f"{MODEL_NAME}.safetensors"
     alignment = load_trained(workspace)
-    export_weights(alignment, weights)
+    recipe = workspace.recipe
+    temperature = None
+    if recipe.redshift_weight:
+        temperature = head_temperatures(
+            alignment, workspace.read("validation"), seed=recipe.seed,
+            varied_share=recipe.varied_share, **recipe.instruments,
+        )
+    export_weights(alignment, weights, temperature=temperature)
     model = load_model(weights)
     write_reference(workspace, model, output)
     scale = float(alignment.contrast.scale.detach())

@@ -104,8 +104,8 @@ class RestFrameRecipe:
     spectrum : options of the encoder
     """
 
-    n_epochs: int = 5
-    epoch_size: int | None = 12_800
+    n_epochs: int = 4
+    epoch_size: int | None = 10_240
     batch_size: int = 128
     learning_rate: float = 7e-4
     weight_decay: float = 0.03

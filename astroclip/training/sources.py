@@ -18,7 +18,7 @@ from astroclip.training.conversion import (
 )
 from astroclip.training.pair_files import ShardPart, open_parts
 
-__all__ = ["read_source"]
+__all__ = ["join_pairs", "read_source"]
 
 COMMON = ("image", "seeing", "spectrum", "redshift", *LABEL_SHAPES, "id")
 N_LISTED = 10
@@ -149,6 +149,45 @@ def read_source(
     return table.arrays()
 
 
+def _with_errors(pairs):
+    """Return pairs with ivar and mask: infinite and empty where they have none, as noiseless."""
+    shape = (len(pairs["redshift"]), len(WAVELENGTH))
+    noiseless = {
+        "ivar": np.broadcast_to(np.float16(np.inf), shape), "mask": np.broadcast_to(False, shape)
+    }
+    return dict(pairs) if "ivar" in pairs else {**pairs, **noiseless}
+
+
+def join_pairs(parts):
+    """Return several dicts of pairs as one, recorded and noiseless ones told apart.
+
+    Parameters
+    ----------
+    parts : sequence of dict of str to `numpy.ndarray`
+        As `read_source` returns them, with further arrays at will.
+
+    Returns
+    -------
+    dict of str to `numpy.ndarray`
+        The arrays that all have. Where some have ivar and mask, the others are noiseless
+        and get infinite ivar and an empty mask.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from astroclip.training.sources import join_pairs
+    >>> simulated = {"redshift": np.zeros(1), "magnitude": np.zeros(1)}
+    >>> recorded = {"redshift": np.ones(1), "ivar": np.ones((1, 4360)), "mask": np.zeros((1, 4360))}
+    >>> joined = join_pairs([simulated, recorded])
+    >>> list(joined), joined["ivar"][:, 0]
+    (['redshift', 'ivar', 'mask'], array([inf,  1.]))
+    """
+    if any("ivar" in part for part in parts):
+        parts = [_with_errors(part) for part in parts]
+    names = [name for name in parts[0] if all(name in part for part in parts)]
+    return {name: np.concatenate([part[name] for part in parts]) for name in names}
+
+
 def _report(rejected, incomplete, n_pairs, split):
     """Warn of what was left out; raise ValueError if nothing stays."""
     lines = [*incomplete, *rejected]
@@ -221,11 +260,7 @@ class _PairTable:
         if not self.keeps_all:
             block = {**unknown_labels(n_pairs), **block}  # old shards lack some
             block = {name: block[name] for name in (*COMMON, "ivar", "mask") if name in block}
-        if self.has_recorded and "ivar" not in block:
-            shape = (n_pairs, len(WAVELENGTH))
-            block["ivar"] = np.full(shape, np.inf, dtype=np.float16)
-            block["mask"] = np.zeros(shape, dtype=bool)
-        return dict(block)
+        return _with_errors(block) if self.has_recorded else dict(block)
 
     def arrays(self):
         """Return the pairs."""

@@ -101,7 +101,7 @@ def test_options_of_varied_instruments_bound_what_they_say(templates):
 
 
 def test_sdss_resolving_power_follows_the_instrument_paper(templates):
-    lines = {3900.0: (1150, 1600), 5200.0: (1600, 2050), 6600.0: (1800, 2300), 8700.0: (2350, 3000)}
+    lines = {3900.0: (1100, 1600), 5200.0: (1500, 2050), 6600.0: (1700, 2300), 8700.0: (2350, 3000)}
     flux = torch.zeros(40, len(WAVELENGTH))
     places = [int(np.searchsorted(WAVELENGTH, line)) for line in lines]
     flux[:, places] = 1e6

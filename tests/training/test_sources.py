@@ -11,7 +11,7 @@ from astroclip.exceptions import MissingExtraError, RejectedPairsWarning
 from astroclip.simulation.basis import save_basis
 from astroclip.simulation.pairs import PROPERTIES, read_pairs, write_pairs
 from astroclip.training import pair_files
-from astroclip.training.sources import read_source
+from astroclip.training.sources import join_pairs, read_source
 from tests.training.survey import make_errors, make_survey
 
 h5py = pytest.importorskip("h5py")
@@ -198,23 +198,27 @@ def test_a_source_without_a_usable_pair_raises(survey):
 
 
 # ---------------------------------------------------------------------- Parquet
-def nested(values, kind=None):
-    return pyarrow.array(list(values.tolist()), type=kind)
+def nested(values, kind=pyarrow.ListArray):
+    """Return an array (N, ...) as lists in lists, whose lengths are not part of the type."""
+    column = pyarrow.array(values.ravel())
+    for size in reversed(values.shape[1:]):
+        offsets = np.arange(len(column) // size + 1) * size
+        width = pyarrow.int64() if kind is pyarrow.LargeListArray else pyarrow.int32()
+        column = kind.from_arrays(pyarrow.array(offsets, width), column)
+    return column
 
 
 def make_columns(survey, form):
     """Return Arrow columns of a survey with images and spectra in one of several forms."""
     images, spectra = survey["images"], survey["spectra"]
-    single = pyarrow.float32()
     if form == "nested":  # as Hugging Face's datasets write them
-        image = nested(images, pyarrow.list_(pyarrow.list_(pyarrow.list_(single))))
-        spectrum = nested(spectra, pyarrow.list_(pyarrow.list_(single)))
+        image, spectrum = nested(images), nested(spectra)
     elif form == "flat":
-        image = nested(images.reshape(len(images), -1), pyarrow.large_list(single))
-        spectrum = nested(spectra[:, :, 0], pyarrow.list_(single))
+        image = nested(images.reshape(len(images), -1), pyarrow.LargeListArray)
+        spectrum = nested(spectra[:, :, 0])
     else:
         image = pyarrow.FixedShapeTensorArray.from_numpy_ndarray(images)
-        spectrum = nested(spectra[:, :, 0], pyarrow.list_(single, 7781))
+        spectrum = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(spectra.ravel()), 7781)
     return {
         "image": image, "spectrum": spectrum, "redshift": survey["redshifts"],
         "targetid": survey["targetids"],
@@ -332,6 +336,15 @@ def test_simulated_pairs_among_recorded_ones_are_told_apart(
     simulated = read_pairs(shards)
     for name in ("image", "spectrum", "seeing", "fibre_magnitude", *PROPERTIES):
         np.testing.assert_array_equal(pairs[name][noiseless], simulated[name])
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_joining_what_was_read_is_reading_all_at_once(shards, astroclip_file, order):
+    sources = [shards, astroclip_file][::order]
+    joined = join_pairs([read_source(source) for source in sources])
+    assert_same(joined, read_source(sources))
+    simulated = read_source(shards)
+    assert_same(join_pairs([simulated]), simulated)
 
 
 # ---------------------------------------------------------------------- errors

@@ -1,6 +1,5 @@
-"""How good a model is: estimates and retrieval on simulated pairs, redshifts of real spectra."""
+"""Real objects with known redshifts: survey files read into spectra, and how they score."""
 
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -11,82 +10,33 @@ from astropy.table import Table
 from specutils import Spectrum
 
 from astroclip.estimation import PropertyEstimator
-from astroclip.exceptions import FailedObjectWarning
-from astroclip.metrics import nmad, outlier_fraction, r2_score, recall_at, retrieval_ranks
+from astroclip.evaluation.observation import embed_quietly
+from astroclip.metrics import nmad, outlier_fraction
 from astroclip.preparation import read_spectra
 
 __all__ = [
+    "estimate_redshifts",
+    "has_redshift_head",
     "read_brown2014",
     "read_distant_object",
     "read_fors2",
+    "read_real_sets",
     "read_real_spectra",
-    "score_estimates",
+    "redshift_scores",
     "score_redshifts",
-    "score_retrieval",
 ]
 
 N_BRIGHTEST = 10
 
 
-def score_estimates(reference, queries, truth, *, n_neighbors=64, modality=None):
-    """Return R2, interval coverage and width of k-NN estimates for every property.
-
-    Parameters
-    ----------
-    reference : `~astropy.table.QTable`
-        Embedding table with the properties as columns.
-    queries : `~astropy.table.QTable`
-        Embedding table of held-out objects of one modality.
-    truth : dict of str to (N,) array-like
-        True properties of the queries by name.
-    n_neighbors : int
-    modality : str, optional
-        Estimate from reference rows of this modality instead of the queries' own.
-
-    Returns
-    -------
-    `~astropy.table.Table`
-        Columns ``property``, ``r2``, ``coverage_68`` (fraction of truths inside the
-        interval) and ``out_of_distribution`` (fraction of queries so flagged).
-    """
-    if modality is not None:
-        reference = reference[np.asarray(reference["modality"]) == modality]
-    estimator = PropertyEstimator(n_neighbors=n_neighbors).fit(reference, list(truth))
-    estimates = estimator.predict(queries)
-    rows = []
-    for name, values in truth.items():
-        predicted, low, high = (
-            np.asarray(u.Quantity(estimates[f"{name}{suffix}"]).value)
-            for suffix in ("", "_lower", "_upper")
-        )
-        values = np.asarray(values, dtype=float)
-        inside = np.mean((values >= low) & (values <= high))
-        unusual = np.mean(estimates["out_of_distribution"])
-        rows.append((name, r2_score(predicted, values), float(inside), float(unusual)))
-    return Table(rows=rows, names=("property", "r2", "coverage_68", "out_of_distribution"))
+def has_redshift_head(model, modality="spectrum"):
+    """Return whether a loaded model comes with a redshift head for a modality."""
+    return modality in (getattr(model.network, "redshift_head", None) or {})
 
 
-def score_retrieval(queries, targets, *, n_pairs=1000):
-    """Return recall at 1, 5 and 10 and the median rank of paired embeddings.
-
-    Parameters
-    ----------
-    queries, targets : (N, D) array-like
-        Row i of both is the same object; the first ``n_pairs`` are used.
-    n_pairs : int
-
-    Returns
-    -------
-    dict of str to float
-        ``recall_1``, ``recall_5``, ``recall_10``, ``median_rank`` (one is best).
-    """
-    queries, targets = queries[:n_pairs], targets[:n_pairs]
-    scores = {f"recall_{n}": recall_at(queries, targets, n) for n in (1, 5, 10)}
-    scores["median_rank"] = float(np.median(retrieval_ranks(queries, targets)) + 1)
-    return scores
-
-
-def score_redshifts(reference, spectra, redshift, *, n_neighbors=16, model="astroclip-small"):
+def score_redshifts(
+    reference, spectra, redshift, *, n_neighbors=16, model="astroclip-small", method="neighbors"
+):
     """Embed real spectra, estimate their redshifts and compare.
 
     Parameters
@@ -98,29 +48,39 @@ def score_redshifts(reference, spectra, redshift, *, n_neighbors=16, model="astr
         Spectroscopic redshifts.
     n_neighbors : int
     model : str, path-like or EmbeddingModel
+    method : str
+        ``"neighbors"``, or ``"head"`` for the redshift head of the model.
 
     Returns
     -------
     table : `~astropy.table.Table`
         Columns ``id``, ``redshift``, ``estimate``, ``lower``, ``upper``, ``error``
-        (dz / (1 + z)) and ``out_of_distribution``; objects that failed have NaN.
+        (dz / (1 + z)) and ``out_of_distribution``, and ``confidence`` of a head's estimates;
+        objects that failed have NaN.
     scores : dict of str to float
-        ``nmad``, ``beyond_0.01`` and ``beyond_0.05`` of those that did not fail,
-        ``coverage_68`` and ``n_failed``.
+        See `redshift_scores`.
     """
-    from astroclip.embedding import embed
+    table = estimate_redshifts(
+        reference, embed_quietly(list(spectra), model), redshift,
+        n_neighbors=n_neighbors, model=model, method=method,
+    )
+    return table, redshift_scores(table)
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FailedObjectWarning)  # counted in the scores
-        queries = embed(list(spectra), model=model)
-    estimator = PropertyEstimator(n_neighbors=n_neighbors).fit(reference, ["redshift"])
+
+def estimate_redshifts(
+    reference, queries, redshift, *, n_neighbors=16, model="astroclip-small", method="neighbors"
+):
+    """Return the table of `score_redshifts` for objects that are embedded already."""
+    if method == "head":
+        estimator = PropertyEstimator(method="head", model=model).fit(reference, ["redshift"])
+    else:
+        estimator = PropertyEstimator(n_neighbors=n_neighbors).fit(reference, ["redshift"])
     estimates = estimator.predict(queries)
     true = np.asarray(redshift, dtype=float)
     predicted = np.asarray(estimates["redshift"], dtype=float)
     low, high = (
         np.asarray(estimates[f"redshift_{end}"], dtype=float) for end in ("lower", "upper")
     )
-    good = np.isfinite(predicted)
     table = Table(
         {
             "id": queries["id"],
@@ -132,14 +92,43 @@ def score_redshifts(reference, spectra, redshift, *, n_neighbors=16, model="astr
             "out_of_distribution": estimates["out_of_distribution"],
         }
     )
+    if method == "head":
+        table["confidence"] = np.asarray(estimates["redshift_confidence"], dtype=float)
+    return table
+
+
+def redshift_scores(table):
+    """Return the scores of estimated redshifts.
+
+    Parameters
+    ----------
+    table : `~astropy.table.Table`
+        From `score_redshifts`, or some of its rows.
+
+    Returns
+    -------
+    dict of str to float
+        ``nmad``, ``beyond_0.01`` and ``beyond_0.05`` of those that did not fail (the latter
+        also of the more confident half, as ``beyond_0.05_confident``, where the confidence
+        is known), ``coverage_68`` and ``n_failed``.
+    """
+    good = table[np.isfinite(table["estimate"])]
+    predicted, true = (np.asarray(good[name], dtype=float) for name in ("estimate", "redshift"))
+    inside = (true >= good["lower"]) & (true <= good["upper"])
     scores = {
-        "nmad": nmad(predicted[good], true[good]),
-        "beyond_0.01": outlier_fraction(predicted[good], true[good], limit=0.01),
-        "beyond_0.05": outlier_fraction(predicted[good], true[good], limit=0.05),
-        "coverage_68": float(np.mean((true >= low)[good] & (true <= high)[good])),
-        "n_failed": float(np.sum(~good)),
+        "nmad": nmad(predicted, true),
+        "beyond_0.01": outlier_fraction(predicted, true, limit=0.01),
+        "beyond_0.05": outlier_fraction(predicted, true, limit=0.05),
+        "coverage_68": float(np.mean(inside)),
+        "n_failed": float(len(table) - len(good)),
     }
-    return table, scores
+    if "confidence" in good.colnames:
+        order = np.argsort(-np.asarray(good["confidence"]), kind="stable")
+        sure = order[: max(len(order) // 2, 1)]
+        scores["beyond_0.05_confident"] = outlier_fraction(
+            predicted[sure], true[sure], limit=0.05
+        )
+    return scores
 
 
 def read_fors2(path, *, redshift_range=(0.02, 0.6)):
@@ -266,8 +255,59 @@ def read_real_spectra(folder):
     for path in sorted((folder / "sdss").glob("spec-*.fits")):
         spectra += read_spectra(path)
         redshift.append(float(fits.getdata(path, 2)["Z"][0]))
-    spectra += read_spectra(folder / "desi" / "coadd-special-dark-27247.fits")
-    catalogue = fits.getdata(folder / "desi" / "redrock-special-dark-27247.fits", "REDSHIFTS")
-    redshift.append(float(catalogue["Z"][0]))
-    merged, value = _read_merged(folder / "desi" / "heldout_z020.npz")
-    return [*spectra, merged], np.array([*redshift, value])
+    desi, known = _read_desi(folder / "desi")
+    return [*spectra, *desi], np.array([*redshift, *known])
+
+
+def read_real_sets(folder):
+    """Read all real spectra with known redshifts, survey by survey.
+
+    Parameters
+    ----------
+    folder : path-like
+        With any of ``fors2/fors2.npz``, ``sdss/*.fits``, ``desi/`` and
+        ``brown2014/brown2014.npz``.
+
+    Returns
+    -------
+    dict of str to (list of `~specutils.Spectrum`, (N,) `numpy.ndarray`)
+        Spectra and redshifts by the survey's name: ``FORS2`` (0.02 < z < 0.6), ``SDSS``,
+        ``DESI`` and ``Brown et al.``, those that are there.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is none of them.
+    """
+    folder = Path(folder)
+    readers = {
+        "FORS2": (folder / "fors2" / "fors2.npz", read_fors2),
+        "SDSS": (folder / "sdss", _read_sdss),
+        "DESI": (folder / "desi", _read_desi),
+        "Brown et al.": (folder / "brown2014" / "brown2014.npz", read_brown2014),
+    }
+    sets = {name: read(path) for name, (path, read) in readers.items() if path.exists()}
+    if not sets:
+        msg = (
+            f"folder {str(folder)!r} holds no real spectra; expected any of "
+            f"{[str(path.relative_to(folder)) for path, _ in readers.values()]}."
+        )
+        raise FileNotFoundError(msg)
+    return sets
+
+
+def _read_sdss(folder):
+    """Return the spectra of SDSS files and the redshifts in their headers."""
+    spectra, redshift = [], []
+    for path in sorted(folder.glob("*.fits")):
+        spectra += read_spectra(path)
+        redshift.append(float(fits.getdata(path, 2)["Z"][0]))
+    return spectra, np.array(redshift)
+
+
+def _read_desi(folder):
+    """Return DESI's galaxies at z = 0.0073 and 0.2036."""
+    spectra = read_spectra(folder / "coadd-special-dark-27247.fits")
+    catalogue = fits.getdata(folder / "redrock-special-dark-27247.fits", "REDSHIFTS")
+    merged, redshift = _read_merged(folder / "heldout_z020.npz")
+    return [*spectra, merged], np.array([float(catalogue["Z"][0]), redshift])

@@ -1,0 +1,65 @@
+"""The held-out pairs recorded otherwise: other instruments, noise, range, depth and seeing."""
+
+from astroclip.evaluation.held_out import HELD_OUT
+from astroclip.evaluation.observation import embed_pairs
+from astroclip.evaluation.scores import find_score
+from astroclip.tables import embedding_matrix
+
+__all__ = ["IMAGE_SHIFTS", "SPECTRUM_SHIFTS", "score_domain_shifts"]
+
+SPECTRUM_SHIFTS = {
+    "SDSS-like spectra": {"instrument": "sdss"},
+    "spectra of varied instruments": {"instrument": "varied"},
+    "spectra cut to 4500-8500 A": {"wavelength_range": (4500.0, 8500.0)},
+    "spectra with twice the noise": {"noise": 2.0},
+}
+IMAGE_SHIFTS = {
+    "images 1 mag shallower": {"depth_loss": 1.0},
+    "images with 1.4 times the seeing": {"blur": 1.4},
+    "SDSS-like images": {"camera": "sdss"},
+    "images of varied cameras": {"camera": "varied"},
+}
+SAME_GALAXY = "SDSS-like spectra"  # also searched among the DESI-like ones, and the reverse
+
+
+def score_domain_shifts(run, pairs):
+    """Add scores of queries recorded otherwise than the reference.
+
+    Parameters
+    ----------
+    run : `~astroclip.evaluation.held_out.Run`
+    pairs : dict, path-like or sequence of path-like
+        The held-out pairs.
+    """
+    shifts = (("spectrum", "spectra", SPECTRUM_SHIFTS), ("image", "images", IMAGE_SHIFTS))
+    for kind, option, conditions in shifts:
+        if kind not in run.held.tables:
+            continue
+        for data, settings in conditions.items():
+            seen = embed_pairs(
+                run.model, pairs, seed=run.scores.seed, modalities=(kind,), **{option: settings}
+            )
+            score_shift(run, seen.tables[kind], kind, data)
+
+
+def score_shift(run, table, kind, data):
+    """Add the scores of one kind of query: k-NN, fall of its redshifts' R2, retrieval."""
+    run.add_neighbors(table, kind, data=data)
+    usual, shifted = (
+        find_score(
+            run.scores.table(), "r2", protocol="k-NN", data=name, query=kind, reference=kind,
+            property="redshift",
+        )
+        for name in (HELD_OUT, data)
+    )
+    run.scores.add(
+        "k-NN", "r2_fall", usual - shifted, data=data, query=kind, reference=kind,
+        quantity="redshift", n_queries=len(run.held), n_reference=len(run.known),
+    )
+    other = {"spectrum": "image", "image": "spectrum"}[kind]
+    embedded, _ = embedding_matrix(table)
+    if other in run.held.tables:
+        run.add_retrieval(embedded, run.held.embeddings(other), (kind, other), data=data)
+    if data == SAME_GALAXY:
+        names = ("SDSS-like spectrum", "DESI-like spectrum")
+        run.add_retrieval(embedded, run.held.embeddings(kind), names, data=data)

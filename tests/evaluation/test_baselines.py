@@ -1,0 +1,103 @@
+"""Baselines against scikit-learn, and what they must be able to do."""
+
+import numpy as np
+import pytest
+from sklearn.decomposition import PCA
+from sklearn.neighbors import KNeighborsRegressor
+
+from astroclip.evaluation import few_shot, zero_shot
+from astroclip.evaluation.baselines import (
+    boosted_estimates,
+    estimate_from_photometry,
+    estimate_from_principal_components,
+    measured_magnitudes,
+    read_predictions,
+    structural_features,
+)
+from astroclip.metrics import r2_score
+
+
+@pytest.fixture(scope="module")
+def lines():
+    """Return spectra of a line at a wavelength that is the property, and of level too."""
+    rng = np.random.default_rng(2)
+    position, level = rng.uniform(20, 80, 260), rng.uniform(-1, 1, 260)
+    shapes = np.exp(-0.5 * ((np.arange(100) - position[:, None]) / 8) ** 2)
+    features = np.column_stack([shapes + 0.02 * rng.normal(size=shapes.shape), level])
+    return features.astype(np.float16), {"position": position, "level": level}
+
+
+def test_principal_components_equal_a_full_decomposition(lines):
+    features, values = lines
+    known = {name: column[:200] for name, column in values.items()}
+    found = estimate_from_principal_components(
+        features[:200], known, features[200:], n_components=10, n_neighbors=6
+    )
+    x = features.astype(float)
+    full = PCA(10, svd_solver="full").fit(x[:200, :-1])
+    scores = full.transform(x[:, :-1])
+    weight = 0.5 * scores[:200, 0].std() / x[:200, -1].std()
+    scores = np.column_stack([scores, weight * x[:, -1]])
+    regressor = KNeighborsRegressor(6, weights="distance").fit(scores[:200], known["position"])
+    expected = regressor.predict(scores[200:])
+    np.testing.assert_allclose(found["position"], expected, atol=0.05)
+    assert r2_score(found["position"], values["position"][200:]) > 0.95
+    assert r2_score(found["level"], values["level"][200:]) > 0.7
+
+
+def test_photometric_errors_are_two_percent_of_the_flux():
+    magnitude = np.full((20000, 3), 18.0)
+    measured = measured_magnitudes(magnitude, seed=1)
+    relative = 10 ** (-0.4 * (measured - magnitude)) - 1
+    assert relative.std() == pytest.approx(0.02, rel=0.03)
+    assert abs(relative.mean()) < 5e-4
+
+
+def test_photometry_is_scored_by_neighbours_and_by_the_few_shot_network():
+    rng = np.random.default_rng(5)
+    magnitude = rng.uniform(15, 20, (220, 3))
+    known = {"redshift": (magnitude[:, 0] - magnitude[:, 1])[:200]}
+    near, queries = magnitude[:200], magnitude[200:]
+    found = estimate_from_photometry(near, known, queries, n_neighbors=9, seed=2)
+    plain = zero_shot(near, known, queries, n_neighbors=9)
+    np.testing.assert_array_equal(found["magnitudes"]["redshift"], plain["redshift"])
+    network = few_shot(near, known, queries, seed=2)
+    np.testing.assert_array_equal(found["network"]["redshift"], network["redshift"])
+    columns = [np.column_stack([m[:, 1], m[:, 0] - m[:, 1], m[:, 1] - m[:, 2]]) for m in
+               (near, queries)]
+    coloured = zero_shot(columns[0], known, columns[1], n_neighbors=9)
+    np.testing.assert_allclose(
+        found["magnitude and colours"]["redshift"], coloured["redshift"], rtol=1e-6
+    )
+
+
+def test_the_bound_knows_colours_and_shapes():
+    rng = np.random.default_rng(8)
+    n = 900
+    galaxies = {
+        "magnitude": rng.uniform(16, 19, (n, 3)),
+        "disc_radius": rng.uniform(1, 8, n),
+        "bulge_radius": np.zeros(n),
+        "bulge_to_total": rng.uniform(0, 1, n),
+        "axis_ratio": rng.uniform(0.1, 1, n),
+    }
+    features = structural_features(galaxies, seed=1)
+    assert features.shape == (n, 7)
+    assert np.isfinite(features).all()
+    radius, ratio = np.log(galaxies["disc_radius"]), galaxies["axis_ratio"]
+    colour = galaxies["magnitude"][:, 0] - galaxies["magnitude"][:, 1]
+    values = {"mix": radius + ratio + colour}
+    found = boosted_estimates(features[:700], {"mix": values["mix"][:700]}, features[700:])
+    assert r2_score(found["mix"], values["mix"][700:]) > 0.9
+
+
+def test_predictions_are_read_and_checked(tmp_path):
+    path = tmp_path / "predictions.npz"
+    np.savez(path, redshift=np.arange(3.0), notes=np.zeros(2))
+    found = read_predictions(path, ["redshift", "log_ssfr"], 3)
+    assert list(found) == ["redshift"]
+    np.testing.assert_array_equal(found["redshift"], [0, 1, 2])
+    with pytest.raises(ValueError, match=r"redshift .* shape \(3,\); expected \(4,\)"):
+        read_predictions(path, ["redshift"], 4)
+    with pytest.raises(ValueError, match="named after some of"):
+        read_predictions(path, ["log_ssfr"], 3)

@@ -1,0 +1,46 @@
+"""Domain shifts: what is recorded otherwise and what is scored."""
+
+import numpy as np
+import pytest
+
+from astroclip.evaluation import domain_shift, embed_pairs, score_retrieval
+from astroclip.evaluation.domain_shift import score_domain_shifts
+from astroclip.evaluation.held_out import HELD_OUT, score_neighbors
+from astroclip.evaluation.scores import find_score
+
+
+@pytest.fixture
+def shifted(run, pairs, monkeypatch):
+    """Return the run after three shifts."""
+    kept = {name: domain_shift.SPECTRUM_SHIFTS[name] for name in (
+        "SDSS-like spectra", "spectra cut to 4500-8500 A")}
+    monkeypatch.setattr(domain_shift, "SPECTRUM_SHIFTS", kept)
+    monkeypatch.setattr(domain_shift, "IMAGE_SHIFTS", {"shallow": {"depth_loss": 1.0}})
+    score_neighbors(run)
+    score_domain_shifts(run, pairs)
+    return run
+
+
+def test_the_fall_is_the_difference_of_two_scores(shifted):
+    table = shifted.scores.table()
+    where = {"protocol": "k-NN", "query": "spectrum", "reference": "spectrum",
+             "property": "redshift"}
+    cut = "spectra cut to 4500-8500 A"
+    usual, fallen = (find_score(table, "r2", data=data, **where) for data in (HELD_OUT, cut))
+    assert find_score(table, "r2_fall", data=cut, **where) == pytest.approx(usual - fallen)
+    assert find_score(table, "r2_fall", data="shallow", query="image") is not None
+
+
+def test_one_galaxy_is_sought_as_two_surveys_see_it(shifted, model, pairs):
+    seen = embed_pairs(
+        model, pairs, seed=1, modalities=("spectrum",), spectra={"instrument": "sdss"}
+    ).embeddings("spectrum")
+    plain = shifted.held.embeddings("spectrum")
+    assert not np.allclose(seen, plain)
+    table = shifted.scores.table()
+    for names, views in (
+        (("SDSS-like spectrum", "DESI-like spectrum"), (seen, plain)),
+        (("DESI-like spectrum", "SDSS-like spectrum"), (plain, seen)),
+    ):
+        found = find_score(table, "recall_1", query=names[0], reference=names[1])
+        assert found == score_retrieval(*views)["recall_1"]
