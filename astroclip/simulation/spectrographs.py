@@ -237,15 +237,15 @@ def _sdss_noise(generator, flux, sky, level, wavelength):
     """Return standard deviations and correlated noise of unit variance, both (N, P)."""
     shape = (len(flux), 1)
     # flatter than DESI's, and rising where SDSS's detectors lose the red
-    relative = sky ** uniform(generator, shape, 0.6, 0.85)
+    flatter = sky ** uniform(generator, shape, 0.6, 0.85)
     rise = uniform(generator, shape, 2.0, 4.3)
-    relative = relative * torch.exp(rise * torch.log(wavelength / 6600.0).clamp(min=0)[None])
-    sigma = level * torch.sqrt(relative**2 + 0.04 / level * relative * flux.clamp(min=0))
+    relative = flatter * torch.exp(rise * torch.log(wavelength / 6600.0).clamp(min=0)[None])
+    sigma = level * torch.sqrt(relative**2 + 0.04 / level * flatter * flux.clamp(min=0))
     noise = _smooth(normal(generator, flux.shape), uniform(generator, shape, 0.25, 0.45))
     noise = noise / noise.std(dim=1, keepdim=True)
     # sky lines are subtracted worse than the errors say
     peak = (sky / _smooth(sky, torch.full_like(level, 10.0)) - 1).clamp(0, 2)
-    return sigma, noise * (1 + uniform(generator, shape, 0, 1.5) * peak)
+    return sigma, noise * (1 + uniform(generator, shape, 0, 0.7) * peak)
 
 
 def observe_spectra_sdss(

@@ -79,12 +79,15 @@ class Alignment(lightning.LightningModule):
         Training pairs; not needed to load weights.
     validation : dict of str to `numpy.ndarray`, optional
         Held-out pairs scored after every epoch.
+    contaminants : (N, P) `numpy.ndarray`, optional
+        Noiseless spectra of stars and quasars, to be kept away from galaxies.
     """
 
-    def __init__(self, recipe, *, pairs=None, validation=None):
+    def __init__(self, recipe, *, pairs=None, validation=None, contaminants=None):
         super().__init__()
         self.recipe = recipe
         self.pairs, self.validation = pairs, validation
+        self.contaminants = contaminants
         self.spectrum_encoder = SmallSpectrumEncoder(**recipe.spectrum)
         self.image_encoder = SmallImageEncoder(**recipe.image)
         for encoder in (self.spectrum_encoder, self.image_encoder):
@@ -189,6 +192,24 @@ class Alignment(lightning.LightningModule):
         similarity = functional.normalize(again, dim=1) @ functional.normalize(spectrum, dim=1).T
         return functional.cross_entropy(self.contrast.scale * similarity, rows)
 
+    def _outliers(self, spectrum, generator):
+        """Return how near stars and quasars come to galaxies.
+
+        They are encoded as a user's are, with the statistics of all batches: a batch of
+        their own would be normalized to look like galaxies.
+        """
+        n_outliers = round(self.recipe.outlier_share * len(spectrum))
+        if self.contaminants is None or not n_outliers:
+            return spectrum.new_zeros(())
+        rows = torch.randint(len(self.contaminants), (n_outliers,), generator=generator,
+                             device=generator.device)
+        flux = torch.from_numpy(self.contaminants[rows.cpu().numpy()]).float().to(spectrum.device)
+        seen = self.train_observer.noiseless.spectra(flux, generator)
+        self.spectrum_encoder.eval()
+        embedding = self.spectrum_encoder(seen.flux, seen.ivar, seen.mask).float()
+        self.spectrum_encoder.train()
+        return self.memory.outlier_loss(embedding)
+
     def training_step(self, batch, batch_index):
         """Return the loss of one batch, recorded by instruments drawn for this very step."""
         recipe = self.recipe
@@ -214,7 +235,14 @@ class Alignment(lightning.LightningModule):
             views = spectrum[known], image[known]
             terms["neighbors"] = self.memory.loss(views, labels[known])
             weights["neighbors"] = recipe.neighbor_weight
-            self.memory.remember(views, labels[known])
+            redshift = batch["redshift"][known]
+            terms["near_redshift"] = self.memory.redshift_loss(
+                views[0], redshift, self.redshift_bins
+            )
+            weights["near_redshift"] = recipe.near_redshift_weight
+            terms["outliers"] = self._outliers(spectrum, generator)
+            weights["outliers"] = recipe.outlier_weight
+            self.memory.remember(views, labels[known], redshift)
         loss = sum(weights.get(name, 1.0) * term for name, term in terms.items())
         self.log_dict(
             {"loss": loss, **terms, "scale": self.contrast.scale.detach()},

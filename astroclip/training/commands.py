@@ -89,6 +89,7 @@ def _align(arguments, workspace, sources, validation):
     alignment = train_alignment(
         sources, validation, workspace.checkpoints, recipe=workspace.recipe,
         start=arguments.start, n_threads=arguments.threads, show_progress=True,
+        contaminants=workspace.contaminants() if workspace.recipe.outlier_share else None,
     )
     if workspace.recipe.refinement:
         train_refinement(alignment, workspace, show_progress=True)

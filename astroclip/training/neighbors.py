@@ -41,6 +41,8 @@ class NeighborMemory(nn.Module):
         self.log_scale = nn.Parameter(torch.full((2,), math.log(20.0)))
         self.register_buffer("keys", torch.zeros(2, size, dim))
         self.register_buffer("labels", torch.zeros(size, n_labels))
+        self.redshift_log_scale = nn.Parameter(torch.tensor(math.log(30.0)))
+        self.register_buffer("redshift", torch.zeros(size))
         self.register_buffer("n_seen", torch.zeros((), dtype=torch.long))
 
     @property
@@ -88,12 +90,60 @@ class NeighborMemory(nn.Module):
                 total = total + weight * functional.smooth_l1_loss(estimate, labels)
         return total
 
+    def redshift_loss(self, embedding, redshift, bins):
+        """Return the cross entropy of redshifts with those of the most similar galaxies.
+
+        Parameters
+        ----------
+        embedding : (N, D) `torch.Tensor`
+            Of the first modality.
+        redshift : (N,) `torch.Tensor`
+        bins : `~astroclip.training.alignment.RedshiftBins`
+
+        Returns
+        -------
+        `torch.Tensor`
+            Zero while nothing is remembered.
+        """
+        if not self.n_filled or not len(redshift):
+            return embedding.new_zeros(())
+        scale = self.redshift_log_scale.clamp(max=math.log(100.0)).exp()
+        keys = self.keys[0, : self.n_filled].clone()
+        weight = (scale * functional.normalize(embedding, dim=1) @ keys.T).softmax(dim=1)
+        probability = weight @ bins.target(self.redshift[: self.n_filled])
+        return -(bins.target(redshift) * torch.log(probability + 1e-5)).sum(dim=1).mean()
+
+    def outlier_loss(self, embedding, *, largest_similarity=0.4):
+        """Return how much more similar objects of other kinds are to their nearest galaxy.
+
+        Parameters
+        ----------
+        embedding : (N, D) `torch.Tensor`
+            Of the first modality, of objects that are no galaxies.
+        largest_similarity : float
+            What is allowed.
+
+        Returns
+        -------
+        `torch.Tensor`
+            Mean excess; zero while nothing is remembered.
+        """
+        if not self.n_filled:
+            return embedding.new_zeros(())
+        keys = self.keys[0, : self.n_filled].clone()
+        nearest = (functional.normalize(embedding, dim=1) @ keys.T).topk(
+            min(8, self.n_filled), dim=1
+        )
+        return (nearest.values - largest_similarity).clamp(min=0).mean()
+
     @torch.no_grad()
-    def remember(self, embeddings, labels):
+    def remember(self, embeddings, labels, redshift=None):
         """Put a batch in the place of the oldest galaxies."""
         size = len(self.labels)
         rows = (self.n_seen + torch.arange(len(labels), device=labels.device)) % size
         for number, embedding in enumerate(embeddings):
             self.keys[number, rows] = functional.normalize(embedding.detach(), dim=1).float()
         self.labels[rows] = labels
+        if redshift is not None:
+            self.redshift[rows] = redshift
         self.n_seen += len(labels)

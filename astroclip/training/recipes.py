@@ -62,6 +62,7 @@ class AlignmentRecipe:
         never trained on
     seed : fixes weights, order, noise and instruments; data sets are drawn from
         ``seed`` and their own number
+    folder : where in the workspace the run keeps checkpoints and logs
     n_epochs, epoch_size, batch_size : length of the run, pairs an epoch (all if None) and
         pairs a step
     learning_rate, weight_decay, warmup_steps : AdamW with a cosine decay to zero
@@ -80,6 +81,9 @@ class AlignmentRecipe:
         on the simulation's known properties; zero for pure InfoNCE
     neighbor_weight, memory_size : weight of the loss on estimates from neighbours, and how
         many galaxies these come from
+    near_redshift_weight : weight of the loss on redshift distributions of neighbours
+    outlier_share, outlier_weight, n_contaminants : stars and quasars a step, as a fraction of
+        its pairs, weight of the loss that keeps them away from galaxies, and how many there are
     second_view_share, second_view_weight : fraction of spectra recorded twice, and weight
         of the contrast between both recordings
     n_redshift_bins, largest_redshift : bins of the redshift head, even in log(1 + z)
@@ -97,6 +101,7 @@ class AlignmentRecipe:
     n_reference_wide: int = 3_000
     n_reference_flat: int = 3_000
     seed: int = 1
+    folder: str = "run"
     n_epochs: int = 8
     epoch_size: int | None = 25_600
     batch_size: int = 256
@@ -122,6 +127,10 @@ class AlignmentRecipe:
     label_weight: float = 1.0
     neighbor_weight: float = 1.0
     memory_size: int = 4096
+    near_redshift_weight: float = 0.0
+    outlier_share: float = 0.0
+    outlier_weight: float = 1.0
+    n_contaminants: int = 6_000
     second_view_share: float = 0.2
     second_view_weight: float = 0.3
     n_redshift_bins: int = 256
@@ -139,7 +148,7 @@ def recipe_names():
     --------
     >>> from astroclip.training.recipes import recipe_names
     >>> recipe_names()
-    ['published', 'small', 'tiny']
+    ['published', 'small', 'small-sharpened', 'tiny']
     """
     return sorted(path.stem for path in RECIPE_FOLDER.glob("*.toml"))
 

@@ -138,7 +138,7 @@ def _devices():
 
 def train_alignment(
     sources, validation, output, *, recipe="small", n_epochs=None, start=None,
-    precision=None, n_threads=None, show_progress=False,
+    contaminants=None, precision=None, n_threads=None, show_progress=False,
 ):
     """Train image and spectrum encoders on pairs, resuming from ``output`` if it has begun.
 
@@ -156,6 +156,9 @@ def train_alignment(
     start : path-like or sequence of path-like, optional
         Weights to start from: weights files (safetensors) or checkpoints of runs, also of
         self-supervised ones. Not read where ``output`` holds a checkpoint to resume from.
+    contaminants : (N, P) `numpy.ndarray`, optional
+        Noiseless spectra of stars and quasars on the model's grid, to be kept away from
+        galaxies.
     precision : str, optional
         Lightning's precision; by default that of `fast_precision`.
     n_threads : int, optional
@@ -175,7 +178,9 @@ def train_alignment(
         torch.set_num_threads(n_threads)
     lightning.seed_everything(recipe.seed, verbose=False)
     pairs = read_sources(sources, recipe)
-    module = Alignment(recipe, pairs=pairs, validation=read_source(validation))
+    module = Alignment(
+        recipe, pairs=pairs, validation=read_source(validation), contaminants=contaminants
+    )
     if start is not None and find_checkpoint(output) is None:
         start_from_files(module, start, output)
     trainer = make_trainer(

@@ -2,6 +2,10 @@
 
 from pathlib import Path
 
+import numpy as np
+
+from astroclip.simulation.basis import load_basis
+from astroclip.simulation.contaminants import make_quasars, make_stars
 from astroclip.simulation.pairs import FLAT, MIX, WIDE, read_pairs, write_pairs
 
 __all__ = ["Workspace"]
@@ -36,7 +40,7 @@ class Workspace:
     @property
     def checkpoints(self):
         """Folder of checkpoints and logs."""
-        return self.folder / "run"
+        return self.folder / self.recipe.folder
 
     @property
     def refined(self):
@@ -71,3 +75,17 @@ class Workspace:
                 n_workers=n_workers,
                 show_progress=show_progress,
             )
+        self.contaminants()
+
+    def contaminants(self):
+        """Return noiseless spectra (N, P) of stars and quasars, made at the first call."""
+        path = self.folder / "pairs" / "contaminants.npy"
+        if not path.exists():
+            basis = load_basis(self.folder / "pairs" / "basis.npz")
+            half = self.recipe.n_contaminants // 2
+            seed = (self.recipe.seed, 30)
+            parts = make_stars(half, basis, seed=seed), make_quasars(half, basis, seed=seed)
+            partial = path.with_name("contaminants.part.npy")
+            np.save(partial, np.concatenate([part["spectrum"] for part in parts]))
+            partial.replace(path)
+        return np.load(path)
