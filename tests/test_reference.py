@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import astroclip
-from astroclip.models.loading import DATA
+from astroclip.models.sources import DATA
 from astroclip.models.weights import file_sha256
 from astroclip.reference import sample_spectra
 
@@ -46,6 +46,25 @@ def test_previews_are_pictures_and_spectra(reference):
     assert previews["image"].max() > 60
     assert previews["spectrum"].shape[1] == len(previews["wavelength"])
     assert np.all(np.diff(previews["wavelength"]) > 0)
+
+
+def test_the_rest_frame_reference_holds_the_same_galaxies(reference):
+    rest = astroclip.reference_table("astroclip-small-rest")
+    spectra = reference[np.asarray(reference["modality"]) == "spectrum"]
+    assert set(rest["modality"]) == {"spectrum"}
+    np.testing.assert_array_equal(rest["id"], spectra["id"])
+    np.testing.assert_array_equal(rest["log_ssfr"], spectra["log_ssfr"])
+    assert rest.meta["MODEL"] == "astroclip-small-rest"
+    assert rest.meta["WSHA"] == file_sha256(DATA / "astroclip-small-rest.safetensors")
+
+
+def test_a_reference_of_another_model_is_refused():
+    with pytest.raises(ValueError, match="model is 'astroclip-mnras'; expected one of"):
+        astroclip.reference_table("astroclip-mnras")
+
+
+def test_what_ships_stays_below_25_megabytes():
+    assert sum(path.stat().st_size for path in DATA.rglob("*") if path.is_file()) < 25e6
 
 
 @pytest.mark.parametrize("name", ["sim-999999", "galaxy", "sim-x"])

@@ -18,10 +18,10 @@ from astroclip.models.architectures import (
 )
 from astroclip.models.checkpoints import read_checkpoint
 from astroclip.models.presets import PRESETS
-from astroclip.models.sources import DATA, find_weights
+from astroclip.models.sources import find_weights
 from astroclip.models.weights import file_sha256, read_safetensors
 
-__all__ = ["DATA", "EmbeddingModel", "load_model", "select_device"]
+__all__ = ["EmbeddingModel", "load_model", "select_device"]
 
 PRECISIONS = ("float32", "bf16")
 CPU_BATCH, GPU_BATCH = 64, 512

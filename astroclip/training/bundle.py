@@ -21,8 +21,8 @@ PREVIEW_SIZE = 48
 PREVIEW_BINNING = 16
 # data sets of the reference: galaxies, and the share recorded by a random instrument
 REFERENCE_SETS = {
-    "reference-mix": (8_000, 0.0),
-    "reference-wide": (3_000, 1.0),
+    "reference-mix": (7_000, 0.0),
+    "reference-wide": (2_500, 1.0),
     "reference-flat": (1_500, 1.0),
 }
 DISPLAY_SCALES = (10.0, 6.0, 3.0)  # g, r, z; arcsinh display of nanomaggies per pixel

@@ -66,7 +66,7 @@ class NeighborMemory(nn.Module):
         weight = (scale * functional.normalize(query, dim=1) @ keys.T).softmax(dim=1)
         return weight @ self.labels[: self.n_filled].clone()
 
-    def loss(self, embeddings, labels):
+    def loss(self, embeddings, labels, *, n_labels=None):
         """Return the error of estimates within and across both modalities.
 
         Parameters
@@ -74,6 +74,8 @@ class NeighborMemory(nn.Module):
         embeddings : sequence of two (N, D) `torch.Tensor`
         labels : (N, L) `torch.Tensor`
             Of order one.
+        n_labels : int, optional
+            Only the first ones count; all by default.
 
         Returns
         -------
@@ -86,8 +88,9 @@ class NeighborMemory(nn.Module):
         for query, embedding in enumerate(embeddings):
             for key in range(2):
                 weight = 1.0 if query == key else 0.5
-                estimate = self.estimate(embedding, key)
-                total = total + weight * functional.smooth_l1_loss(estimate, labels)
+                estimate = self.estimate(embedding, key)[:, :n_labels]
+                error = functional.smooth_l1_loss(estimate, labels[:, :n_labels])
+                total = total + weight * error
         return total
 
     def redshift_loss(self, embedding, redshift, bins):

@@ -2,7 +2,8 @@
 
 One galaxy is put at two redshifts, recorded by two instruments and brought back to rest:
 what both recordings share is the galaxy, what differs is distance, range and noise. The
-contrast between them therefore asks for an embedding without redshift.
+contrast between them therefore asks for an embedding without redshift, and what its
+neighbours still tell about the redshift is penalized.
 """
 
 import dataclasses
@@ -98,13 +99,15 @@ class RestFrameRecipe:
     seed : fixes weights, order, noise and instruments
     redshift_range : galaxies are put at redshifts drawn uniformly from it
     largest_move : largest change of log10(1 + z), so that most of the light stays
+    redshift_penalty : weight of the squared correlation of redshifts with those estimated
+        from neighbours
     label_weight, neighbor_weight, memory_size : losses on the kind of galaxy, directly and
         estimated from neighbours; zero for pure contrast
     instruments : options of the random instruments
     spectrum : options of the encoder
     """
 
-    n_epochs: int = 4
+    n_epochs: int = 3
     epoch_size: int | None = 10_240
     batch_size: int = 128
     learning_rate: float = 7e-4
@@ -113,6 +116,7 @@ class RestFrameRecipe:
     seed: int = 1
     redshift_range: tuple = (0.005, 0.6)
     largest_move: float = 0.12
+    redshift_penalty: float = 3.0
     label_weight: float = 0.5
     neighbor_weight: float = 1.0
     memory_size: int = 4096
@@ -146,7 +150,7 @@ class RestFrame(lightning.LightningModule):
         dim = self.spectrum_encoder.head[-1].out_features
         self.contrast = ContrastiveLoss()
         self.kinds = nn.Linear(dim, len(KINDS))
-        self.memory = NeighborMemory(recipe.memory_size, dim, len(KINDS))
+        self.memory = NeighborMemory(recipe.memory_size, dim, len(KINDS) + 1)
         labels = label_values(pairs) if pairs is not None else torch.zeros(2, len(LABELS))
         self.register_buffer("label_mean", labels.mean(dim=0))
         self.register_buffer("label_scale", labels.std(dim=0).clamp(min=1e-3))
@@ -192,8 +196,18 @@ class RestFrame(lightning.LightningModule):
         return self.spectrum_encoder(rest.flux, rest.ivar, rest.mask).float()
 
     def _standardized(self, batch):
-        columns = [LABELS.index(name) for name in KINDS]
+        columns = [LABELS.index(name) for name in (*KINDS, "redshift")]
         return ((batch["labels"] - self.label_mean) / self.label_scale)[:, columns]
+
+    def _telltale(self, views, redshift):
+        """Return the squared correlation of redshifts with those estimated from neighbours."""
+        if not self.memory.n_filled:
+            return redshift.new_zeros(())
+        estimate = torch.cat([self.memory.estimate(view, k)[:, -1] for k, view in enumerate(views)])
+        pair = torch.stack([estimate, redshift.repeat(2)])
+        pair = pair - pair.mean(dim=1, keepdim=True)
+        pair = pair / pair.norm(dim=1, keepdim=True).clamp(min=1e-6)
+        return (pair[0] * pair[1]).sum().clamp(min=0) ** 2
 
     def training_step(self, batch, batch_index):
         """Return the loss of one batch of galaxies, each seen twice."""
@@ -206,19 +220,25 @@ class RestFrame(lightning.LightningModule):
             for _ in range(2)
         ]
         labels = self._standardized(batch)
+        n_kinds, recipe = len(KINDS), self.recipe
         known = sum(
             functional.smooth_l1_loss(
-                self.kinds(HEAD_SCALE * functional.normalize(view, dim=1)), labels
+                self.kinds(HEAD_SCALE * functional.normalize(view, dim=1)), labels[:, :n_kinds]
             )
             for view in views
         )
-        contrast, neighbors = self.contrast(*views), self.memory.loss(views, labels)
-        if self.recipe.neighbor_weight:
-            self.memory.remember(views, labels)
-        loss = contrast + self.recipe.label_weight * known
-        loss = loss + self.recipe.neighbor_weight * neighbors
+        terms = {
+            "contrast": self.contrast(*views),
+            "known": known,
+            "neighbors": self.memory.loss(views, labels, n_labels=n_kinds),
+            "telltale": self._telltale(views, labels[:, n_kinds]),
+        }
+        self.memory.remember(views, labels)
+        loss = terms["contrast"] + recipe.label_weight * known
+        loss = loss + recipe.neighbor_weight * terms["neighbors"]
+        loss = loss + recipe.redshift_penalty * terms["telltale"]
         self.log_dict(
-            {"loss": loss, "contrast": contrast, "known": known, "neighbors": neighbors},
+            {"loss": loss, **terms},
             prog_bar=True, on_step=False, on_epoch=True,
         )
         return loss

@@ -217,7 +217,8 @@ def start_from(module, path):
         tensors = load_file(path)
     else:
         tensors = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
-    own = module.state_dict()
+    # remembered galaxies belong to the run that saw them
+    own = {k: v for k, v in module.state_dict().items() if not k.startswith("memory.")}
     found = {}
     for name, tensor in tensors.items():
         name = name.removeprefix("alignment.")
@@ -229,7 +230,7 @@ def start_from(module, path):
         msg = f"start is {str(path)!r}, none of whose tensors fits; expected this recipe's weights."
         raise ValueError(msg)
     module.load_state_dict(found, strict=False)
-    return [name for name in own if name not in found]
+    return [name for name in module.state_dict() if name not in found]
 
 
 def start_from_files(module, start, output):

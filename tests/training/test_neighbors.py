@@ -6,6 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from astroclip.training.alignment import RedshiftBins
 from astroclip.training.neighbors import NeighborMemory
 
 
@@ -80,3 +81,31 @@ def test_state_survives_a_checkpoint(modality):
     query = torch.randn(2, 2)
     assert torch.equal(memory.estimate(query, modality), copy.estimate(query, modality))
     assert copy.n_filled == 3
+
+
+def test_redshift_loss_is_the_cross_entropy_with_neighbours_bins():
+    torch.manual_seed(1)
+    bins = RedshiftBins(20, 0.7)
+    memory = NeighborMemory(8, 3, 1)
+    keys, redshift = torch.randn(6, 3), torch.rand(6) * 0.6
+    memory.remember((keys, keys), torch.zeros(6, 1), redshift)
+    query, truth = torch.randn(2, 3), torch.tensor([0.1, 0.3])
+    unit = torch.nn.functional.normalize(keys, dim=1)
+    expected = 0.0
+    for vector, value in zip(torch.nn.functional.normalize(query, dim=1), truth, strict=True):
+        weight = torch.exp(30 * (unit @ vector))
+        probability = sum(
+            w * bins.target(z[None])[0] for w, z in zip(weight / weight.sum(), redshift, strict=True)
+        )
+        expected -= float((bins.target(value[None])[0] * torch.log(probability + 1e-5)).sum()) / 2
+    loss = float(memory.redshift_loss(query, truth, bins).detach())
+    assert loss == pytest.approx(expected, rel=1e-4)
+
+
+def test_outliers_cost_what_they_are_too_near():
+    memory = NeighborMemory(4, 2, 1)
+    keys = torch.tensor([[1.0, 0.0]])
+    memory.remember((keys, keys), torch.zeros(1, 1))
+    near, far = torch.tensor([[1.0, 0.0]]), torch.tensor([[-1.0, 0.0]])
+    assert float(memory.outlier_loss(near)) == pytest.approx(0.6)
+    assert float(memory.outlier_loss(far)) == 0

@@ -81,3 +81,16 @@ def test_new_redshifts_stay_in_reach():
     moved = torch.log10((1 + new) / (1 + redshift)).abs()
     assert float(moved.max()) <= recipe.largest_move + 1e-4
     assert float(new.min()) >= 0 and float(new.max()) <= recipe.redshift_range[1] + 1e-6
+
+
+def test_the_penalty_is_the_squared_correlation_with_neighbours_redshifts():
+    torch.manual_seed(2)
+    recipe = dataclasses.replace(RestFrameRecipe(), spectrum={"width": 16}, memory_size=32)
+    module = RestFrame(recipe)
+    keys, labels = torch.randn(32, 128), torch.randn(32, 3)
+    module.memory.remember((keys, keys), labels)
+    views, redshift = torch.randn(2, 10, 128), torch.randn(10)
+    estimate = torch.cat([module.memory.estimate(view, k)[:, 2] for k, view in enumerate(views)])
+    correlation = np.corrcoef(estimate.detach().numpy(), redshift.repeat(2).numpy())[0, 1]
+    expected = max(correlation, 0) ** 2
+    assert float(module._telltale(tuple(views), redshift)) == pytest.approx(expected, abs=1e-5)

@@ -179,3 +179,13 @@ def test_survey_pairs_train_through_the_same_door(workspace, tmp_path):
         [survey], survey, tmp_path, recipe=recipe, n_threads=1, precision="32-true"
     )
     assert all(torch.isfinite(value).all() for value in module.state_dict().values())
+
+
+def test_stars_and_quasars_take_part(workspace, tmp_path):
+    contaminants = workspace.contaminants()
+    assert contaminants.shape == (8, 4360)
+    train(workspace, tmp_path, recipe=workspace.recipe, contaminants=contaminants)
+    (log,) = tmp_path.glob("logs/version_*/metrics.csv")
+    header, *lines = (line.split(",") for line in log.read_text().splitlines())
+    losses = [float(line[header.index("outliers")]) for line in lines if line[header.index("loss")]]
+    assert max(losses) > 0
