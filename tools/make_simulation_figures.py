@@ -150,16 +150,14 @@ def label_population(axes):
 def draw_sky(folder):
     """Draw noise and its correlation against a real field; return rows of the table."""
     real, simulated = checks.real_sky(folder), checks.simulated_sky()
-    figure, axes = plt.subplots(1, 2, figsize=(7.5, 3), constrained_layout=True)
+    figure, axes = plt.subplots(1, 2, figsize=(8.5, 3.2), constrained_layout=True)
     rows = []
     for band, (name, colour) in enumerate(zip("grz", ("tab:green", "tab:red", "0.3"), strict=True)):
         sigma, lags = real[band]
         sims = np.array([one[0] for one in simulated[band]])
         correlations = np.array([one[1] for one in simulated[band]])
-        axes[0].hist(
-            np.log10(sims), 15, histtype="step", color=colour, label=f"{name}, simulated", lw=1.5
-        )
-        axes[0].axvline(np.log10(sigma), color=colour, ls="--", label=f"{name}, DR9 field")
+        axes[0].hist(np.log10(sims), 15, histtype="step", color=colour, label=name, lw=1.5)
+        axes[0].axvline(np.log10(sigma), ymax=0.8, color=colour, ls="--", label="DR9 field")
         axes[1].plot(range(1, 5), lags, "o", color=colour, label=f"{name}, DR9 field")
         if name == "r":
             low, middle, high = np.percentile(correlations, [16, 50, 84], axis=0)
@@ -182,8 +180,8 @@ def draw_sky(folder):
     axes[0].set(xlabel="log sky noise / nmgy per pixel", ylabel="images")
     axes[1].axhline(0, color="0.8", lw=0.8, zorder=0)
     axes[1].set(xlabel="lag / pixels of 0.524 arcsec", ylabel="correlation", xticks=range(1, 5))
-    axes[0].legend(fontsize=6.5, loc="upper left")
-    axes[0].set_ylim(top=1.7 * axes[0].get_ylim()[1])
+    axes[0].legend(fontsize=7, loc="upper center", ncols=3)
+    axes[0].set_ylim(top=1.45 * axes[0].get_ylim()[1])
     axes[1].legend()
     save(figure, "sky")
     return rows

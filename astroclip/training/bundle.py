@@ -103,7 +103,7 @@ def embed_pairs(model, pairs, *, varied_share=0.0, seed=0, **varied):
         Fraction of spectra recorded by a random instrument instead of DESI's.
     seed : int
     **varied
-        Options of `~astroclip.simulation.instruments.observe_spectra_varied`.
+        Options of `~astroclip.simulation.spectrographs.observe_spectra_varied`.
 
     Returns
     -------

@@ -21,7 +21,7 @@ class RefinementRound:
     redshift_weight : weight of the loss on redshift bins
     varied_share : fraction of spectra recorded by a random instrument
     tilt, largest_blur, blue_cut : how much those vary; see
-        `~astroclip.simulation.instruments.observe_spectra_varied`
+        `~astroclip.simulation.spectrographs.observe_spectra_varied`
     data : data sets of the workspace that it uses
 
     References
@@ -70,7 +70,7 @@ class AlignmentRecipe:
     varied_share : the same for any other data set
     sdss_share : fraction recorded as SDSS and BOSS do; the rest as DESI does
     instruments : options of the random instruments; see
-        `~astroclip.simulation.instruments.observe_spectra_varied`
+        `~astroclip.simulation.spectrographs.observe_spectra_varied`
     varied_image_share : fraction of images recorded by a random camera
     missing_band_share : fraction of images that lose one band
     extra_noise : largest noise added to pairs that a survey recorded, in units of theirs

@@ -70,7 +70,7 @@ class Recorded:
 
         Returns
         -------
-        `~astroclip.simulation.instruments.ObservedSpectra`
+        `~astroclip.simulation.spectrographs.ObservedSpectra`
             Zero flux and ivar where the mask of a recorded spectrum is True.
         """
         if ivar is None:

@@ -71,13 +71,13 @@ def rest_frame(spectra, redshift):
 
     Parameters
     ----------
-    spectra : `~astroclip.simulation.instruments.ObservedSpectra`
+    spectra : `~astroclip.simulation.spectrographs.ObservedSpectra`
         On the model's logarithmic grid, observed frame.
     redshift : (N,) `torch.Tensor`
 
     Returns
     -------
-    `~astroclip.simulation.instruments.ObservedSpectra`
+    `~astroclip.simulation.spectrographs.ObservedSpectra`
         On the grid ``"rest"``, to a pixel of 69 km/s; masked where nothing was recorded.
     """
     shift = _pixels(REST_START * (1 + redshift) / WAVELENGTH[0])
