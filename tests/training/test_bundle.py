@@ -1,5 +1,7 @@
 """Bundles: what is written loads, is labelled as simulated and says its scores."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -9,6 +11,11 @@ from astroclip.tables import embedding_matrix
 from astroclip.training import bundle as module
 from astroclip.training.alignment import Alignment
 from astroclip.training.bundle import write_bundle
+from astroclip.training.rest_bundle import train_rest_frame, write_rest_bundle
+from astroclip.training.rest_frame import RestFrameRecipe
+from tests.training.test_run import QUIET
+
+pytestmark = QUIET
 
 
 @pytest.fixture(scope="module")
@@ -60,3 +67,22 @@ def test_card_says_recipe_scores_and_limits(made):
     for words in ("Seed 1", r"recall\@10", "Not measured", "Limits", "--recipe tiny", "sha256"):
         assert words in text
     assert not list(made[0].glob("*.part"))
+
+
+def test_the_rest_frame_bundle_holds_the_same_galaxies(made, workspace):
+    folder, _ = made
+    recipe = dataclasses.replace(
+        RestFrameRecipe(), n_epochs=1, epoch_size=16, batch_size=8, memory_size=16,
+        spectrum=workspace.recipe.spectrum,
+    )
+    train_rest_frame(workspace, recipe=recipe, n_threads=1, precision="32-true")
+    write_rest_bundle(workspace, folder, recipe=recipe)
+    rest = read_reference(folder / "reference.npz", embeddings=folder / "reference_rest.npz")
+    assert len(rest) == 90
+    assert set(rest["modality"]) == {"spectrum"}
+    model = load_model(folder / "astroclip-small-rest.safetensors", device="cpu")
+    assert model.modalities == ("spectrum",)
+    assert model.preset.spectrum.frame == "rest"
+    assert rest.meta["WSHA"] == model.weights_sha256
+    text = (folder / "MODEL_CARD_REST.rst").read_text()
+    assert "R2 of redshift" in text and model.weights_sha256 in text

@@ -13,7 +13,8 @@ from astroclip.training.neighbors import NeighborMemory
 def naive_estimate(query, keys, labels, scale):
     rows = []
     for vector in query:
-        cosine = [float(vector @ key / np.linalg.norm(vector) / np.linalg.norm(key)) for key in keys]
+        unit = vector / np.linalg.norm(vector)
+        cosine = [float(unit @ key / np.linalg.norm(key)) for key in keys]
         weight = np.exp(scale * np.array(cosine))
         rows.append((weight[:, None] * labels).sum(axis=0) / weight.sum())
     return np.array(rows)
@@ -94,8 +95,9 @@ def test_redshift_loss_is_the_cross_entropy_with_neighbours_bins():
     expected = 0.0
     for vector, value in zip(torch.nn.functional.normalize(query, dim=1), truth, strict=True):
         weight = torch.exp(30 * (unit @ vector))
+        weight = weight / weight.sum()
         probability = sum(
-            w * bins.target(z[None])[0] for w, z in zip(weight / weight.sum(), redshift, strict=True)
+            w * bins.target(z[None])[0] for w, z in zip(weight, redshift, strict=True)
         )
         expected -= float((bins.target(value[None])[0] * torch.log(probability + 1e-5)).sum()) / 2
     loss = float(memory.redshift_loss(query, truth, bins).detach())
