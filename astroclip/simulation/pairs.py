@@ -2,6 +2,7 @@
 
 import dataclasses
 import multiprocessing
+import os
 from pathlib import Path
 
 import numpy as np
@@ -183,7 +184,8 @@ def _write_shard(task):
     torch.set_num_threads(1)
     simulator = SpectrumSimulator(load_basis(basis_path))
     pairs = make_pairs(n_pairs, simulator, seed=seed, selections=selections)
-    partial = path.with_name(path.name + ".part")
+    # processes of a distributed run may make the same shard: the last one to finish stays
+    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
     with partial.open("wb") as file:
         np.savez(file, **pairs)
     partial.replace(path)

@@ -9,8 +9,10 @@ from torch import nn
 from torch.nn import functional
 
 from astroclip.metrics import r2_score
+from astroclip.models.distributed import gather_with_gradient
 from astroclip.models.losses import ContrastiveLoss
 from astroclip.models.small import SmallImageEncoder, SmallSpectrumEncoder
+from astroclip.simulation.spectrographs import ObservedSpectra
 from astroclip.training.data import LABELS, Observer, PairBatches, label_values
 from astroclip.training.neighbors import NeighborMemory
 from astroclip.training.optimization import adamw_with_cosine, step_generator
@@ -155,11 +157,15 @@ class Alignment(lightning.LightningModule):
         return torch.utils.data.DataLoader(batches, batch_size=None)
 
     # ------------------------------------------------------------------ steps
-    def _embed(self, batch, observer, generator, *, varied_share=None):
+    def _embed(self, batch, observer, generator, *, varied_share=None, outliers=None):
+        """Return embeddings of spectra and images; those of outliers follow the spectra's."""
         spectra = observer.spectra(
             batch["spectrum"], generator, ivar=batch.get("ivar"), mask=batch.get("mask"),
             varied_share=varied_share,
         )
+        if outliers is not None:
+            joined = zip(vars(spectra).values(), vars(outliers).values(), strict=True)
+            spectra = ObservedSpectra(*(torch.cat(parts) for parts in joined))
         pixels, mask = observer.images(batch["image"], batch["seeing"], generator)
         spectrum = self.spectrum_encoder(spectra.flux, spectra.ivar, spectra.mask)
         image = self.image_encoder(pixels, mask)
@@ -178,6 +184,15 @@ class Alignment(lightning.LightningModule):
         known = known_error(label_head(features), self._standardized(batch))
         return self.recipe.redshift_weight * redshift + label_weight * known
 
+    @torch.no_grad()
+    def _remember(self, spectrum, image, labels, redshift):
+        """Remember the pairs of all processes whose labels are known."""
+        parts = [spectrum, image, labels, redshift[:, None]]
+        seen = gather_with_gradient(torch.cat(parts, dim=1))
+        seen = seen[torch.isfinite(seen).all(dim=1)]
+        *views, labels, redshift = seen.split([part.shape[1] for part in parts], dim=1)
+        self.memory.remember(views, labels, redshift[:, 0])
+
     def _second_view(self, batch, spectrum, generator):
         """Return the contrast of further recordings of some spectra with the first ones."""
         n_again = round(self.recipe.second_view_share * len(spectrum))
@@ -192,31 +207,30 @@ class Alignment(lightning.LightningModule):
         similarity = functional.normalize(again, dim=1) @ functional.normalize(spectrum, dim=1).T
         return functional.cross_entropy(self.contrast.scale * similarity, rows)
 
-    def _outliers(self, spectrum, generator):
-        """Return how near stars and quasars come to galaxies.
+    def _outliers(self, n_pairs, generator):
+        """Return some stars and quasars as an instrument records them, or None.
 
-        They are encoded as a user's are, with the statistics of all batches: a batch of
-        their own would be normalized to look like galaxies.
+        They are encoded together with galaxies: a batch of their own would be normalized
+        to look like galaxies.
         """
-        n_outliers = round(self.recipe.outlier_share * len(spectrum))
+        n_outliers = round(self.recipe.outlier_share * n_pairs)
         if self.contaminants is None or not n_outliers:
-            return spectrum.new_zeros(())
-        rows = torch.randint(len(self.contaminants), (n_outliers,), generator=generator,
-                             device=generator.device)
-        flux = torch.from_numpy(self.contaminants[rows.cpu().numpy()]).float().to(spectrum.device)
-        seen = self.train_observer.noiseless.spectra(flux, generator)
-        self.spectrum_encoder.eval()
-        embedding = self.spectrum_encoder(seen.flux, seen.ivar, seen.mask).float()
-        self.spectrum_encoder.train()
-        return self.memory.outlier_loss(embedding)
+            return None
+        rows = torch.randint(
+            len(self.contaminants), (n_outliers,), generator=generator, device=generator.device
+        )
+        flux = torch.from_numpy(self.contaminants[rows.cpu().numpy()]).float()
+        return self.train_observer.noiseless.spectra(flux.to(generator.device), generator)
 
     def training_step(self, batch, batch_index):
         """Return the loss of one batch, recorded by instruments drawn for this very step."""
         recipe = self.recipe
         generator = step_generator(self, self.current_epoch, batch_index)
         spectrum, image = self._embed(
-            batch, self.train_observer, generator, varied_share=batch["varied_share"]
+            batch, self.train_observer, generator, varied_share=batch["varied_share"],
+            outliers=self._outliers(len(batch["redshift"]), generator),
         )
+        spectrum, outliers = spectrum[: len(image)], spectrum[len(image) :]
         terms = {
             "contrast": self.contrast(image, spectrum),
             "again": self._second_view(batch, spectrum, generator),
@@ -240,15 +254,17 @@ class Alignment(lightning.LightningModule):
                 views[0], redshift, self.redshift_bins
             )
             weights["near_redshift"] = recipe.near_redshift_weight
-            terms["outliers"] = self._outliers(spectrum, generator)
-            weights["outliers"] = recipe.outlier_weight
-            self.memory.remember(views, labels[known], redshift)
+            if len(outliers):
+                terms["outliers"] = self.memory.outlier_loss(outliers)
+                weights["outliers"] = recipe.outlier_weight
+            self._remember(spectrum, image, labels, batch["redshift"])
         loss = sum(weights.get(name, 1.0) * term for name, term in terms.items())
         self.log_dict(
             {"loss": loss, **terms, "scale": self.contrast.scale.detach()},
             prog_bar=True,
             on_step=False,
             on_epoch=True,
+            sync_dist=True,
         )
         return loss
 
@@ -269,14 +285,15 @@ class Alignment(lightning.LightningModule):
         """Log retrieval and redshift scores of the held-out pairs."""
         held = {name: torch.cat(parts) for name, parts in self._held.items()}
         truth = held["redshift"]
+        known = torch.isfinite(truth)
         scores = {"recall_10": recall(held["image"], held["spectrum"], 10)}
         for name, head in (("spectrum", self.spectrum_redshift), ("image", self.image_redshift)):
             logits = head(HEAD_SCALE * functional.normalize(held[name], dim=1))
-            error = (self.redshift_bins.best(logits) - truth).abs() / (1 + truth)
+            error = ((self.redshift_bins.best(logits) - truth).abs() / (1 + truth))[known]
             scores[f"{name}_nmad"] = 1.4826 * error.median()
             scores[f"{name}_outliers"] = (error > 0.05).float().mean()
             scores |= self._estimate_scores(held, name)
-        self.log_dict(scores, prog_bar=True)
+        self.log_dict(scores, prog_bar=True, sync_dist=True)
 
     def _estimate_scores(self, held, name):
         """Return R2 of properties of held-out pairs, estimated from remembered galaxies."""
@@ -287,10 +304,14 @@ class Alignment(lightning.LightningModule):
         similarity = functional.normalize(held[name], dim=1) @ keys.T
         n_neighbors = min(16, self.memory.n_filled)
         near = self.memory.labels[similarity.topk(n_neighbors, dim=1).indices].mean(dim=1)
-        return {
-            f"{name}_r2_{label}": r2_score(near[:, column].cpu(), held["labels"][:, column].cpu())
-            for column, label in enumerate(LABELS[:N_ESTIMATED])
-        }
+        scores = {}
+        for column, label in enumerate(LABELS[:N_ESTIMATED]):
+            truth = held["labels"][:, column]
+            known = torch.isfinite(truth)
+            if known.sum() > 1:
+                estimate = near[known, column].cpu()
+                scores[f"{name}_r2_{label}"] = r2_score(estimate, truth[known].cpu())
+        return scores
 
     # ------------------------------------------------------------------ optimizer
     def configure_optimizers(self):

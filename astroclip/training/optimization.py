@@ -6,6 +6,8 @@ import torch
 
 __all__ = ["adamw_with_cosine", "step_generator"]
 
+RANK_STEP = 7_368_787  # a prime beyond any epoch's number of steps
+
 
 def adamw_with_cosine(parameters, *, learning_rate, weight_decay, n_warmup, n_steps):
     """Return AdamW with a linear warm-up and a cosine decay to zero, as Lightning takes it.
@@ -43,4 +45,5 @@ def step_generator(module, *numbers):
     seed = 0
     for number in (module.recipe.seed, *numbers):
         seed = seed * 1_000_003 + number
+    seed += RANK_STEP * module.global_rank  # every process draws its own noise
     return generator.manual_seed(seed % 2**63)

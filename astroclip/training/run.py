@@ -17,7 +17,7 @@ from lightning.pytorch.loggers import CSVLogger
 from astroclip.training.alignment import Alignment
 from astroclip.training.recipes import find_recipe
 from astroclip.training.refinement import Refinement, embed_images
-from astroclip.training.sources import read_source
+from astroclip.training.sources import join_pairs, read_source
 
 __all__ = [
     "load_alignment",
@@ -50,12 +50,6 @@ def read_sources(sources, recipe):
         pairs["varied_share"] = np.full(len(pairs["redshift"]), share, np.float32)
         parts.append(pairs)
     return join_pairs(parts)
-
-
-def join_pairs(parts):
-    """Return several dicts of pairs as one, with the arrays that all have."""
-    names = [name for name in parts[0] if all(name in part for part in parts)]
-    return {name: np.concatenate([part[name] for part in parts]) for name in names}
 
 
 def fast_precision():
@@ -133,7 +127,14 @@ def _devices():
     n_local, n_all = (int(os.environ.get(name, 1)) for name in ("LOCAL_WORLD_SIZE", "WORLD_SIZE"))
     if n_all == 1:
         return {"devices": 1}
-    return {"devices": n_local, "num_nodes": n_all // n_local, "strategy": "ddp"}
+    return {
+        "devices": n_local,
+        "num_nodes": n_all // n_local,
+        # not every step uses every parameter: nothing is remembered at first
+        "strategy": "ddp_find_unused_parameters_true",
+        # each process would use its own statistics otherwise; torch has it on GPUs only
+        "sync_batchnorm": torch.cuda.is_available(),
+    }
 
 
 def train_alignment(

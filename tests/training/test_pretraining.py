@@ -113,7 +113,7 @@ def test_an_alignment_starts_from_what_is_left(case, trained, workspace):
 
 def losses_of(case, pairs, workspace, output, **changes):
     """Return the loss of every epoch of a longer run."""
-    recipe = dataclasses.replace(case.recipe, n_epochs=10, **changes)
+    recipe = dataclasses.replace(case.recipe, n_epochs=8, **changes)
     case.pretrain(
         pairs, workspace.read("validation"), output, recipe=recipe, precision="32-true",
         n_threads=1,
