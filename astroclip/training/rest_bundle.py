@@ -178,18 +178,18 @@ wherever they are. Weights: {megabytes:.1f} MB, float16, sha256
 **Recipe.** Each galaxy is put at two redshifts, recorded by two instruments and brought back
 to rest; InfoNCE between both recordings, losses on the specific star-formation rate and the
 metallicity, and a penalty (weight {penalty}) on what neighbours tell about the redshift.
-{n_pairs:,} galaxies of the training sets of astroclip-small, {n_epochs} epochs of {epoch_size:,}, batch
-{batch_size}, seed {seed}, starting from the observed-frame encoder. The idea is that of Liang et
+{n_pairs:,} galaxies of the training sets of astroclip-small, {n_epochs} epochs of {epoch_size:,},
+batch {batch_size}, seed {seed}, starting from the observed-frame encoder. The idea is that of Liang et
 al. (2023), AJ 166, 75, whose encoder is unsupervised.
 
 Made again by::
 
     astroclip train WORKSPACE --objective rest --start WORKSPACE/run/last.ckpt
 
-**Scores.** {n_test:,} held-out pairs of the mix, recorded as DESI records them; R2 of k-NN estimates
-(k = 64) from the {n_reference:,} galaxies of the mix in the bundled reference. Low is good for
-the redshift. The same from the true specific star-formation rate and metallicity, instead of the
-embedding, tells what these alone say about it: R2 of redshift {bound:.3f}.
+**Scores.** {n_test:,} held-out pairs of the mix, recorded as DESI records them; R2 of k-NN
+estimates (k = 64) from the {n_reference:,} galaxies of the mix in the bundled reference. Low is good for
+the redshift. The same from the true specific star-formation rate and metallicity, instead of
+the embedding, tells what these alone say about it: R2 of redshift {bound:.3f}.
 
 {scores}
 
@@ -219,10 +219,10 @@ def _write_rest_card(workspace, model, output, embedding, weights, recipe):
     by_kind = KNeighborsRegressor(min(64, n_known))
     by_kind.fit(scaler.transform(kinds[0]), known["redshift"])
     bound = r2_score(by_kind.predict(scaler.transform(kinds[1])), held["redshift"])
-    sizes = {
-        name: getattr(workspace.recipe, f"n_{name.removeprefix('train-')}") for name in TRAINING_SETS
-    }
-    n_pairs = sum(min(TRAINING_SETS[name] or size, size) for name, size in sizes.items())
+    n_pairs = 0
+    for name, limit in TRAINING_SETS.items():
+        size = getattr(workspace.recipe, f"n_{name.removeprefix('train-')}")
+        n_pairs += min(limit or size, size)
     text = CARD.format(
         n_parameters=sum(p.numel() for p in model.network.spectrum_encoder.parameters()),
         megabytes=weights.stat().st_size / 1e6,

@@ -93,4 +93,5 @@ def test_the_penalty_is_the_squared_correlation_with_neighbours_redshifts():
     estimate = torch.cat([module.memory.estimate(view, k)[:, 2] for k, view in enumerate(views)])
     correlation = np.corrcoef(estimate.detach().numpy(), redshift.repeat(2).numpy())[0, 1]
     expected = max(correlation, 0) ** 2
-    assert float(module._telltale(tuple(views), redshift)) == pytest.approx(expected, abs=1e-5)
+    found = float(module._telltale(tuple(views), redshift).detach())
+    assert found == pytest.approx(expected, abs=1e-5)
