@@ -149,7 +149,8 @@ contrast between two recordings of one spectrum ({second_view_weight}). Each ste
 instrument and calibration anew: of the mix a quarter of the spectra, of the others seven tenths
 are recorded by an instrument drawn at random (resolution, range, noise, flux calibration),
 {sdss_share:.0%} as SDSS and BOSS do, the rest as DESI does; a quarter of the images by a camera
-drawn at random. Seed {seed}, {n_epochs} epochs of {epoch_size:,} pairs, batch {batch_size}.{outliers}
+drawn at random. Seed {seed}, {n_epochs} epochs of {epoch_size:,} pairs, batch
+{batch_size}.{outliers}
 
 {start}
 
@@ -158,7 +159,8 @@ Made again by::
 {train}
     astroclip bundle WORKSPACE astroclip/data --recipe {recipe} --real-data FOLDER
 
-**Reference table.** {n_reference:,} simulated galaxies never trained on ({mix:,} of the mix; recorded by varied instruments, {flat:,} uniform in redshift and
+**Reference table.** {n_reference:,} simulated galaxies never trained on ({mix:,} of the
+mix; recorded by varied instruments, {flat:,} uniform in redshift and
 {wide:,} with the masses of a bright sample at every redshift), ids ``sim-...``,
 column ``source``: none of them exists.
 

@@ -178,18 +178,18 @@ wherever they are. Weights: {megabytes:.1f} MB, float16, sha256
 **Recipe.** Each galaxy is put at two redshifts, recorded by two instruments and brought back
 to rest; InfoNCE between both recordings, losses on the specific star-formation rate and the
 metallicity, and a penalty (weight {penalty}) on what neighbours tell about the redshift.
-{n_pairs:,} galaxies of the training sets of astroclip-small, {n_epochs} epochs of {epoch_size:,},
-batch {batch_size}, seed {seed}, starting from the observed-frame encoder. The idea is that of Liang et
-al. (2023), AJ 166, 75, whose encoder is unsupervised.
+{n_pairs:,} galaxies of the training sets of astroclip-small, {n_epochs} epochs of
+{epoch_size:,}, batch {batch_size}, seed {seed}, starting from the observed-frame encoder. The idea
+is that of Liang et al. (2023), AJ 166, 75, whose encoder is unsupervised.
 
 Made again by::
 
     astroclip train WORKSPACE --objective rest --start WORKSPACE/run/last.ckpt
 
 **Scores.** {n_test:,} held-out pairs of the mix, recorded as DESI records them; R2 of k-NN
-estimates (k = 64) from the {n_reference:,} galaxies of the mix in the bundled reference. Low is good for
-the redshift. The same from the true specific star-formation rate and metallicity, instead of
-the embedding, tells what these alone say about it: R2 of redshift {bound:.3f}.
+estimates (k = 64) from the {n_reference:,} galaxies of the mix in the bundled reference.
+Low is good for the redshift. The same from the true specific star-formation rate and metallicity,
+instead of the embedding, tells what these alone say about it: R2 of redshift {bound:.3f}.
 
 {scores}
 
