@@ -22,6 +22,7 @@ EXTRAS = {
         "pytest-remotedata>=0.4.1",
         "pytest-doctestplus>=1.3",
         "hypothesis>=6.100",
+        "docutils>=0.20",
         "lightning>=2.5,<3",
         "lightly>=1.5.20",
         "h5py>=3.11",
