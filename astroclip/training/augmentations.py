@@ -164,7 +164,7 @@ class AugmentingObserver:
     """
 
     def __init__(
-        self, *, mean_reddening=0.05, largest_blur=1.2, largest_shift=2, missing_band_share=0.1,
+        self, *, mean_reddening=0.03, largest_blur=0.8, largest_shift=1, missing_band_share=0.02,
         pixel_scale=0.524,
     ):
         self.mean_reddening = mean_reddening

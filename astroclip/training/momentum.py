@@ -49,7 +49,7 @@ class MomentumRecipe:
     seed: int = 1
     temperature: float = 0.2
     n_queued: int = 4096
-    momentum: float = 0.99
+    momentum: float = 0.996
     final_momentum: float = 1.0
     hidden_width: int = 256
     projection_width: int = 128

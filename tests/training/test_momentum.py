@@ -18,7 +18,8 @@ from astroclip.training.momentum import (
 )
 
 RECIPE = MomentumRecipe(
-    batch_size=8, n_queued=16, projection_width=12, hidden_width=10, encoder={"width": 8, "dim": 16}
+    batch_size=8, n_queued=16, momentum=0.99, projection_width=12, hidden_width=10,
+    encoder={"width": 8, "dim": 16},
 )
 
 
