@@ -13,7 +13,7 @@ VERSION = re.search(
 EXTRAS = {
     "ann": ["faiss-cpu>=1.9"],
     "catalogs": ["pyarrow>=17", "pandas>=2.2", "h5py>=3.11"],
-    "train": ["lightning>=2.5,<3", "lightly>=1.5.20"],
+    "train": ["lightning>=2.5,<3", "lightly>=1.6"],
     "simulate": ["speclite>=1.0"],
     "plot": ["umap-learn>=0.5.6"],
     "docs": ["sphinx>=7.4,<10", "sphinx-astropy[confv3]>=1.11", "lightning>=2.5,<3"],
@@ -24,7 +24,7 @@ EXTRAS = {
         "hypothesis>=6.100",
         "docutils>=0.20",
         "lightning>=2.5,<3",
-        "lightly>=1.5.20",
+        "lightly>=1.6",
         "h5py>=3.11",
         "pyarrow>=17",
         "pandas>=2.2",

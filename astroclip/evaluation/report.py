@@ -28,7 +28,8 @@ Performance
 
 Made again by::
 
-    astroclip evaluate --pairs FOLDER --reference FOLDER --real-data FOLDER --output OUT
+    astroclip evaluate --pairs FOLDER --reference FOLDER --real-data FOLDER \\
+        --rest-frame astroclip-small-rest --output OUT
     python tools/make_performance_page.py OUT/evaluation.ecsv
 
 Goals

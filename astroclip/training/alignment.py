@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from astroclip.linear_head import HEAD_SCALE
 from astroclip.metrics import r2_score
 from astroclip.models.distributed import gather_with_gradient
 from astroclip.models.losses import ContrastiveLoss
@@ -20,8 +21,8 @@ from astroclip.training.recorded import Recorded
 
 __all__ = ["Alignment", "RedshiftBins"]
 
+IMAGE_WEIGHT = 0.5  # of an image's auxiliary losses: they cannot become as small
 N_ESTIMATED = 4  # labels that neighbours estimate: redshift, mass, sSFR, metallicity
-HEAD_SCALE = 11.0  # root of the embedding's dimension: unit vectors become order-one features
 
 
 class RedshiftBins(nn.Module):
@@ -240,24 +241,15 @@ class Alignment(lightning.LightningModule):
             "image": self._auxiliary(
                 image, self.image_redshift, self.image_labels, batch, recipe.label_weight
             ),
-            "neighbors": spectrum.new_zeros(()),
+            **self._memory_terms(batch, spectrum, image, outliers),
         }
-        weights = {"again": recipe.second_view_weight, "image": 0.5}
-        if recipe.neighbor_weight:
-            labels = self._standardized(batch)[:, :N_ESTIMATED]
-            known = torch.isfinite(labels).all(dim=1)
-            views = spectrum[known], image[known]
-            terms["neighbors"] = self.memory.loss(views, labels[known])
-            weights["neighbors"] = recipe.neighbor_weight
-            redshift = batch["redshift"][known]
-            terms["near_redshift"] = self.memory.redshift_loss(
-                views[0], redshift, self.redshift_bins
-            )
-            weights["near_redshift"] = recipe.near_redshift_weight
-            if len(outliers):
-                terms["outliers"] = self.memory.outlier_loss(outliers)
-                weights["outliers"] = recipe.outlier_weight
-            self._remember(spectrum, image, labels, batch["redshift"])
+        weights = {
+            "again": recipe.second_view_weight,
+            "image": IMAGE_WEIGHT,
+            "neighbors": recipe.neighbor_weight,
+            "near_redshift": recipe.near_redshift_weight,
+            "outliers": recipe.outlier_weight,
+        }
         loss = sum(weights.get(name, 1.0) * term for name, term in terms.items())
         self.log_dict(
             {"loss": loss, **terms, "scale": self.contrast.scale.detach()},
@@ -267,6 +259,20 @@ class Alignment(lightning.LightningModule):
             sync_dist=True,
         )
         return loss
+
+    def _memory_terms(self, batch, spectrum, image, outliers):
+        """Return the losses against remembered galaxies, and remember these."""
+        labels = self._standardized(batch)[:, :N_ESTIMATED]
+        known = torch.isfinite(labels).all(dim=1)
+        views, redshift = (spectrum[known], image[known]), batch["redshift"][known]
+        terms = {
+            "neighbors": self.memory.loss(views, labels[known]),
+            "near_redshift": self.memory.redshift_loss(views[0], redshift, self.redshift_bins),
+        }
+        if len(outliers):
+            terms["outliers"] = self.memory.outlier_loss(outliers)
+        self._remember(spectrum, image, labels, batch["redshift"])
+        return terms
 
     def on_validation_epoch_start(self):
         """Start collecting embeddings."""

@@ -1,8 +1,7 @@
 """Changes of an image that leave its galaxy the same: what a survey could have seen instead.
 
-Every function is pure: it takes noiseless images and a `torch.Generator`, and draws for each
-image on its own. Noise comes last, drawn afresh by the `~astroclip.training.data.Observer`, so
-that two views of a galaxy are two recordings of it.
+Every function is pure: it takes images and a `torch.Generator`, and draws for each image on its
+own. `~astroclip.training.augmenting_observer.AugmentingObserver` puts them together.
 """
 
 import math
@@ -10,11 +9,8 @@ import math
 import torch
 
 from astroclip.preparation.bands import EXTINCTION
-from astroclip.simulation._draws import uniform
-from astroclip.training.data import Observer
 
 __all__ = [
-    "AugmentingObserver",
     "blur_images",
     "redden_images",
     "rotate_and_flip_images",
@@ -140,63 +136,3 @@ def redden_images(pixels, reddening):
     coefficients = torch.tensor([EXTINCTION[band] for band in "grz"]).to(pixels)
     extinction = reddening[:, None, None, None] * coefficients[:, None, None]
     return pixels * 10 ** (-0.4 * extinction)
-
-
-class AugmentingObserver:
-    """Records images as `~astroclip.training.data.Observer` does, after changing them at random.
-
-    In this order: reddening, a wider point spread function, orientation, position; then
-    noise for the seeing that results, and at times a missing band.
-
-    Parameters
-    ----------
-    mean_reddening : float
-        Mean E(B-V) in magnitudes of an exponential distribution.
-    largest_blur : float
-        Full width at half maximum in arcsec of the widest Gaussian; each image and band gets
-        one from zero to this.
-    largest_shift : int
-        Pixels.
-    missing_band_share : float
-        Fraction of images that lose one band.
-    pixel_scale : float
-        Arcsec per pixel.
-    """
-
-    def __init__(
-        self, *, mean_reddening=0.03, largest_blur=0.8, largest_shift=1, missing_band_share=0.02,
-        pixel_scale=0.524,
-    ):
-        self.mean_reddening = mean_reddening
-        self.largest_blur = largest_blur
-        self.largest_shift = largest_shift
-        self.pixel_scale = pixel_scale
-        self.observer = Observer(missing_band_share=missing_band_share)
-
-    def images(self, pixels, seeing, generator):
-        """Return network input (N, 3, S, S) and mask of noiseless images.
-
-        Parameters
-        ----------
-        pixels : (N, 3, S, S) `torch.Tensor`
-            Noiseless g, r, z in nanomaggies.
-        seeing : (N, 3) `torch.Tensor`
-            Full width at half maximum in arcsec that they already have.
-        generator : `torch.Generator`
-
-        Returns
-        -------
-        inputs : (N, 3, S, S) `torch.Tensor`
-        mask : (N, 3, S, S) bool `torch.Tensor`
-            True where the image has no data.
-        """
-        n = len(pixels)
-        reddening = -self.mean_reddening * torch.log1p(-uniform(generator, (n,)))
-        blur = uniform(generator, seeing.shape, 0.0, self.largest_blur)
-        pixels = redden_images(pixels, reddening)
-        pixels = blur_images(pixels, blur, pixel_scale=self.pixel_scale)
-        pixels = rotate_and_flip_images(pixels, generator)
-        pixels, outside = shift_images(pixels, generator, largest=self.largest_shift)
-        inputs, mask = self.observer.images(pixels, torch.hypot(seeing, blur), generator)
-        mask = mask | outside
-        return inputs.masked_fill(mask, 0.0), mask

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from astroclip.models.small import ARCSINH_SCALES
 from astroclip.simulation.instruments import WAVELENGTH
 from astroclip.simulation.pairs import PROPERTIES
 from astroclip.training.alignment import HEAD_SCALE
@@ -144,7 +145,7 @@ def _image_previews(inputs):
     margin = (inputs.shape[-1] - PREVIEW_SIZE) // 2
     window = slice(margin, margin + PREVIEW_SIZE)
     nanomaggies = np.sinh(2 * inputs[:, :, window, window])
-    nanomaggies /= np.array([20.0, 12.0, 6.0])[None, :, None, None]
+    nanomaggies /= np.array(ARCSINH_SCALES)[None, :, None, None]
     colours = nanomaggies * np.array(DISPLAY_SCALES)[None, :, None, None]
     mean = np.clip(colours.mean(axis=1, keepdims=True), 1e-6, None)
     display = colours * np.arcsinh(8 * mean) / (3.5 * mean)

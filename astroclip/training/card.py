@@ -28,6 +28,7 @@ __all__ = ["measure_scores", "write_card"]
 
 SCORED = ("redshift", "log_stellar_mass", "log_ssfr", "log_metallicity")
 TEST_SEED = 1000
+SECOND_LOOK = "; the second stage followed on the\nscores of the first"
 
 
 def pair_tables(seen, pairs, model):
@@ -146,10 +147,10 @@ coadds, one of them that of the DESI galaxy at z = 0.2036 below.
 simulation's known redshifts and properties, predicted from the embedding (weights
 {redshift_weight} and {label_weight}) and from the embedding's neighbours ({neighbor_weight}); a
 contrast between two recordings of one spectrum ({second_view_weight}). Each step draws noise,
-instrument and calibration anew: of the mix a quarter of the spectra, of the others seven tenths
+instrument and calibration anew: {varied} of the spectra
 are recorded by an instrument drawn at random (resolution, range, noise, flux calibration),
-{sdss_share:.0%} as SDSS and BOSS do, the rest as DESI does; a quarter of the images by a camera
-drawn at random. Seed {seed}, {n_epochs} epochs of {epoch_size:,} pairs, batch
+{sdss_share:.0%} as SDSS and BOSS do, the rest as DESI does; {varied_image_share:.0%} of the images
+by a camera drawn at random. Seed {seed}, {n_epochs} epochs of {epoch_size:,} pairs, batch
 {batch_size}.{outliers}
 
 {start}
@@ -183,8 +184,8 @@ Scores on real spectra
 ----------------------
 
 None was used in training. Their scores were looked at while the recipe was designed (masses,
-recorded range and calibration of the training spectra; the second stage followed on the scores
-of the first): they are no untouched test. k = 16.
+recorded range and calibration of the training spectra{looked_at}): they are no untouched test.
+k = 16.
 
 {real}
 
@@ -303,6 +304,11 @@ def _train_text(name):
     return "\n".join(lines)
 
 
+def _varied_text(recipe):
+    """Return the shares of spectra recorded by a random instrument, by data set."""
+    return ", ".join(f"{share:.0%} of {name}" for name, share in recipe.varied_shares.items())
+
+
 def _outlier_text(recipe):
     """Return how stars and quasars take part in the training."""
     if not recipe.outlier_share:
@@ -338,6 +344,8 @@ def write_card(workspace, model, output, *, scale, recipe_name="small", real_dat
         sha256=model.weights_sha256,
         n_train=recipe.n_mix + recipe.n_wide + recipe.n_flat,
         n_reference=len(reference) // 2,
+        varied=_varied_text(recipe),
+        looked_at=SECOND_LOOK if "-" in recipe_name else "",
         outliers=_outlier_text(recipe),
         start=_start_text(read_start(workspace.checkpoints), recipe),
         recipe=recipe_name,

@@ -124,6 +124,12 @@ def _images(*arguments):
 
 
 def _rest(arguments, workspace, sources, validation):
+    if arguments.pairs is not None:
+        msg = (
+            "--objective rest takes no --pairs: it puts galaxies at other redshifts, for which "
+            "their light must be noiseless. Leave --pairs out to train on simulated ones."
+        )
+        raise ValueError(msg)
     from astroclip.training.recipes import read_recipe
     from astroclip.training.rest_bundle import train_rest_frame
     from astroclip.training.rest_frame import RestFrameRecipe

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from astroclip.models.distributed import n_processes, process_rank
+from astroclip.models.small import ARCSINH_SCALES
 from astroclip.simulation.instruments import (
     ObservedSpectra,
     noise_templates,
@@ -28,7 +29,6 @@ LABELS = (
     "axis_ratio",
     *(f"fibre_{band}" for band in BANDS),
 )
-ARCSINH_SCALES = (20.0, 12.0, 6.0)  # the "asinh" normalization of preparation.bands
 
 
 def image_inputs(pixels):

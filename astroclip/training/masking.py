@@ -14,6 +14,7 @@ from astroclip.models.small import SmallSpectrumEncoder, spectrum_channels
 from astroclip.models.specformer import tokenize_spectra
 from astroclip.training.data import Observer
 from astroclip.training.optimization import step_generator
+from astroclip.training.recorded import Recorded
 from astroclip.training.self_supervision import SelfSupervised
 
 __all__ = [
@@ -41,6 +42,7 @@ class MaskingRecipe:
     noise_floor : part of the mean flux added in quadrature to the noise, lest the brightest
         spectra alone count
     varied_share : fraction of spectra recorded by a random instrument instead of DESI's
+    extra_noise : largest noise added to spectra that a survey recorded, in units of theirs
     encoder : options of `~astroclip.models.SmallSpectrumEncoder`
     """
 
@@ -55,6 +57,7 @@ class MaskingRecipe:
     chunk_length: int = 288
     noise_floor: float = 0.2
     varied_share: float = 0.25
+    extra_noise: float = 0.5
     encoder: dict = dataclasses.field(default_factory=dict)
 
 
@@ -168,8 +171,10 @@ class MaskedSpectra(SelfSupervised):
         self.decoder = nn.Sequential(
             nn.LayerNorm(width), nn.Linear(width, self.encoder.shortening)
         )
-        self.observer = Observer(varied_share=recipe.varied_share)
-        self.plain_observer = Observer()
+        self.observer = Recorded(
+            extra_noise=recipe.extra_noise, noiseless=Observer(varied_share=recipe.varied_share)
+        )
+        self.plain_observer = Recorded()
 
     def reconstruct(self, flux, ivar, mask):
         """Return reconstructed arcsinh fluxes (N, P) and the mean flux (N, 1) they are over."""
@@ -193,16 +198,22 @@ class MaskedSpectra(SelfSupervised):
             noise_floor=self.recipe.noise_floor,
         )
 
+    def _recorded(self, batch, observer, generator):
+        """Return a batch's spectra; those that a survey recorded get no instrument again."""
+        return observer.spectra(
+            batch["spectrum"], generator, ivar=batch.get("ivar"), mask=batch.get("mask")
+        )
+
     def training_step(self, batch, batch_index):
         """Return the loss of one batch, recorded by instruments drawn for this very step."""
         generator = step_generator(self, self.current_epoch, batch_index)
-        loss = self.loss(self.observer.spectra(batch["spectrum"], generator), generator)
+        loss = self.loss(self._recorded(batch, self.observer, generator), generator)
         self.log("loss", loss, prog_bar=True, on_step=False, on_epoch=True)
         return loss
 
     def features(self, batch, generator):
-        """Return the mean token (N, C) of complete spectra as DESI records them."""
-        spectra = self.plain_observer.spectra(batch["spectrum"], generator)
+        """Return the mean token (N, C) of spectra as DESI or their survey records them."""
+        spectra = self._recorded(batch, self.plain_observer, generator)
         channels = spectrum_channels(spectra.flux, spectra.ivar, spectra.mask)
         tokens, empty = self.encoder.tokens(*channels)
         seen = (~empty)[:, :, None]

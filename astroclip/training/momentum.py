@@ -12,9 +12,9 @@ from torch import distributed, nn
 
 from astroclip._validation import import_extra
 from astroclip.models.small import SmallImageEncoder
-from astroclip.training.augmentations import AugmentingObserver
-from astroclip.training.data import Observer
+from astroclip.training.augmenting_observer import AugmentingObserver
 from astroclip.training.optimization import step_generator
+from astroclip.training.recorded import Recorded
 from astroclip.training.self_supervision import SelfSupervised
 
 __all__ = ["MomentumContrast", "MomentumRecipe", "encode_in_groups", "queued_contrast"]
@@ -36,7 +36,7 @@ class MomentumRecipe:
         step, along half a cosine; alike for a constant one
     hidden_width, projection_width : of the projection, a perceptron whose output is contrasted
     n_key_groups : parts of a shuffled batch that the key encoder normalizes apart
-    augmentation : options of `~astroclip.training.augmentations.AugmentingObserver`
+    augmentation : options of `~astroclip.training.augmenting_observer.AugmentingObserver`
     encoder : options of `~astroclip.models.SmallImageEncoder`
     """
 
@@ -172,7 +172,7 @@ class MomentumContrast(SelfSupervised):
             width=recipe.projection_width,
         )
         self.observer = AugmentingObserver(**recipe.augmentation)
-        self.plain_observer = Observer()
+        self.plain_observer = Recorded()
 
     @property
     def momentum(self):
@@ -214,5 +214,5 @@ class MomentumContrast(SelfSupervised):
         return loss
 
     def features(self, batch, generator):
-        """Return embeddings (N, dim) of images as DR9 records them, before the projection."""
+        """Return embeddings (N, dim) of images as DR9 or their survey records them."""
         return self.encoder(*self.plain_observer.images(batch["image"], batch["seeing"], generator))

@@ -84,6 +84,11 @@ class SelfSupervised(lightning.LightningModule):
         n_pairs = self.recipe.epoch_size or len(self.pairs["redshift"])
         return self.recipe.n_epochs * (n_pairs // self.recipe.batch_size)
 
+    def _fields(self, pairs):
+        """Return the arrays that batches hold: of recorded spectra also their errors."""
+        errors = ("ivar", "mask") if "spectrum" in self.fields else ()
+        return (*self.fields, *(name for name in errors if name in pairs))
+
     def train_dataloader(self):
         """Return this epoch's batches; Lightning asks anew every epoch."""
         batches = PairBatches(
@@ -92,13 +97,15 @@ class SelfSupervised(lightning.LightningModule):
             seed=self.recipe.seed,
             epoch=self.current_epoch,
             epoch_size=self.recipe.epoch_size,
-            fields=self.fields,
+            fields=self._fields(self.pairs),
         )
         return torch.utils.data.DataLoader(batches, batch_size=None)
 
     def val_dataloader(self):
         """Return the held-out pairs in order."""
-        batches = PairBatches(self.validation, batch_size=250, shuffle=False, fields=self.fields)
+        batches = PairBatches(
+            self.validation, batch_size=250, shuffle=False, fields=self._fields(self.validation)
+        )
         return torch.utils.data.DataLoader(batches, batch_size=None)
 
     def on_validation_epoch_start(self):
@@ -112,9 +119,12 @@ class SelfSupervised(lightning.LightningModule):
         self._held["redshift"].append(batch["redshift"])
 
     def on_validation_epoch_end(self):
-        """Log how well features of the held-out pairs tell their redshifts."""
+        """Log how well features of the held-out pairs tell their redshifts, where known."""
         held = {name: torch.cat(parts) for name, parts in self._held.items()}
-        self.log("neighbor_r2", neighbor_r2(held["features"], held["redshift"]), prog_bar=True)
+        known = torch.isfinite(held["redshift"])
+        if known.sum() > 3:
+            score = neighbor_r2(held["features"][known], held["redshift"][known])
+            self.log("neighbor_r2", score, prog_bar=True)
 
     def configure_optimizers(self):
         """Return AdamW with a linear warm-up and a cosine decay over the whole run."""

@@ -9,7 +9,6 @@ from scipy.ndimage import gaussian_filter
 
 from astroclip.preparation.bands import deredden
 from astroclip.training.augmentations import (
-    AugmentingObserver,
     blur_images,
     redden_images,
     rotate_and_flip_images,
@@ -97,44 +96,3 @@ def test_dereddening_undoes_reddening():
     np.testing.assert_allclose(restored, images.numpy(), rtol=1e-5)
     assert torch.equal(reddened[0], images[0])
     assert (reddened[1:] < images[1:]).all()
-
-
-def test_views_are_seeded_and_independent():
-    images = 5 * torch.rand(8, 3, 32, 32, generator=seeded())
-    kept, observer = images.clone(), AugmentingObserver()
-    generator = seeded(4)
-    first, second = (observer.images(images, SEEING.repeat(8, 1), generator) for _ in range(2))
-    again = observer.images(images, SEEING.repeat(8, 1), seeded(4))
-    assert torch.equal(images, kept)
-    assert torch.equal(first[0], again[0]) and torch.equal(first[1], again[1])
-    assert not torch.isclose(first[0], second[0])[~(first[1] | second[1])].all()
-    for pixels, mask in (first, second):
-        assert torch.isfinite(pixels).all()
-        assert (pixels[mask] == 0).all()
-
-
-def test_without_augmentation_the_image_only_turns():
-    images = torch.rand(6, 3, 16, 16, generator=seeded()) * 1e5  # noise is one part in a thousand
-    observer = AugmentingObserver(
-        mean_reddening=0.0, largest_blur=0.0, largest_shift=0, missing_band_share=0.0
-    )
-    inputs, mask = observer.images(images, SEEING.repeat(6, 1), seeded())
-    assert not mask.any()
-    for image, result in zip(images.numpy(), inputs.numpy()):
-        flux = np.sinh(2 * result) / np.array([20.0, 12.0, 6.0])[:, None, None]
-        close = [np.allclose(flux, o, rtol=0.05, atol=50) for o in orientations(image)]
-        assert sum(close) == 1
-
-
-def test_reddening_has_the_stated_mean_and_bands_are_lost_in_their_share():
-    n = 2000
-    images = torch.full((n, 3, 4, 4), 1e6)
-    observer = AugmentingObserver(
-        mean_reddening=0.05, largest_blur=0.0, largest_shift=0, missing_band_share=0.2
-    )
-    inputs, mask = observer.images(images, SEEING.repeat(n, 1), seeded())
-    lost = mask.all(dim=(2, 3))
-    assert 0.17 < float(lost.any(dim=1).float().mean()) < 0.23
-    flux = torch.sinh(2 * inputs.double()) / torch.tensor([20.0, 12.0, 6.0])[:, None, None]
-    dimming = -2.5 * torch.log10(flux[~lost[:, 0], 0].mean(dim=(1, 2)) / 1e6)
-    assert float(dimming.mean()) == pytest.approx(0.05 * 3.214, rel=0.07)

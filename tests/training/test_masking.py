@@ -136,7 +136,7 @@ def test_bad_pixels_do_not_count(module, spectra):
 def test_features_are_the_mean_of_tokens_with_data(module, spectra, monkeypatch):
     flux, ivar, mask = spectra
     observed = ObservedSpectra(flux, ivar, mask)
-    monkeypatch.setattr(module.plain_observer, "spectra", lambda *_: observed)
+    monkeypatch.setattr(module.plain_observer, "spectra", lambda *_, **__: observed)
     with torch.inference_mode():
         features = module.features({"spectrum": flux}, seeded()).numpy()
         tokens, _ = module.encoder.tokens(*spectrum_channels(flux, ivar, mask))

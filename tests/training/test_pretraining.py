@@ -5,6 +5,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+import torch
 
 from astroclip.training.alignment import Alignment
 from astroclip.training.masking import MaskedSpectra, MaskingRecipe
@@ -15,6 +16,8 @@ from astroclip.training.pretraining import (
     pretrain_images,
     pretrain_spectra,
 )
+from astroclip.training.sources import read_source
+from tests.training.survey import make_survey
 from tests.training.test_run import QUIET, largest_difference
 
 pytestmark = QUIET
@@ -153,3 +156,27 @@ def test_the_other_objectives_checkpoint_is_refused(case, trained):
 def test_a_missing_checkpoint_says_what_to_do(case, tmp_path):
     with pytest.raises(FileNotFoundError, match="holds no checkpoint; make one with pretrain_"):
         case.load(tmp_path)
+
+
+def test_survey_pairs_train_without_an_instrument_drawn_for_them(case, workspace, tmp_path):
+    pairs = read_source(make_survey(32))
+    module = case.pretrain(
+        pairs, pairs, tmp_path, recipe=dataclasses.replace(case.recipe, n_epochs=1, epoch_size=32),
+        precision="32-true", n_threads=1,
+    )
+    state = module.state_dict()
+    assert all(np.isfinite(values.numpy()).all() for values in state.values())
+    assert np.isfinite(logged(tmp_path, "loss")[0])
+
+
+def test_recorded_spectra_reach_the_masked_objective_as_they_are():
+    pairs = read_source(make_survey(8))
+    recipe = dataclasses.replace(CASES["spectra"].recipe, extra_noise=0.0, batch_size=8)
+    module = MaskedSpectra(recipe, pairs=pairs, validation=pairs)
+    (batch,) = module.val_dataloader()
+    seen = module._recorded(batch, module.observer, torch.Generator().manual_seed(1))
+    good = ~pairs["mask"]
+    np.testing.assert_array_equal(seen.mask.numpy(), pairs["mask"])
+    np.testing.assert_allclose(
+        seen.flux.numpy()[good], pairs["spectrum"].astype(np.float32)[good], rtol=1e-6
+    )
