@@ -147,10 +147,10 @@ coadds, one of them that of the DESI galaxy at z = 0.2036 below.
 simulation's known redshifts and properties, predicted from the embedding (weights
 {redshift_weight} and {label_weight}) and from the embedding's neighbours ({neighbor_weight}); a
 contrast between two recordings of one spectrum ({second_view_weight}). Each step draws noise,
-instrument and calibration anew: {varied} of the spectra
-are recorded by an instrument drawn at random (resolution, range, noise, flux calibration),
-{sdss_share:.0%} as SDSS and BOSS do, the rest as DESI does; {varied_image_share:.0%} of the images
-by a camera drawn at random. Seed {seed}, {n_epochs} epochs of {epoch_size:,} pairs, batch
+instrument and calibration anew. An instrument drawn at random (resolution, range, noise, flux
+calibration) records {varied} of the spectra,
+that of SDSS or BOSS {sdss_share:.0%}, DESI's the rest; a camera drawn at random records
+{varied_image_share:.0%} of the images. Seed {seed}, {n_epochs} epochs of {epoch_size:,} pairs, batch
 {batch_size}.{outliers}
 
 {start}
@@ -306,7 +306,7 @@ def _train_text(name):
 
 def _varied_text(recipe):
     """Return the shares of spectra recorded by a random instrument, by data set."""
-    return ", ".join(f"{share:.0%} of {name}" for name, share in recipe.varied_shares.items())
+    return ", ".join(f"in {name} {share:.0%}" for name, share in recipe.varied_shares.items())
 
 
 def _outlier_text(recipe):
