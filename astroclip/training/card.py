@@ -150,8 +150,8 @@ contrast between two recordings of one spectrum ({second_view_weight}). Each ste
 instrument and calibration anew. An instrument drawn at random (resolution, range, noise, flux
 calibration) records {varied} of the spectra,
 that of SDSS or BOSS {sdss_share:.0%}, DESI's the rest; a camera drawn at random records
-{varied_image_share:.0%} of the images. Seed {seed}, {n_epochs} epochs of {epoch_size:,} pairs, batch
-{batch_size}.{outliers}
+{varied_image_share:.0%} of the images. Seed {seed}, {n_epochs} epochs of {epoch_size:,} pairs,
+batch {batch_size}.{outliers}
 
 {start}
 
