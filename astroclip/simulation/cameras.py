@@ -78,7 +78,7 @@ def observe_images(pixels, seeing, generator, *, pixel_scale=0.524, depths=DEPTH
     """
     n, n_bands = pixels.shape[:2]
     depth = torch.tensor(depths, device=pixels.device) + normal(generator, (n, n_bands), 0.3)
-    weight = uniform(generator, (n, 1, 1, 1), 0, 0.38)
+    weight = 0.38 * uniform(generator, (n, 1, 1, 1), 0, 1) ** 3
     noise = _correlated_noise(generator, pixels.shape, weight)
     recorded, _ = _add_noise(pixels, noise, seeing, depth, POISSON, pixel_scale)
     return ObservedImages(recorded, torch.zeros_like(recorded, dtype=torch.bool))

@@ -159,7 +159,7 @@ class SpectrumSimulator:
         bulge_history, disc_history = self._histories(galaxies)
         metals = self._metal_weights(galaxies.log_metallicity - 0.05)
         old = self._populations(
-            self._metal_weights(galaxies.log_metallicity - 0.1), bulge_history
+            self._metal_weights(galaxies.log_metallicity - 0.2), bulge_history
         )  # lower than the whole galaxy's: BC03's red sequence is redder than SDSS's
         disc = self._populations(metals, disc_history)
         mass = self._tensor(10**galaxies.log_stellar_mass)

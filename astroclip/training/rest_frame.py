@@ -34,6 +34,11 @@ def _pixels(ratio):
     return torch.round(torch.log10(ratio) / LOG_STEP).long()
 
 
+def _uniform(generator, shape):
+    """Return numbers drawn between zero and one on the generator's device."""
+    return torch.rand(shape, generator=generator, device=generator.device)
+
+
 def _shifted(values, shift, n_pixels, fill):
     """Return rows (N, n_pixels) whose pixel i is pixel i + shift of ``values`` (N, P)."""
     source = torch.arange(n_pixels, device=values.device)[None] + shift[:, None]
@@ -101,6 +106,10 @@ class RestFrameRecipe:
     largest_move : largest change of log10(1 + z), so that most of the light stays
     redshift_penalty : weight of the squared correlation of redshifts with those estimated
         from neighbours
+    brightness_range : every view is made brighter or fainter by up to so many dex, or
+        brightness would tell the redshift
+    blue_range, red_range : rest-frame wavelengths, Angstrom, between which either end of a
+        view is drawn, or the recorded range would tell it
     label_weight, neighbor_weight, memory_size : losses on the kind of galaxy, directly and
         estimated from neighbours; zero for pure contrast
     instruments : options of the random instruments
@@ -117,6 +126,9 @@ class RestFrameRecipe:
     redshift_range: tuple = (0.005, 0.6)
     largest_move: float = 0.12
     redshift_penalty: float = 3.0
+    brightness_range: float = 0.7
+    blue_range: tuple = (2700.0, 4200.0)
+    red_range: tuple = (5600.0, 7400.0)
     label_weight: float = 0.5
     neighbor_weight: float = 1.0
     memory_size: int = 4096
@@ -184,8 +196,11 @@ class RestFrame(lightning.LightningModule):
         draw = torch.rand(len(redshift), generator=generator, device=redshift.device)
         return lowest + (highest - lowest).clamp(min=0) * draw
 
-    def _embed(self, flux, redshift, new_redshift, observer, generator):
-        """Return embeddings of galaxies moved to other redshifts, recorded and restored."""
+    def _embed(self, flux, redshift, new_redshift, observer, generator, *, ends=None):
+        """Return embeddings of galaxies moved to other redshifts, recorded and restored.
+
+        What lies outside the rest-frame wavelengths ``ends`` (two of (N, 1)) is hidden.
+        """
         moved, missing = redshifted(flux, redshift, new_redshift)
         seen = observer.spectra(moved, generator)
         seen = ObservedSpectra(
@@ -193,7 +208,25 @@ class RestFrame(lightning.LightningModule):
             seen.mask | missing,
         )
         rest = rest_frame(seen, new_redshift)
+        if ends is not None:
+            pixel = torch.arange(N_REST_PIXELS, device=flux.device)
+            wavelength = REST_START * 10 ** (LOG_STEP * pixel)
+            hidden = (wavelength < ends[0]) | (wavelength > ends[1])
+            rest = dataclasses.replace(rest, mask=rest.mask | hidden)
         return self.spectrum_encoder(rest.flux, rest.ivar, rest.mask).float()
+
+    def _training_view(self, flux, redshift, generator):
+        """Return embeddings of galaxies at drawn redshifts and brightnesses, ends cut off."""
+        recipe, n_galaxies = self.recipe, (len(flux), 1)
+        change = recipe.brightness_range * (2 * _uniform(generator, n_galaxies) - 1)
+        ends = [
+            low + (high - low) * _uniform(generator, n_galaxies)
+            for low, high in (recipe.blue_range, recipe.red_range)
+        ]
+        return self._embed(
+            flux * 10**change, redshift, self._new_redshift(redshift, generator), self.observer,
+            generator, ends=ends,
+        )
 
     def _standardized(self, batch):
         columns = [LABELS.index(name) for name in (*KINDS, "redshift")]
@@ -213,12 +246,7 @@ class RestFrame(lightning.LightningModule):
         """Return the loss of one batch of galaxies, each seen twice."""
         generator = step_generator(self, 7_000 + self.current_epoch, batch_index)
         flux, redshift = batch["spectrum"], batch["redshift"]
-        views = [
-            self._embed(
-                flux, redshift, self._new_redshift(redshift, generator), self.observer, generator
-            )
-            for _ in range(2)
-        ]
+        views = [self._training_view(flux, redshift, generator) for _ in range(2)]
         labels = self._standardized(batch)
         n_kinds, recipe = len(KINDS), self.recipe
         known = sum(
