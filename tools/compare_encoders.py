@@ -1,0 +1,308 @@
+"""Compare encoder designs at an equal budget of processor time; the table of the docs.
+
+    python tools/compare_encoders.py WORKSPACE OUTPUT.csv --part spectra --minutes 4
+
+WORKSPACE is a folder that ``astroclip train`` filled with simulated pairs. Every design is
+trained alone from random weights for the same processor time on one thread, on redshift bins
+and known properties, and scored by k-NN (k = 16, cosine) on held-out pairs. Rows that OUTPUT
+has already are kept. ``--part bound`` trains the image encoder of the bundled model for
+longer and also writes its predictions for the test pairs, the supervised bound that
+``astroclip evaluate --supervised`` takes.
+"""
+
+import argparse
+import csv
+import math
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+from astroclip.linear_head import HEAD_SCALE
+from astroclip.metrics import r2_score
+from astroclip.models.small import SmallImageEncoder, SmallSpectrumEncoder
+from astroclip.simulation.instruments import WAVELENGTH
+from astroclip.simulation.pairs import read_pairs
+from astroclip.training.alignment import N_ESTIMATED, RedshiftBins
+from astroclip.training.data import LABELS, Observer, PairBatches
+
+BATCH, N_NEIGHBORS, N_REFERENCE = 128, 16, 2000
+LEARNING_RATE = 1.5e-3
+FIELDS = {"spectrum": ("spectrum", "redshift"), "image": ("image", "seeing", "redshift")}
+COLUMNS = (
+    "part", "design", "million_weights", "n_pairs", "n_seen", "minutes",
+    *(f"r2_{name}" for name in LABELS[:N_ESTIMATED]),
+    *(f"direct_r2_{name}" for name in LABELS[:N_ESTIMATED]),
+)
+
+
+class PatchSpectrumEncoder(SmallSpectrumEncoder):
+    """A transformer on linear tokens of ``patch`` pixels in place of the convolutional stem."""
+
+    def __init__(self, *, patch, width=24, n_blocks=3, **options):
+        super().__init__(width=width, n_blocks=n_blocks, **options)
+        inner = 4 * width
+        self.shortening = patch
+        self.stem = nn.Conv2d(3, inner, (1, patch), (1, patch))
+        self.blocks = nn.Identity()
+        n_tokens = -(-self.n_pixels // patch)
+        self.position = nn.Parameter(0.02 * torch.randn(1, n_tokens, inner))
+
+    def tokens(self, channels, level):
+        """Return tokens (N, T, C) and which are empty (N, T)."""
+        missing = -channels.shape[2] % self.shortening
+        features = self.stem(functional.pad(channels, (0, missing))[:, :, None])
+        tokens = features[:, :, 0].transpose(1, 2) + self.position + self.level(level)[:, None]
+        empty = self._empty_tokens(channels[:, 2], tokens.shape[1])
+        return self.transformer(tokens, src_key_padding_mask=empty), empty
+
+
+class LinearGridEncoder(nn.Module):
+    """An encoder that sees spectra on as many pixels of equal width in Angstrom."""
+
+    def __init__(self, encoder):
+        super().__init__()
+        self.encoder = encoder
+        grid = np.linspace(WAVELENGTH[0], WAVELENGTH[-1], len(WAVELENGTH))
+        place = np.clip(np.interp(grid, WAVELENGTH, np.arange(len(grid))), 0, len(grid) - 1.001)
+        self.register_buffer("left", torch.from_numpy(place.astype(int)))
+        self.register_buffer("share", torch.from_numpy(place % 1).float())
+
+    def _resampled(self, values):
+        return values[:, self.left] * (1 - self.share) + values[:, self.left + 1] * self.share
+
+    def forward(self, flux, ivar, mask):
+        """Return embeddings of spectra (N, P) on the logarithmic grid."""
+        bad = mask[:, self.left] | mask[:, self.left + 1]
+        return self.encoder(self._resampled(flux), self._resampled(ivar), bad)
+
+
+class WithoutApertures(SmallImageEncoder):
+    """The image encoder without its side path of aperture fluxes."""
+
+    def forward(self, pixels, mask):
+        """Return embeddings of normalized images (N, 3, S, S); mask True = bad."""
+        return self.head(self.features(pixels, mask))
+
+
+class WithoutWindows(SmallSpectrumEncoder):
+    """The spectrum encoder whose side path of window fluxes stays at zero."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        for parameter in self.windows.parameters():
+            parameter.requires_grad_(requires_grad=False)
+
+
+class PatchImageEncoder(nn.Module):
+    """A small vision transformer on patches of 8 pixels, flux and validity as channels."""
+
+    def __init__(self, *, width=192, n_blocks=4, dim=128):
+        super().__init__()
+        from timm.models.vision_transformer import VisionTransformer
+
+        self.backbone = VisionTransformer(
+            img_size=64, patch_size=8, in_chans=6, embed_dim=width, depth=n_blocks,
+            num_heads=6, num_classes=0, global_pool="avg",
+        )
+        self.head = nn.Sequential(nn.Linear(width, 256), nn.GELU(), nn.Linear(256, dim))
+
+    def forward(self, pixels, mask):
+        """Return embeddings of normalized images (N, 3, S, S); mask True = bad."""
+        good = (~mask).to(pixels.dtype)
+        return self.head(self.backbone(torch.cat([pixels * good, good], dim=1)))
+
+
+SPECTRA = {
+    "convolutions, 1 transformer block (bundled)": SmallSpectrumEncoder,
+    "the same, no side path of window fluxes": WithoutWindows,
+    "convolutions of width 16": lambda: SmallSpectrumEncoder(width=16),
+    "convolutions of width 32": lambda: SmallSpectrumEncoder(width=32),
+    "transformer, tokens of 20 pixels": lambda: PatchSpectrumEncoder(patch=20),
+    "transformer, tokens of 40 pixels": lambda: PatchSpectrumEncoder(patch=40),
+    "bundled, linear wavelength grid": lambda: LinearGridEncoder(SmallSpectrumEncoder()),
+}
+IMAGES = {
+    "residual network of width 32 (bundled)": SmallImageEncoder,
+    "the same, no side path of aperture fluxes": WithoutApertures,
+    "residual network of width 24": lambda: SmallImageEncoder(width=24),
+    "vision transformer, patches of 8 pixels": PatchImageEncoder,
+}
+
+
+class Supervised(nn.Module):
+    """An encoder with the auxiliary heads of the alignment, and their loss."""
+
+    def __init__(self, encoder, kind, label_statistics):
+        super().__init__()
+        self.encoder, self.kind = encoder, kind
+        self.bins = RedshiftBins(256, 0.7)
+        self.redshift = nn.Linear(128, 256)
+        self.labels = nn.Linear(128, len(LABELS))
+        self.mean, self.scale = label_statistics
+
+    def embed(self, batch, observer, generator):
+        """Return embeddings (N, 128) of a batch as the observer records it."""
+        if self.kind == "image":
+            return self.encoder(*observer.images(batch["image"], batch["seeing"], generator))
+        seen = observer.spectra(batch["spectrum"], generator)
+        return self.encoder(seen.flux, seen.ivar, seen.mask)
+
+    def loss(self, embedding, batch):
+        """Return the cross entropy of redshift bins and the error of standardized labels."""
+        features = HEAD_SCALE * functional.normalize(embedding, dim=1)
+        target = self.bins.target(batch["redshift"])
+        known = (batch["labels"] - self.mean) / self.scale
+        error = functional.smooth_l1_loss(self.labels(features), known)
+        return 0.7 * functional.cross_entropy(self.redshift(features), target) + error
+
+    def read_off(self, embedding):
+        """Return the properties (N, 4) that the label head gives."""
+        features = HEAD_SCALE * functional.normalize(embedding, dim=1)
+        return (self.labels(features) * self.scale + self.mean)[:, :N_ESTIMATED]
+
+
+def batches_of(pairs, kind, **options):
+    """Return batches of the arrays that an encoder needs."""
+    return PairBatches(pairs, batch_size=BATCH, fields=FIELDS[kind], **options)
+
+
+def train(model, pairs, seconds, *, seed=5):
+    """Train for so much processor time with a cosine decay over it; return pairs seen."""
+    observer = Observer(
+        varied_share=0.3, sdss_share=0.15, varied_image_share=0.25, transform_images=True
+    )
+    generator = torch.Generator().manual_seed(seed)
+    used = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(used, lr=LEARNING_RATE, weight_decay=0.03)
+    start, n_seen, epoch = time.process_time(), 0, 0
+    model.train()
+    while True:
+        for batch in batches_of(pairs, model.kind, seed=seed, epoch=epoch):
+            passed = (time.process_time() - start) / seconds
+            if passed >= 1:
+                return n_seen
+            warm = min(1.0, (n_seen + BATCH) / (30 * BATCH))
+            for group in optimizer.param_groups:
+                group["lr"] = LEARNING_RATE * warm * 0.5 * (1 + math.cos(math.pi * passed))
+            loss = model.loss(model.embed(batch, observer, generator), batch)
+            optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(used, 5.0)
+            optimizer.step()
+            n_seen += BATCH
+        epoch += 1
+
+
+@torch.no_grad()
+def embed_all(model, pairs):
+    """Return embeddings, the label head's properties and the true ones of all pairs."""
+    model.eval()
+    generator, observer, parts = torch.Generator().manual_seed(99), Observer(), []
+    for batch in batches_of(pairs, model.kind, shuffle=False):
+        embedding = model.embed(batch, observer, generator)
+        parts.append((embedding, model.read_off(embedding), batch["labels"][:, :N_ESTIMATED]))
+    return [torch.cat(column) for column in zip(*parts, strict=True)]
+
+
+def scores_of(model, reference, held):
+    """Return R2 of held-out properties, from neighbours and read off the label head."""
+    known, _, values = embed_all(model, reference)
+    embedding, direct, truth = embed_all(model, held)
+    similarity = functional.normalize(embedding, dim=1) @ functional.normalize(known, dim=1).T
+    near = values[similarity.topk(N_NEIGHBORS, dim=1).indices].mean(dim=1)
+    scores = {}
+    for column, name in enumerate(LABELS[:N_ESTIMATED]):
+        scores[f"r2_{name}"] = float(r2_score(near[:, column], truth[:, column]))
+        scores[f"direct_r2_{name}"] = float(r2_score(direct[:, column], truth[:, column]))
+    return scores
+
+
+def run_design(part, name, build, kind, data, minutes, *, predictions=None):
+    """Train and score one design; return its row."""
+    pairs, reference, held = data
+    torch.manual_seed(7)
+    labels = torch.cat([batch["labels"] for batch in batches_of(pairs, kind, shuffle=False)])
+    statistics = labels.mean(dim=0), labels.std(dim=0).clamp(min=1e-3)
+    model = Supervised(build(), kind, statistics).to(memory_format=torch.channels_last)
+    n_seen = train(model, pairs, 60 * minutes)
+    row = {
+        "part": part, "design": name, "n_pairs": len(pairs["redshift"]), "n_seen": n_seen,
+        "minutes": minutes,
+        "million_weights": sum(p.numel() for p in model.encoder.parameters()) / 1e6,
+        **scores_of(model, reference, held),
+    }
+    if predictions is not None:
+        folder, path = predictions
+        direct = embed_all(model, read_pairs(folder))[1].double().numpy()
+        values = dict(zip(LABELS[:N_ESTIMATED], direct.T, strict=True))
+        np.savez(path, **{**values, "redshift": np.expm1(values["redshift"])})
+    return row
+
+
+def append_row(path, row):
+    """Add a row to the CSV file, with a header if it is new."""
+    rows = list(csv.DictReader(path.open())) if path.exists() else []
+    rows.append({key: f"{v:.4g}" if isinstance(v, float) else v for key, v in row.items()})
+    partial = path.with_name(path.name + ".part")
+    with partial.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    partial.replace(path)
+
+
+def subset(pairs, n_pairs):
+    """Return the first pairs."""
+    return {name: values[:n_pairs] for name, values in pairs.items()}
+
+
+def jobs(part, pairs):
+    """Yield name, constructor, modality and training pairs of every run of a part."""
+    if part == "spectra":
+        yield from ((name, build, "spectrum", pairs) for name, build in SPECTRA.items())
+    elif part == "images":
+        yield from ((name, build, "image", pairs) for name, build in IMAGES.items())
+    elif part == "curve":
+        for n_pairs in (1000, 4000, 16_000, len(pairs["redshift"])):
+            yield f"{n_pairs} pairs", SmallImageEncoder, "image", subset(pairs, n_pairs)
+    else:
+        yield "image encoder, labels alone", SmallImageEncoder, "image", pairs
+
+
+def main():
+    """Run what is missing in the output."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("workspace", type=Path)
+    parser.add_argument("output", type=Path)
+    parser.add_argument("--part", choices=("spectra", "images", "curve", "bound"), required=True)
+    parser.add_argument("--minutes", type=float, default=4.0, help="processor time a design")
+    parser.add_argument("--n-pairs", type=int, default=48_000, help="pairs to learn from")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    folder = options.workspace / "pairs"
+    pairs = read_pairs(folder / "train-mix", n_pairs=options.n_pairs)
+    reference = read_pairs(folder / "reference-mix", n_pairs=N_REFERENCE)
+    held = read_pairs(folder / "validation")
+    done = set()
+    if options.output.exists():
+        done = {(r["part"], r["design"]) for r in csv.DictReader(options.output.open())}
+    for name, build, kind, chosen in jobs(options.part, pairs):
+        if (options.part, name) in done:
+            continue
+        target = None
+        if options.part == "bound":
+            target = folder / "test", options.output.with_name("supervised_image.npz")
+        data = chosen, reference, held
+        row = run_design(
+            options.part, name, build, kind, data, options.minutes, predictions=target
+        )
+        append_row(options.output, row)
+        print(row, flush=True)
+
+
+if __name__ == "__main__":
+    main()
