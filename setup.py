@@ -12,6 +12,8 @@ VERSION = re.search(
 
 EXTRAS = {
     "ann": ["faiss-cpu>=1.9"],
+    # below Python 3.13 it asks for numpy 1; not in "all": it asks for numpy below 2.4
+    "archives": ["sparclclient>=1.3.1; python_version >= '3.13'"],
     "catalogs": ["pyarrow>=17", "pandas>=2.2", "h5py>=3.11"],
     "train": ["lightning>=2.5,<3", "lightly>=1.6"],
     "simulate": ["speclite>=1.0"],

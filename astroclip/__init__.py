@@ -18,6 +18,7 @@ __citation__ = """\
 """
 
 _MODULE_OF = {
+    "FewShotEstimator": "estimation",
     "PropertyEstimator": "estimation",
     "SimilarityIndex": "similarity",
     "embed": "embedding",

@@ -4,7 +4,9 @@ import numpy as np
 from astropy.table import QTable
 
 from astroclip._validation import check_not_empty
-from astroclip.estimation import CALIBRATION_ROWS, CHUNK, column_numbers
+from astroclip.estimation.intervals import percent_name
+from astroclip.estimation.neighbors import CHUNK, choose_rows
+from astroclip.estimation.properties import column_numbers
 from astroclip.exceptions import ModelMismatchError
 from astroclip.linear_head import fit_temperature
 from astroclip.similarity import SimilarityIndex
@@ -13,7 +15,7 @@ from astroclip.tables import check_same_model, embedding_matrix, validate_embedd
 __all__ = ["HeadEstimator"]
 
 PROPERTY = "redshift"
-COLUMNS = ("", "_lower", "_upper", "_confidence")
+CALIBRATION_ROWS = 4000
 LEVEL_STEPS = 12  # halvings: the level is exact to 1 / 4096
 
 
@@ -24,7 +26,8 @@ class HeadEstimator:
     ----------
     model : str, path-like or `~astroclip.models.EmbeddingModel`
         Of a name or path the heads alone are read, without torch.
-    confidence, false_alarm_rate, random_state
+    confidence, quantiles : sequence of float
+    false_alarm_rate, random_state
         As in `~astroclip.PropertyEstimator`.
 
     Attributes
@@ -32,15 +35,15 @@ class HeadEstimator:
     temperature_ : dict of str to float
         By modality: the file's, or that of the reference's redshifts.
     calibration_ : dict
-        By (modality, ``"redshift"``): the probability that intervals hold. Empty unless
-        fitted with redshifts.
+        By (modality, ``"redshift"``): the probability that intervals of the first confidence
+        hold. Empty unless fitted with redshifts.
     similarity_threshold_ : dict
         By modality: as in `~astroclip.PropertyEstimator`. Empty unless fitted.
     """
 
-    def __init__(self, model, *, confidence, false_alarm_rate, random_state):
+    def __init__(self, model, *, confidence, false_alarm_rate, random_state, quantiles=()):
         self.name, self.weights_sha256, self.heads = _read_heads(model)
-        self.confidence = confidence
+        self.confidence, self.quantiles = confidence, quantiles
         self.false_alarm_rate = false_alarm_rate
         self.random_state = random_state
         self._reset()
@@ -48,7 +51,7 @@ class HeadEstimator:
     def _reset(self):
         self.temperature_ = {kind: head.temperature for kind, head in self.heads.items()}
         self.calibration_, self.similarity_threshold_ = {}, {}
-        self._index = None
+        self._held, self._index = {}, None  # probabilities that intervals hold, by modality
 
     # ------------------------------------------------------------------ fitting
     def fit(self, table, properties=None):
@@ -102,10 +105,7 @@ class HeadEstimator:
 
     def _choose(self, rows):
         """Return at most CALIBRATION_ROWS of the rows, drawn with the seed."""
-        if len(rows) <= CALIBRATION_ROWS:
-            return rows
-        rng = np.random.default_rng(self.random_state)
-        return np.sort(rng.choice(rows, CALIBRATION_ROWS, replace=False))
+        return choose_rows(rows, CALIBRATION_ROWS, self.random_state)
 
     def _set_threshold(self, kind, table, rows):
         """Keep the similarity that few reference rows fall below, leaving each one out."""
@@ -134,7 +134,8 @@ class HeadEstimator:
             logits = head.logits(embedding[inside])
             self.temperature_[kind] = fit_temperature(logits, truth[inside], head.edges)
         found = head.distribution(embedding, temperature=self.temperature_[kind])
-        self.calibration_[kind, PROPERTY] = _covering_level(found, truth, self.confidence)
+        held = [_covering_level(found, truth, level) for level in self.confidence]
+        self._held[kind], self.calibration_[kind, PROPERTY] = held, held[0]
 
     # ------------------------------------------------------------------ predicting
     def predict(self, table, *, properties=None, exclude_self=False):
@@ -162,14 +163,15 @@ class HeadEstimator:
         result = QTable()
         result["id"] = np.asarray(table["id"]).astype(str)
         result["modality"] = np.asarray(table["modality"]).astype(str)
-        columns = np.full((len(COLUMNS), len(table)), np.nan)
+        names = self._columns()
+        columns = np.full((len(names), len(table)), np.nan)
         for kind, rows, embedding in self._chunks(table):
             head, temperature = self.heads[kind], self.temperature_[kind]
             found = head.distribution(embedding, temperature=temperature)
-            level = self.calibration_.get((kind, PROPERTY), self.confidence)
-            columns[:, rows] = _summaries(found, level)
-        for suffix, values in zip(COLUMNS, columns, strict=True):
-            result[f"{PROPERTY}{suffix}"] = values
+            held = self._held.get(kind, self.confidence)
+            columns[:, rows] = _summaries(found, held, self.quantiles)
+        for name, values in zip(names, columns, strict=True):
+            result[name] = values
         if self._index is not None:
             check_same_model(table, self._index.table, names=("table", "reference"))
             nearest = self._nearest(table, exclude_self=exclude_self)
@@ -177,6 +179,17 @@ class HeadEstimator:
             result["out_of_distribution"] = ~(nearest >= self._thresholds(result["modality"]))
         result.meta.update(table.meta)
         return result
+
+    def _columns(self):
+        """Return names of columns, in the order of `_summaries`."""
+        further = [
+            f"_{end}_{percent_name(level)}"
+            for level in self.confidence[1:]
+            for end in ("lower", "upper")
+        ]
+        quantiles = [f"_q{percent_name(level)}" for level in self.quantiles]
+        suffixes = ["", "_lower", "_upper", *further, *quantiles, "_confidence"]
+        return [f"{PROPERTY}{suffix}" for suffix in suffixes]
 
     def _thresholds(self, kinds):
         """Return each row's threshold: of its modality, or of the one the reference has."""
@@ -260,15 +273,18 @@ def _read_heads(model):
     return model.name, model.weights_sha256, heads
 
 
-def _summaries(found, level):
-    """Return estimate, ends of the interval and confidence (4, N) of distributions."""
+def _summaries(found, levels, quantiles):
+    """Return estimate, ends of intervals, quantiles and confidence (P, N) of distributions."""
     estimate = found.mode()
-    if np.isfinite(level):
-        lower, upper = found.interval(level)
-    else:
-        reach = np.where(np.isfinite(estimate), np.inf, np.nan)
-        lower, upper = -reach, reach
-    return np.array([estimate, lower, upper, found.probability_within(estimate)])
+    rows = [estimate]
+    for level in levels:
+        if np.isfinite(level):
+            rows += found.interval(level)
+        else:
+            reach = np.where(np.isfinite(estimate), np.inf, np.nan)
+            rows += [-reach, reach]
+    rows += [found.quantile(level) for level in quantiles]
+    return np.array([*rows, found.probability_within(estimate)])
 
 
 def _covering_level(found, truth, confidence):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 from astropy import units as u
+from astropy.io import fits
 
 from astroclip import tables
 from astroclip._validation import check_choice
@@ -15,6 +16,7 @@ __all__ = [
     "reference_previews",
     "reference_table",
     "sample_image",
+    "sample_sdss_spectrum",
     "sample_spectra",
     "sample_spectrum",
 ]
@@ -26,6 +28,7 @@ REFERENCE_FILES = {
 }
 PREVIEW_FILE = DATA / "reference_previews.npz"
 SAMPLE_SPECTRA = ("desi-39627776344457978.fits", "desi-27247.fits")
+SAMPLE_SDSS_SPECTRUM = "spec-0411-51873-0101.fits"
 SAMPLE_IMAGE = "legacysurvey-59.1067-30.4848.fits"
 PROPERTY_UNITS = {"dust": u.mag}
 
@@ -205,6 +208,27 @@ def sample_spectrum():
     7781
     """
     return sample_spectra()[0]
+
+
+def sample_sdss_spectrum():
+    """Return the real SDSS spectrum of a star-forming galaxy at redshift 0.0294.
+
+    Returns
+    -------
+    `~specutils.Spectrum`
+        Observed frame, vacuum; ``meta["redshift"]`` is that of the SDSS pipeline. Source and
+        credit: the package's ``data/samples/README.rst``.
+
+    Examples
+    --------
+    >>> from astroclip.reference import sample_sdss_spectrum
+    >>> round(sample_sdss_spectrum().meta["redshift"], 4)
+    0.0294
+    """
+    path = DATA / "samples" / SAMPLE_SDSS_SPECTRUM
+    (spectrum,) = read_spectra(path)
+    spectrum.meta["redshift"] = float(fits.getdata(path, "SPECOBJ")["Z"][0])
+    return spectrum
 
 
 def sample_image():

@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
+from astropy import units as u
 
 import astroclip
 from astroclip.models.sources import DATA
 from astroclip.models.weights import file_sha256
-from astroclip.reference import sample_spectra
+from astroclip.reference import sample_sdss_spectrum, sample_spectra
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +85,19 @@ def test_samples_are_real_and_carry_redshift_and_position():
     assert str(image["g"].unit) == "nmgy"
     assert image["z"].uncertainty is not None
     assert image["r"].wcs.has_celestial
+
+
+def test_the_sdss_sample_is_in_the_units_and_range_of_its_survey():
+    spectrum = sample_sdss_spectrum()
+    assert spectrum.meta["id"] == "spec-0411-51873-0101"
+    assert spectrum.meta["redshift"] == pytest.approx(0.02938, abs=1e-4)
+    assert spectrum.meta["ra"] == pytest.approx(46.5574, abs=1e-3)
+    assert spectrum.flux.unit == u.Unit("1e-17 erg / (s cm2 AA)")
+    assert 3800 < spectrum.spectral_axis[0].to_value(u.AA) < 3810
+    # the line of H alpha, 6564.61 Angstrom in vacuum, stands at its redshift
+    window = np.abs(spectrum.spectral_axis.to_value(u.AA) / 1.02938 - 6564.61) < 20
+    peak = spectrum.spectral_axis[window][np.argmax(spectrum.flux[window])]
+    assert peak.to_value(u.AA) / 1.02938 == pytest.approx(6564.61, abs=2)
 
 
 def test_shipped_data_stay_under_25_megabytes():

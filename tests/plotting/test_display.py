@@ -1,11 +1,10 @@
-"""Figures hold what they are given; colours follow the stretch of Lupton et al."""
+"""One image or spectrum is drawn as given; colours follow the stretch of Lupton et al."""
 
-import io
 import math
 
 import numpy as np
 import pytest
-from astropy.table import QTable
+from astropy import units as u
 from matplotlib.figure import Figure
 from numpy.testing import assert_allclose, assert_array_equal
 
@@ -82,68 +81,19 @@ def test_bad_pixels_of_a_spectrum_do_not_set_its_scale():
     assert ax.get_ylim() == (-0.1, 1.25)
 
 
-def make_query(label, n_neighbors, **parts):
-    """Return a query of `neighbor_panel` with neighbours of different colours."""
-    neighbors = QTable(
-        {
-            "neighbor_id": [f"sim-{row:06d}" for row in range(n_neighbors)],
-            "similarity": np.linspace(0.9, 0.8, n_neighbors),
-            "redshift": np.linspace(0.1, 0.2, n_neighbors),
-        }
-    )
-    previews = {
-        "image": np.stack([np.full((3, 3, 3), 10 * row, np.uint8) for row in range(n_neighbors)]),
-        "spectrum": np.ones((n_neighbors, 50)) * np.arange(1, n_neighbors + 1)[:, None],
-        "wavelength": WAVELENGTH,
-    }
-    return {"label": label, "neighbors": neighbors, "previews": previews, **parts}
+def test_spectrum_with_units_is_drawn_in_thousands_of_angstrom():
+    ax = plotting.plot_spectrum(WAVELENGTH / 10 * u.nm, np.ones(50) * u.Jy)
+    assert_allclose(ax.lines[0].get_xdata(), WAVELENGTH / 1000)
 
 
-@pytest.fixture(scope="module")
-def panel():
-    """A query with an image and three neighbours over one with a spectrum and two."""
-    image = np.full((3, 3, 3), 200, np.uint8)
-    queries = [
-        make_query("first", 3, image=image, spectrum=None),
-        make_query("second", 2, spectrum=(WAVELENGTH, np.full(50, 4.0))),
-    ]
-    figure = plotting.neighbor_panel(queries)
-    figure.savefig(io.BytesIO())
-    return figure, np.array(figure.axes).reshape(4, 4)
+def test_no_pyplot_figure_is_left_behind():
+    import matplotlib.pyplot as plt
+
+    plotting.plot_image(np.zeros((2, 2, 3), np.uint8))
+    plotting.plot_spectrum(WAVELENGTH, np.ones(50))
+    assert plt.get_fignums() == []
 
 
-def test_panel_shows_queries_in_the_first_column(panel):
-    _, axes = panel
-    assert [axes[row, 0].get_title() for row in (0, 2)] == ["first", "second"]
-    assert_array_equal(axes[0, 0].images[0].get_array(), np.full((3, 3, 3), 200))
-    assert [text.get_text() for text in axes[1, 0].texts] == ["no spectrum"]
-    assert [text.get_text() for text in axes[2, 0].texts] == ["no image"]
-    assert_allclose(axes[3, 0].lines[0].get_ydata(), 1)
-
-
-def test_panel_shows_neighbors_in_order_and_leaves_the_rest_empty(panel):
-    _, axes = panel
-    titles = [axes[0, column].get_title() for column in (1, 2, 3)]
-    assert titles == [
-        "sim-000000\nsimilarity 0.900, z = 0.100",
-        "sim-000001\nsimilarity 0.850, z = 0.150",
-        "sim-000002\nsimilarity 0.800, z = 0.200",
-    ]
-    for top, n_neighbors in ((0, 3), (2, 2)):
-        for column in range(1, n_neighbors + 1):
-            expected = np.full((3, 3, 3), 10 * (column - 1))
-            assert_array_equal(axes[top, column].images[0].get_array(), expected)
-            assert len(axes[top + 1, column].lines) == 1
-    assert [ax.axison for ax in axes[:, 3]] == [True, True, False, False]
-    assert all("wavelength" in ax.get_xlabel() for ax in axes[-1])
-
-
-def test_panel_draws_into_a_given_figure():
-    figure = Figure()
-    assert plotting.neighbor_panel([make_query("alone", 1)], figure=figure) is figure
-    assert len(figure.axes) == 4
-
-
-def test_panel_of_nothing():
-    with pytest.raises(ValueError, match="^queries is empty; pass at least one"):
-        plotting.neighbor_panel([])
+def test_axes_of_another_kind_are_refused():
+    with pytest.raises(TypeError, match="^ax is of type Figure; expected a matplotlib Axes"):
+        plotting.plot_image(np.zeros((2, 2, 3), np.uint8), ax=Figure())

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.neighbors import KNeighborsRegressor
 
-from astroclip import PropertyEstimator, estimation, tables
-from astroclip.estimation import euclidean_distance
+from astroclip import PropertyEstimator, tables
+from astroclip.estimation import estimator as estimator_module
+from astroclip.estimation import euclidean_distance, neighbors
 from astroclip.exceptions import ModelMismatchError
 
 
@@ -116,7 +117,7 @@ def test_columns_units_order_and_provenance():
     result = estimator.predict(queries)
     assert result.colnames == [
         "id", "modality", "mass", "mass_lower", "mass_upper", "age", "age_lower", "age_upper",
-        "n_effective", "nearest_similarity", "out_of_distribution",
+        "n_effective", "nearest_similarity", "out_of_distribution", "n_reference", "local_density",
     ]  # fmt: skip
     assert result["id"].tolist() == [f"query-{row}" for row in range(7)]
     assert {result[f"age{end}"].unit for end in ("", "_lower", "_upper")} == {u.Gyr}
@@ -171,7 +172,8 @@ def test_modalities_are_estimated_apart_and_a_missing_one_from_the_other():
 def test_chunks_do_not_matter(monkeypatch):
     reference, _ = survey(300, 11)
     expected = PropertyEstimator(n_neighbors=5).fit(reference, ["mass"]).predict(reference)
-    monkeypatch.setattr(estimation, "CHUNK", 7)
+    monkeypatch.setattr(neighbors, "CHUNK", 7)
+    monkeypatch.setattr(estimator_module, "BLOCK", 50)
     found = PropertyEstimator(n_neighbors=5).fit(reference, ["mass"]).predict(reference)
     for name in ("mass", "mass_lower", "nearest_similarity"):
         assert_allclose(found[name], expected[name], rtol=1e-9)
@@ -242,11 +244,11 @@ def test_false_alarms_come_at_the_stated_rate(rate):
     assert estimator.predict(make_table(strange))["out_of_distribution"].mean() > 0.95
 
 
-def test_calibration_of_a_large_reference_is_seeded(monkeypatch):
-    monkeypatch.setattr(estimation, "CALIBRATION_ROWS", 100)
+def test_calibration_of_a_large_reference_is_seeded():
     reference, _ = survey(400, 28)
     factors = [
-        PropertyEstimator(n_neighbors=8, random_state=seed).fit(reference, "mass").calibration_
+        PropertyEstimator(n_neighbors=8, n_calibration=100, random_state=seed)
+        .fit(reference, "mass").calibration_
         for seed in (0, 0, 1)
     ]
     assert factors[0] == factors[1] != factors[2]
@@ -277,7 +279,8 @@ def test_bad_settings(options, error, message):
     ("properties", "error", "message"),
     [
         ([], ValueError, "^properties is empty"),
-        (["id"], ValueError, "^properties names 'id', a column of <U.*; expected numbers, one a"),
+        (["id"], ValueError, "^properties names 'id', a column of another meaning in every resu"),
+        (["mass", "mass"], ValueError, "^properties names 'mass' 2 times; expected it once"),
         (["embedding"], ValueError, r"^properties names 'embedding', .* shape \(40, 12\)"),
         (["sfr"], KeyError, "properties names 'sfr', which is no column of the table; expected"),
     ],

@@ -1,0 +1,190 @@
+"""Names and coordinates to positions: Sesame, which asks SIMBAD, NED and VizieR.
+
+Servers and databases are those of `astropy.coordinates.name_resolve`. Its own function is
+not used: it has one time-out for all threads, which a slow answer can outlast, tries once, and
+keeps whatever answer came in the cache.
+"""
+
+import re
+from urllib.parse import quote
+
+import numpy as np
+from astropy.coordinates import SkyCoord
+from astropy.table import Table
+
+from astroclip.archives.checks import refuse_html
+from astroclip.archives.transport import ArchiveError
+
+__all__ = ["UnresolvedNameError", "place_names", "resolve"]
+
+POSITION = re.compile(rb"%J\s*([0-9.]+)\s*([+-][0-9.]+)")  # ICRS degrees
+UNKNOWN = "knows no object of this name"
+NAME_COLUMNS = ("name", "id", "object", "target")
+
+
+class UnresolvedNameError(ValueError):
+    """A name has no known position, or the service that knows it cannot be reached.
+
+    Parameters
+    ----------
+    name, reason, advice : str
+        See `ArchiveError`.
+    """
+
+    def __init__(self, name, reason, advice):
+        super().__init__(f"name_or_coord is {name!r}: Sesame {reason}; {advice}.")
+        self.reason, self.advice = reason, advice
+
+
+def resolve(name, transport):
+    """Return the position of a named object.
+
+    Parameters
+    ----------
+    name : str
+        Whatever Sesame knows, such as "NGC 4303"; or a position in words, such as
+        "12h21m54.9s +4d28m25s" or "185.4787 4.4737" (degrees).
+    transport : Transport
+
+    Returns
+    -------
+    `~astropy.coordinates.SkyCoord`
+        ICRS.
+
+    Raises
+    ------
+    UnresolvedNameError
+    """
+    if not name.strip():
+        reason = "is not asked for an empty name"
+        raise UnresolvedNameError(name, reason, "pass a name or a SkyCoord")
+    written = _written_position(name)
+    if written is not None:
+        return written
+    failure = None
+    for url in _sesame_urls(name):
+        try:
+            return _parse(transport.download(url, check=_check))
+        except ArchiveError as error:
+            failure = error
+            if UNKNOWN in error.reason:
+                break
+    raise UnresolvedNameError(name, failure.reason, failure.advice) from failure
+
+
+def _sesame_urls(name):
+    """Return a name's address at each server that astropy knows, of the databases it is set to."""
+    from astropy.coordinates.name_resolve import sesame_database, sesame_url
+
+    database = {"a": "SNV"}.get(sesame_database.get()[0], sesame_database.get()[0].upper())
+    return [f"{url.rstrip('/')}/{database}?{quote(name)}" for url in sesame_url.get()]
+
+
+def _check(path):
+    """Raise ArchiveError unless a file is an answer of Sesame with a position."""
+    text = path.read_bytes()
+    refuse_html(text[:2048], "an answer of Sesame")
+    if POSITION.search(text):
+        return
+    if text.lstrip().startswith(b"#"):
+        raise ArchiveError(UNKNOWN, "check the spelling, or pass a SkyCoord")
+    raise ArchiveError(f"gave something else than an answer of Sesame ({text[:20]!r})",
+                       "pass a SkyCoord")
+
+
+def _parse(path):
+    ra, dec = (float(value) for value in POSITION.search(path.read_bytes()).groups())
+    return SkyCoord(ra, dec, unit="deg")
+
+
+def _written_position(text):
+    """Return the position that a text writes out, None if it is a name."""
+    if not text.strip()[:1].isdigit():
+        return None
+    for options in ({}, {"unit": "deg"}):
+        try:
+            position = SkyCoord(text, **options)
+        except ValueError:  # UnitsError too
+            continue
+        return position.icrs if position.isscalar else None
+    return None
+
+
+def place_names(objects):
+    """Return the names and positions of what `astroclip.archives.fetch_many` takes.
+
+    Parameters
+    ----------
+    objects : `~astropy.table.Table`, `~astropy.coordinates.SkyCoord` or sequence
+        A table with ``ra`` and ``dec`` (degrees, or their own unit) or with names in
+        ``name``, ``id``, ``object`` or ``target``; positions; or a list of names and scalar
+        positions.
+
+    Returns
+    -------
+    list of (str, `~astropy.coordinates.SkyCoord` or None)
+        None where the name must be resolved.
+
+    Raises
+    ------
+    TypeError
+        For objects of another type.
+    ValueError
+        If there is none, or a table has neither positions nor names.
+    """
+    if isinstance(objects, Table):
+        pairs = _from_table(objects)
+    elif isinstance(objects, SkyCoord):
+        pairs = [(position_name(item), item) for item in np.atleast_1d(objects)]
+    elif isinstance(objects, str) or not hasattr(objects, "__iter__"):
+        msg = (
+            f"objects is of type {type(objects).__name__}; expected a table, a SkyCoord or a "
+            f"list of names and coordinates. Pass one object to astroclip.archives.fetch."
+        )
+        raise TypeError(msg)
+    else:
+        pairs = [_name_or_coord(item, f"objects[{i}]") for i, item in enumerate(objects)]
+    if not pairs:
+        msg = "objects is empty; pass at least one name or position."
+        raise ValueError(msg)
+    return pairs
+
+
+def _from_table(table):
+    columns = {name.lower(): name for name in table.colnames}
+    named = next((columns[name] for name in NAME_COLUMNS if name in columns), None)
+    names = None if named is None else [str(value) for value in table[named]]
+    if "ra" in columns and "dec" in columns:
+        ra, dec = table[columns["ra"]], table[columns["dec"]]
+        coords = SkyCoord(ra, dec, unit=("deg", "deg")) if len(table) else []
+        names = [position_name(item) for item in coords] if names is None else names
+        return list(zip(names, coords, strict=True))
+    if names is None:
+        msg = (
+            f"objects is a table with columns {', '.join(table.colnames)}; expected 'ra' and "
+            f"'dec' in degrees, or names in 'name'."
+        )
+        raise ValueError(msg)
+    return [(name, None) for name in names]
+
+
+def _name_or_coord(item, argument):
+    """Return the name and position of one object; None for a position to be resolved."""
+    if isinstance(item, str):
+        return str(item), None
+    if isinstance(item, SkyCoord) and item.isscalar:
+        return position_name(item), item.icrs
+    found = f"{type(item).__name__}" + (f" of shape {item.shape}" if hasattr(item, "shape") else "")
+    msg = (
+        f"{argument} is of type {found}; expected an object's name or one SkyCoord, such as "
+        f"SkyCoord(185.4787, 4.4737, unit='deg')."
+    )
+    raise TypeError(msg)
+
+
+def position_name(coord):
+    """Return a position as a name: ``J122154.90+042825.3``."""
+    icrs = coord.icrs
+    ra = icrs.ra.to_string("hourangle", sep="", precision=2, pad=True)
+    dec = icrs.dec.to_string(sep="", precision=1, pad=True, alwayssign=True)
+    return f"J{ra}{dec}"

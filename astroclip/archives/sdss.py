@@ -1,0 +1,246 @@
+"""SDSS, BOSS and eBOSS: spectra, ugriz frames and the spectroscopic catalogue."""
+
+import contextlib
+import pickle
+
+import numpy as np
+from astropy import units as u
+from astropy.io import fits
+from astropy.nddata import Cutout2D, InverseVariance
+from astropy.table import QTable, Table
+from astropy.wcs import WCS
+
+from astroclip.archives.base import Archive, gather, offsets
+from astroclip.archives.checks import check_fits, image_from_plane, quiet, refuse_html
+from astroclip.archives.spectra import make_spectrum
+from astroclip.archives.transport import ArchiveError
+from astroclip.exceptions import PreparationError
+from astroclip.preparation.reading import read_spectra
+
+__all__ = ["SDSS"]
+
+SPECTRA_SQL = """
+SELECT TOP 50 s.specObjID, s.ra, s.dec, s.plate, s.mjd, s.fiberID, s.run2d, s.survey,
+s.instrument, s.class, s.subClass, s.z, s.zErr, s.zWarning, s.sciencePrimary
+FROM dbo.fGetNearbySpecObjAllEq({ra:.7f}, {dec:.7f}, {radius:.5f}) AS n
+JOIN SpecObjAll AS s ON s.specObjID = n.specObjID"""
+FRAME_SQL = """
+SELECT TOP 1 p.objID, p.ra, p.dec, p.run, p.rerun, p.camcol, p.field
+FROM dbo.fGetNearestObjEq({ra:.7f}, {dec:.7f}, {radius:.5f}) AS n
+JOIN PhotoObjAll AS p ON p.objID = n.objID"""
+NEAREST_OBJECT = 0.5  # arcmin around the position within which some object shows the frame
+FRAME_SCALE = 0.396  # arcsec per pixel
+
+
+class SDSS(Archive):
+    """The Sloan Digital Sky Survey through `astroquery.sdss`.
+
+    Parameters
+    ----------
+    data_release : int, optional
+        By default 17, the last one with all SDSS, BOSS and eBOSS optical spectra.
+
+    Notes
+    -----
+    Addresses are astroquery's: ``astroquery.sdss.conf.skyserver_baseurl`` and
+    ``sas_baseurl``. Spectra are found by position among all observations, so a galaxy
+    observed twice gives two.
+    """
+
+    name = "sdss"
+    products = ("spectra", "images", "catalog")
+    bands = ("u", "g", "r", "i", "z")
+    limits = "60 queries a minute; images are cut from whole frames of 3 MB a band"
+    credit = (
+        "Funding for SDSS has been provided by the Alfred P. Sloan Foundation, the Heising-"
+        "Simons Foundation, the National Science Foundation and the Participating "
+        "Institutions; www.sdss.org"
+    )
+    url = "https://www.sdss.org/science/acknowledgement/"
+
+    def __init__(self, *, data_release=17):
+        self.data_release = data_release
+        self._rows = {}
+
+    def connected(self, settings, transport):
+        """Return a copy that works with these settings over this connection."""
+        archive = super().connected(settings, transport)
+        archive._rows = {}
+        return archive
+
+    def fetch_catalog(self, coord):
+        """Return the rows of SpecObjAll near a position; see `Archive.fetch_catalog`."""
+        rows = self._spectroscopic_rows(coord)
+        table = QTable()
+        table["archive"] = np.full(len(rows), self.name)
+        table["id"] = [_spectrum_id(row) for row in rows]
+        table["ra"], table["dec"] = (np.asarray(rows[k], float) * u.deg for k in ("ra", "dec"))
+        table["separation"] = np.asarray(rows["separation"]) * u.arcsec
+        table["redshift"] = np.asarray(rows["z"], float)
+        table["redshift_error"] = np.asarray(rows["zErr"], float)
+        table["redshift_warning"] = np.asarray(rows["zWarning"], int)
+        table["class"] = np.asarray(rows["class"], str)
+        table["survey"] = np.asarray(rows["survey"], str)
+        return table
+
+    def fetch_spectra(self, coord):
+        """Return spectra by plate, MJD and fibre; see `Archive.fetch_spectra`."""
+        rows = self._spectroscopic_rows(coord)[: self.settings.max_spectra]
+        found, error = gather(self._spectrum, list(rows))
+        spectra = [spectrum for _, spectrum in found]
+        if error is not None:
+            error.partial = spectra
+            raise error
+        return spectra
+
+    def fetch_images(self, coord):
+        """Return cutouts of the frame nearest to a position; see `Archive.fetch_images`.
+
+        They keep the frame's 0.396 arcsec pixels and orientation; pixels off the frame are
+        masked.
+        """
+        bands = self.wanted_bands()
+        frame = self._query(FRAME_SQL, coord, NEAREST_OBJECT)
+        if not len(frame):
+            raise ArchiveError(
+                f"has no object within {NEAREST_OBJECT:g} arcmin, so no frame",
+                "the position is outside SDSS imaging; ask for another archive",
+            )
+        found, error = gather(lambda band: self._cutout(frame, band, coord), bands)
+        if error is not None:
+            error.partial = dict(found)
+            raise error
+        return dict(found)
+
+    # ------------------------------------------------------------------ the database
+    def _spectroscopic_rows(self, coord):
+        """Return rows of SpecObjAll, nearest first; asked once for a position."""
+        key = (coord.icrs.ra.deg, coord.icrs.dec.deg)
+        if key not in self._rows:
+            try:
+                self._rows[key] = self._find_spectra(coord)
+            except ArchiveError as error:
+                self._rows[key] = error
+        if isinstance(self._rows[key], ArchiveError):
+            raise self._rows[key]
+        return self._rows[key]
+
+    def _find_spectra(self, coord):
+        radius = self.settings.radius
+        rows = self._query(SPECTRA_SQL, coord, radius / 60)
+        if not len(rows):
+            raise ArchiveError(
+                f"has no spectrum within {radius:g} arcsec",
+                "pass a larger radius, or check the position",
+            )
+        separation = offsets(coord, np.asarray(rows["ra"], float), np.asarray(rows["dec"], float))
+        rows["separation"] = separation
+        rows["run2d"] = np.asarray(rows["run2d"], str)
+        # where one object was observed several times, SDSS's own choice first
+        primary = np.asarray(rows["sciencePrimary"], int)
+        return rows[np.lexsort((-primary, np.round(separation, 1)))]
+
+    def _client(self):
+        """Return astroquery's client, working through our session."""
+        from astroquery.sdss import SDSSClass
+
+        client = SDSSClass()
+        ours = self.transport.session(check=_check_rows)
+        ours.headers.update(client._session.headers)
+        client._session.close()
+        client._session = ours
+        return client
+
+    def _query(self, sql, coord, radius):
+        """Return the table of a query's answer; radius in arcmin."""
+        icrs = coord.icrs
+        sql = sql.format(ra=icrs.ra.deg, dec=icrs.dec.deg, radius=radius)
+        client = self._client()
+        options = {"data_release": self.data_release, "timeout": self.settings.timeout}
+        response = None
+        with contextlib.suppress(EOFError, pickle.UnpicklingError):  # a half-written cache
+            response = client.query_sql_async(sql, cache=self.settings.cache, **options)
+        if response is None:
+            response = client.query_sql_async(sql, cache=False, **options)
+        return _parse_rows(response)
+
+    # ------------------------------------------------------------------ the files
+    def _spectrum(self, row):
+        """Return the spectrum of a row of SpecObjAll."""
+        client = self._client()
+        matches = Table(rows=[[row[key] for key in ("run2d", "plate", "mjd", "fiberID")]],
+                        names=("run2d", "plate", "mjd", "fiberID"))
+        (file,) = client.get_spectra_async(matches=matches, data_release=self.data_release)
+        path = self.transport.download(file._target, check=check_fits)
+        try:
+            with quiet():
+                (spectrum,) = read_spectra(path)
+        except (PreparationError, ValueError) as error:
+            raise ArchiveError(
+                f"spectrum {_spectrum_id(row)} is FITS of another kind than SDSS spectra",
+                "look at the file in a browser: " + file._target,
+            ) from error
+        return make_spectrum(
+            spectrum.flux, spectrum.spectral_axis,
+            spectrum.uncertainty.represent_as(InverseVariance), spectrum.mask,
+            archive=self, id=_spectrum_id(row), redshift=float(row["z"]),
+            redshift_error=float(row["zErr"]), redshift_warning=int(row["zWarning"]),
+            object_class=str(row["class"]), ra=float(row["ra"]), dec=float(row["dec"]),
+            survey=str(row["survey"]),
+        )
+
+    def _cutout(self, frame, band, coord):
+        """Return one band around a position from the frame of a row of PhotoObjAll."""
+        (file,) = self._client().get_images_async(
+            matches=frame, band=[band], data_release=self.data_release
+        )
+        path = self.transport.download(file._target, check=check_fits)
+        with quiet(), fits.open(path, memmap=False) as hdus:
+            pixels, header = hdus[0].data, hdus[0].header
+            if pixels is None or pixels.ndim != 2:
+                raise ArchiveError(
+                    f"frame {band} is FITS of another kind than SDSS frames",
+                    "look at the file in a browser: " + file._target,
+                )
+            wcs = WCS(header)
+            x, y = (float(value) for value in wcs.world_to_pixel(coord.icrs))
+            height, width = pixels.shape
+            if not (0 <= x < width and 0 <= y < height):
+                raise ArchiveError(
+                    f"the position is off the nearest object's frame in band {band}",
+                    "ask for another archive",
+                )
+            size = max(1, round(self.settings.width / FRAME_SCALE))
+            cutout = Cutout2D(
+                pixels.astype(np.float32), (x, y), size, wcs=wcs, mode="partial",
+                fill_value=np.nan, copy=True,
+            )
+            return image_from_plane(cutout.data, cutout.wcs, self, band)
+
+
+def _spectrum_id(row):
+    return f"sdss-{int(row['plate']):04d}-{int(row['mjd'])}-{int(row['fiberID']):04d}"
+
+
+def _check_rows(response):
+    """Raise ArchiveError unless a response is a table of the database."""
+    refuse_html(response.content[:2048], "a table")
+    text = response.text
+    if "error_message" in text[:4096] or "ERROR" in text[:200]:
+        said = " ".join(text.split())[:160]
+        raise ArchiveError(f"the database refused the query ({said})",
+                           "try again later, or another data release")
+
+
+def _parse_rows(response):
+    """Return the table of a response; one without rows where nothing was found."""
+    lines = [line for line in response.text.splitlines() if line and not line.startswith("#")]
+    if len(lines) < 2 or "," not in lines[0]:
+        return Table()
+    with quiet():
+        try:
+            return Table.read(lines, format="ascii.csv")
+        except (ValueError, OSError) as error:
+            raise ArchiveError(
+                f"an answer that is no table ({error})", "ask again, or another data release"
+            ) from error

@@ -1,0 +1,95 @@
+"""The command ``astroclip embed``."""
+
+from astroclip.cli.inputs import load_objects
+from astroclip.cli.options import (
+    add_command,
+    model_options,
+    output_options,
+    positive_integer,
+    query_options,
+)
+from astroclip.cli.output import check_output, show, tell, write_output
+
+__all__ = ["add_parser", "exit_status", "run_embed", "summary"]
+
+DESCRIPTION = """\
+Embed spectra and images, of any file that specutils reads and of Legacy Survey cutouts, into
+one table. A file that cannot be used keeps a row that says why."""
+EXAMPLE = """\
+  astroclip embed spec-0266-51602-0001.fits
+  astroclip embed night1/ 'night2/*.fits' --output embeddings.fits
+  astroclip embed spectra/ --model astroclip-small-rest --redshift redshifts.ecsv"""
+N_VALUES = 4  # of an embedding, on the screen
+
+
+def add_parser(subparsers):
+    """Add ``embed`` to the command line's subparsers."""
+    parser = add_command(
+        subparsers, "embed", run_embed, help="embed spectrum and image files",
+        description=DESCRIPTION, example=EXAMPLE,
+        parents=(query_options(n_inputs="+"), model_options(), output_options()),
+    )
+    parser.add_argument(
+        "--n-neighbors", "--neighbors", type=positive_integer, default=None, metavar="N",
+        help="also list this many bundled neighbours of each",
+    )
+
+
+def run_embed(options):
+    """Embed files, write the table and show a summary; return the exit status."""
+    check_output(options)
+    table = load_objects(options)
+    write_output(table, options)
+    show(summary(table), title="Embeddings", format=options.format, whole=table)
+    if options.n_neighbors is not None:
+        from astroclip.cli.neighbors import screen_version
+        from astroclip.cli.references import load_index
+
+        neighbors = load_index(None, table.meta["MODEL"]).query(table, options.n_neighbors)
+        show(screen_version(neighbors), title="Neighbours", format=options.format, whole=neighbors)
+    return exit_status(table)
+
+
+def exit_status(table):
+    """Return 0, or 3 if objects of an embedding table failed, or 1 if all did.
+
+    Parameters
+    ----------
+    table : `~astropy.table.Table`
+
+    Returns
+    -------
+    int
+    """
+    from astroclip.cli.application import MENDABLE, SOME_FAILED
+    from astroclip.tables import embedding_matrix
+
+    _, valid = embedding_matrix(table)
+    if valid.all():
+        return 0
+    if not valid.any():
+        tell("no object has an embedding; the column message says why")
+        return MENDABLE
+    return SOME_FAILED
+
+
+def summary(table):
+    """Return a version of an embedding table that fits a screen."""
+    from astropy.table import Table
+
+    from astroclip.tables import embedding_matrix, flag_names
+
+    matrix, valid = embedding_matrix(table)
+    rows = {
+        "id": table["id"],
+        "modality": table["modality"],
+        "coverage": [f"{value:.3f}" for value in table["coverage"]],
+        "flags": [" ".join(flag_names(value)) or "-" for value in table["flags"]],
+        "embedding": [
+            "  ".join(f"{value:+.3f}" for value in row[:N_VALUES]) + "  ..." if good else "-"
+            for row, good in zip(matrix, valid, strict=True)
+        ],
+    }
+    if any(table["message"]):
+        rows["message"] = table["message"]
+    return Table(rows)

@@ -1,0 +1,113 @@
+"""The command ``astroclip estimate``."""
+
+from astroclip.cli.embed import exit_status
+from astroclip.cli.neighbors import PROPERTIES, asks_reference, load_queries
+from astroclip.cli.options import (
+    add_command,
+    model_options,
+    names,
+    output_options,
+    probability,
+    query_options,
+    search_options,
+)
+from astroclip.cli.output import check_output, show, write_output
+from astroclip.cli.targets import add_target_option
+
+__all__ = ["add_parser", "run_estimate", "screen_version"]
+
+N_NEIGHBORS = 16
+DESCRIPTION = """\
+Estimate properties of objects from their nearest reference objects, or redshifts by the model's
+own head, with calibrated intervals. Inputs are files of spectra or images, which are embedded
+first, or tables that `astroclip embed` wrote."""
+EXAMPLE = """\
+  astroclip estimate spec-0266-51602-0001.fits
+  astroclip estimate embeddings.fits --properties redshift,log_ssfr --confidence 0.95
+  astroclip estimate embeddings.fits --method head --output redshifts.ecsv
+  astroclip estimate embeddings.fits --reference survey.fits --properties redshift"""
+
+
+def add_parser(subparsers):
+    """Add ``estimate`` to the command line's subparsers."""
+    parser = add_command(
+        subparsers, "estimate", run_estimate, help="estimate properties, with intervals",
+        description=DESCRIPTION, example=EXAMPLE,
+        parents=(
+            query_options(), search_options(n_neighbors=N_NEIGHBORS, where=False),
+            model_options(), output_options(),
+        ),
+    )
+    add_target_option(parser)
+    group = parser.add_argument_group("estimates")
+    group.add_argument(
+        "--properties", type=names, default=None, metavar="NAME[,NAME...]",
+        help=f"columns of the reference; by default {', '.join(PROPERTIES)}, if it has them",
+    )
+    group.add_argument(
+        "--method", choices=("neighbors", "head"), default="neighbors",
+        help="neighbours' values, or the model's own redshift head",
+    )
+    group.add_argument(
+        "--weights", choices=("distance", "uniform"), default="distance", help="of neighbours"
+    )
+    group.add_argument(
+        "--confidence", type=probability, default=0.68, metavar="P",
+        help="probability that an interval holds the truth (0.68 by default)",
+    )
+
+
+def run_estimate(options):
+    """Estimate, write the estimates and show them; return the exit status."""
+    from astroclip.cli.references import load_index
+
+    check_output(options)
+    index = load_index(options.reference, options.model)
+    queries = load_queries(index, options)
+    estimator, properties = fitted_estimator(index.table, options)
+    estimates = estimator.predict(queries, exclude_self=asks_reference(options))
+    write_output(estimates, options)
+    show(screen_version(estimates, properties), format=options.format, whole=estimates)
+    return exit_status(queries)
+
+
+def fitted_estimator(reference, options):
+    """Return the estimator that the options ask for, fitted, and its properties."""
+    from astroclip import PropertyEstimator
+
+    if options.method == "head":
+        model = str(reference.meta["MODEL"])
+        estimator = PropertyEstimator(
+            method="head", model=options.model or model, confidence=options.confidence
+        )
+        return estimator.fit(reference, "redshift"), ["redshift"]
+    properties = options.properties or [n for n in PROPERTIES if n in reference.colnames]
+    if not properties:
+        there = ", ".join(name for name in reference.colnames if name != "embedding")
+        msg = f"the reference has none of {', '.join(PROPERTIES)}; name --properties of {there}."
+        raise ValueError(msg)
+    estimator = PropertyEstimator(
+        n_neighbors=options.n_neighbors, weights=options.weights, confidence=options.confidence
+    )
+    return estimator.fit(reference, properties), properties
+
+
+def screen_version(estimates, properties):
+    """Return estimates as text, an object a row: the value and its interval."""
+    from astropy.table import Table
+
+    rows = Table({"id": estimates["id"], "modality": estimates["modality"]})
+    for name in properties:
+        unit = estimates[name].unit if hasattr(estimates[name], "unit") else None
+        columns = [
+            getattr(estimates[f"{name}{suffix}"], "value", estimates[f"{name}{suffix}"])
+            for suffix in ("", "_lower", "_upper")
+        ]
+        rows[name] = [
+            f"{value:.3f} [{low:.3f}, {high:.3f}]" if value == value else "-"
+            for value, low, high in zip(*columns, strict=True)
+        ]
+        rows[name].unit = unit
+    if "out_of_distribution" in estimates.colnames:
+        rows["unusual"] = ["yes" if value else "no" for value in estimates["out_of_distribution"]]
+    return rows

@@ -1,0 +1,130 @@
+"""The commands ``astroclip index build``, ``info`` and ``query``."""
+
+from pathlib import Path
+
+import numpy as np
+
+from astroclip.cli.inputs import load_objects
+from astroclip.cli.neighbors import add_modality_options, search
+from astroclip.cli.options import (
+    add_command,
+    index_argument,
+    model_options,
+    output_options,
+    query_options,
+    search_options,
+)
+from astroclip.cli.output import check_output, say, show, tell
+from astroclip.cli.targets import add_target_option
+
+__all__ = ["add_parser", "run_build", "run_info", "run_query"]
+
+BUILD_EXAMPLE = """\
+  astroclip index build survey-*.fits --output survey.index
+  astroclip index build spectra/ --output night1.index"""
+INFO_EXAMPLE = "  astroclip index info survey.index"
+QUERY_EXAMPLE = """\
+  astroclip index query survey.index spec-0266-51602-0001.fits --n-neighbors 5
+  astroclip index query survey.index --ids 39627776344457978 --exclude-self"""
+
+
+def add_parser(subparsers):
+    """Add ``index`` and its own commands to the command line's subparsers."""
+    parser = add_command(
+        subparsers, "index", None, help="build, describe and search an index of your own",
+        description="Build an index of your own embeddings once, and search it many times.",
+        example=f"{BUILD_EXAMPLE}\n{INFO_EXAMPLE}\n{QUERY_EXAMPLE}",
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="index_command")
+    _add_build(commands)
+    add_command(
+        commands, "info", run_info, help="say what an index holds",
+        description="Say what an index holds: rows, model, columns.", example=INFO_EXAMPLE,
+        parents=(index_argument(),),
+    )
+    query = add_command(
+        commands, "query", run_query, help="search an index",
+        description="List the rows of an index most similar to each object.",
+        example=QUERY_EXAMPLE,
+        parents=(
+            index_argument(), query_options(), search_options(reference=False), model_options(),
+            output_options(),
+        ),
+    )
+    add_target_option(query)
+    add_modality_options(query)
+
+
+def _add_build(commands):
+    build = add_command(
+        commands, "build", run_build, help="build an index from tables or files",
+        description="Build an index from tables of embeddings of one model; files of spectra and "
+        "images are embedded first. Every column of the tables is kept.",
+        example=BUILD_EXAMPLE, parents=(query_options(n_inputs="+"), model_options()),
+    )
+    build.add_argument("--output", required=True, metavar="INDEX", help="file to write")
+    build.add_argument("--overwrite", action="store_true", help="replace what exists")
+    build.add_argument("--quiet", action="store_true", help="no progress bar")
+
+
+def run_build(options):
+    """Build an index and save it; return the exit status."""
+    from astroclip import SimilarityIndex
+    from astroclip.cli.embed import exit_status
+
+    check_output(options)
+    table = load_objects(options)
+    status = exit_status(table)
+    if status == 1:
+        return status
+    index = SimilarityIndex(table)
+    index.save(options.output)
+    tell(f"wrote {options.output}")
+    say(repr(index))
+    return status
+
+
+def run_info(options):
+    """Describe an index; return the exit status."""
+    from astropy.table import Table
+
+    index = open_index(options.index)
+    table = index.table
+    kinds, counts = np.unique(np.asarray(table["modality"]).astype(str), return_counts=True)
+    facts = {
+        "rows": f"{len(table):,}",
+        **{f"{kind} rows": f"{count:,}" for kind, count in zip(kinds, counts, strict=True)},
+        "objects": f"{len(np.unique(np.asarray(table['id']).astype(str))):,}",
+        "values in an embedding": f"{index.dim}",
+        "model": str(table.meta["MODEL"]),
+        "weights (sha256)": str(table.meta["WSHA"])[:16],
+        "made": str(table.meta.get("DATE", "-")),
+        "columns": ", ".join(table.colnames),
+    }
+    show(Table({"what": list(facts), "found": list(facts.values())}))
+    return 0
+
+
+def open_index(path):
+    """Return a saved index.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it is damaged or something else.
+    """
+    from astroclip import SimilarityIndex
+
+    path = Path(path).expanduser()
+    if not path.exists():
+        msg = f"index {str(path)!r} does not exist; make it with astroclip index build."
+        raise FileNotFoundError(msg)
+    return SimilarityIndex.open(path)
+
+
+def run_query(options):
+    """Search an index; return the exit status."""
+    check_output(options)
+    return search(open_index(options.index), options)

@@ -1,0 +1,11 @@
+"""What is like a few examples, and what is like nothing else, in a table of embeddings.
+
+`ExampleSearch` ranks a reference by a handful of labelled examples and asks for the labels
+that help most; `OutlierDetector` scores how far objects are from a reference, against what
+is usual in it. Both work on embedding tables alone and import no torch.
+"""
+
+from astroclip.discovery.examples import ExampleSearch
+from astroclip.discovery.outliers import OutlierDetector
+
+__all__ = ["ExampleSearch", "OutlierDetector"]

@@ -1,0 +1,25 @@
+"""Figures of neighbours, embeddings, estimates and scores, each drawn into one Axes.
+
+Every function takes ``ax``, draws into a new figure without it and returns the Axes;
+``ax.figure.savefig(...)`` writes it. None touches pyplot or any global state.
+"""
+
+from astroclip.plotting.curves import plot_learning_curve, plot_roc
+from astroclip.plotting.display import display_image, plot_image, plot_spectrum
+from astroclip.plotting.estimates import plot_calibration, plot_estimates, plot_reliability
+from astroclip.plotting.maps import plot_embedding_map
+from astroclip.plotting.panels import neighbor_panel, plot_neighbors
+
+__all__ = [
+    "display_image",
+    "neighbor_panel",
+    "plot_calibration",
+    "plot_embedding_map",
+    "plot_estimates",
+    "plot_image",
+    "plot_learning_curve",
+    "plot_neighbors",
+    "plot_reliability",
+    "plot_roc",
+    "plot_spectrum",
+]

@@ -1,0 +1,233 @@
+"""Embeddings in two dimensions."""
+
+import numpy as np
+
+from astroclip._validation import check_choice, check_integer, import_extra
+from astroclip.plotting._drawing import (
+    axes_of,
+    column_or_values,
+    finish,
+    label_of,
+    numbers,
+    same_length,
+)
+from astroclip.tables import check_same_model, embedding_matrix, validate_embedding_table
+
+__all__ = ["plot_embedding_map"]
+
+METHODS = ("pca", "umap")
+MARKERS = {"spectrum": "o", "image": "s"}
+MISSING_COLOR = "0.75"
+N_CLASSES = 10  # colours that can be told apart
+
+
+def plot_embedding_map(
+    table, *, color=None, color_name=None, method="pca", queries=None, modality=None,
+    max_points=20_000, random_state=0, ax=None,
+):
+    """Draw embeddings in two dimensions, coloured by a property, and return the Axes.
+
+    Parameters
+    ----------
+    table : `~astropy.table.Table`
+        An embedding table. Rows without an embedding are left out; the legend says how
+        many.
+    color : str or (N,) array-like, optional
+        A column, or a value for each row: numbers (a Quantity's unit is in the label of
+        the colour bar) or at most ten classes. Rows without a value are drawn grey and
+        counted in the legend.
+    color_name : str, optional
+        What the colour bar says of values that are no column.
+    method : str
+        ``"pca"``: the two directions of largest variance; or ``"umap"``, which keeps
+        neighbourhoods and no distances (the extra ``plot``).
+    queries : `~astropy.table.Table`, optional
+        Embeddings of the same model to mark as stars; the map is made without them.
+    modality : str, optional
+        ``"spectrum"`` or ``"image"``: only these rows. Of both, images are squares.
+    max_points : int
+        Of a larger table so many rows, drawn at random, make the map.
+    random_state : int
+        Of the choice of rows and of UMAP.
+    ax : `~matplotlib.axes.Axes`, optional
+
+    Returns
+    -------
+    `~matplotlib.axes.Axes`
+
+    Raises
+    ------
+    KeyError
+        If ``color`` is no column.
+    MissingExtraError
+        If UMAP is asked for and umap-learn is not installed.
+    ModelMismatchError
+        If ``queries`` are of another model.
+    ValueError
+        If fewer than three rows have an embedding, or an argument is unknown.
+
+    References
+    ----------
+    McInnes, Healy & Melville (2018), arXiv:1802.03426 (UMAP).
+
+    Examples
+    --------
+    >>> import astroclip
+    >>> from astroclip.plotting import plot_embedding_map
+    >>> reference = astroclip.reference_table()
+    >>> ax = plot_embedding_map(reference[:200], color="redshift")
+    >>> ax.get_xlabel()[:21]
+    'principal component 1'
+    """
+    check_choice(method, METHODS, "method")
+    check_integer(max_points, "max_points", minimum=3)
+    validate_embedding_table(table)
+    if queries is not None:
+        validate_embedding_table(queries, name="queries")
+        check_same_model(queries, table, names=("queries", "table"))
+    if isinstance(color, str):
+        color, color_name = column_or_values(table, color, "table"), color_name or color
+    if color is not None:
+        color = np.asarray(color) if isinstance(color, list | tuple) else color
+        same_length(table, color, ("table", "color"))
+    matrix, valid = embedding_matrix(table)
+    kinds = np.asarray(table["modality"]).astype(str)
+    wanted = np.ones(len(table), bool)
+    if modality is not None:
+        wanted = kinds == check_choice(modality, MARKERS, "modality")
+    rows = _chosen_rows(np.flatnonzero(valid & wanted), max_points, random_state)
+    points, project, labels = _projection(matrix[rows], method, random_state)
+    ax = axes_of(ax)
+    ax.set(xlabel=labels[0], ylabel=labels[1])
+    _draw_points(ax, points, kinds[rows], None if color is None else color[rows], color_name)
+    n_failed = int((wanted & ~valid).sum())
+    notes = [f"{n_failed:,} rows without an embedding"] if n_failed else []
+    if len(rows) < (valid & wanted).sum():
+        notes.append(f"{len(rows):,} of {(valid & wanted).sum():,} rows, at random")
+    if queries is not None:
+        notes += _draw_queries(ax, queries, project)
+    return finish(ax, notes=notes)
+
+
+def _chosen_rows(rows, max_points, random_state):
+    """Return at most ``max_points`` of the rows, in order."""
+    if len(rows) < 3:
+        msg = (
+            f"table has {len(rows)} rows with an embedding to draw; expected at least 3. Pass "
+            f"more objects, or leave modality out."
+        )
+        raise ValueError(msg)
+    if len(rows) <= max_points:
+        return rows
+    rng = np.random.default_rng(random_state)
+    return np.sort(rng.choice(rows, max_points, replace=False))
+
+
+def _projection(matrix, method, random_state):
+    """Return the points (N, 2), a function that projects others, and labels of the axes."""
+    if method == "pca":
+        from sklearn.decomposition import PCA
+
+        model = PCA(n_components=2, random_state=random_state).fit(matrix)
+        share = model.explained_variance_ratio_
+        labels = [
+            f"principal component {k + 1} ({100 * share[k]:.0f} % of variance)" for k in (0, 1)
+        ]
+        return model.transform(matrix), model.transform, labels
+    import warnings
+
+    umap = import_extra("umap", "plot")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that a seed makes it use one thread, and numba's own
+        n_neighbors = min(15, len(matrix) - 1)
+        model = umap.UMAP(metric="cosine", n_neighbors=n_neighbors, random_state=random_state)
+        points = model.fit_transform(matrix)
+    return points, model.transform, ["UMAP 1", "UMAP 2"]
+
+
+def _draw_points(ax, points, kinds, color, color_name):
+    """Draw points: one colour, colours of numbers with a colour bar, or colours of classes."""
+    if color is None:
+        for kind, rows in _by_kind(kinds):
+            _scatter(ax, points[rows], kind, color="C0", label=_kind_label(kind, kinds))
+        return
+    values = getattr(color, "unmasked", color)
+    if np.asarray(np.ma.getdata(getattr(values, "value", values))).dtype.kind in "USOb":
+        _draw_classes(ax, points, kinds, color, color_name)
+        return
+    values, unit = numbers(color, "color")
+    known = np.isfinite(values)
+    _draw_missing(ax, points[~known], color_name)
+    if not known.any():
+        return
+    low, high = np.percentile(values[known], [1, 99])
+    for kind, rows in _by_kind(kinds):
+        rows = rows & known
+        if not rows.any():
+            continue
+        drawn = _scatter(
+            ax, points[rows], kind, c=values[rows], vmin=low, vmax=high, cmap="viridis",
+            label=_kind_label(kind, kinds),
+        )
+    bar = ax.figure.colorbar(drawn, ax=ax, label=label_of(color_name or "color", unit))
+    bar.solids.set_alpha(1)
+
+
+def _draw_classes(ax, points, kinds, color, color_name):
+    """Draw points in a colour for each class, named in the legend."""
+    mask = np.asarray(getattr(color, "mask", False))
+    classes = np.asarray(np.ma.getdata(color))
+    classes = np.where(mask, "", classes.astype(str))
+    names = sorted(set(classes) - {""})
+    if len(names) > N_CLASSES:
+        msg = (
+            f"color holds {len(names)} classes; expected at most {N_CLASSES}, or numbers. Join "
+            f"the rare ones."
+        )
+        raise ValueError(msg)
+    _draw_missing(ax, points[classes == ""], color_name)
+    for number, name in enumerate(names):
+        label = f"{label_of(color_name)}: {name}" if color_name else name
+        for kind, rows in _by_kind(kinds):
+            chosen = rows & (classes == name)
+            if chosen.any():
+                _scatter(ax, points[chosen], kind, color=f"C{number}", label=label)
+                label = None
+
+
+def _draw_missing(ax, points, color_name):
+    """Draw points without a value in grey, counted in the legend."""
+    if len(points):
+        label = f"no {label_of(color_name or 'value')} ({len(points):,})"
+        _scatter(ax, points, "spectrum", color=MISSING_COLOR, label=label)
+
+
+def _by_kind(kinds):
+    """Return each modality and which points are of it."""
+    return [(str(kind), kinds == kind) for kind in np.unique(kinds)]
+
+
+def _kind_label(kind, kinds):
+    """Return the legend's word for a modality, None where there is but one."""
+    return kind if len(np.unique(kinds)) > 1 else None
+
+
+def _scatter(ax, points, kind, **style):
+    """Draw points, smaller the more there are."""
+    size = float(np.clip(4000 / max(len(points), 1), 2, 25))
+    return ax.scatter(
+        *points.T, s=size, marker=MARKERS[kind], lw=0, alpha=0.7, rasterized=True, **style
+    )
+
+
+def _draw_queries(ax, queries, project):
+    """Draw queries as stars; return a note of those without an embedding."""
+    matrix, valid = embedding_matrix(queries)
+    if valid.any():
+        points = project(matrix[valid])
+        ax.scatter(
+            *points.T, s=130, marker="*", color="crimson", edgecolor="white", lw=0.8, zorder=5,
+            label=f"queries ({valid.sum():,})",
+        )
+    n_failed = int((~valid).sum())
+    return [f"{n_failed:,} queries without an embedding"] if n_failed else []
