@@ -42,13 +42,16 @@ SEED = 20
 PIXEL_SCALE = 0.524  # arcsec
 BRIGHTNESSES = (24.0, 25.0, 26.0, 27.0)  # r mag / arcsec2
 PREVALENCE = 0.12  # clear tidal features: Atkinson et al. (2013)
-N_STARTS, N_EXAMPLES, N_NEW, N_LABELS = 8, 5, 10, 105
-TABLE_LABELS = (5, 25, 55, 105)
+N_STARTS, N_EXAMPLES, N_NEW, N_LABELS = 8, 5, 20, 105
+TABLE_LABELS = (5, 25, 65, 105)
+EDGE_ON = 0.35  # axis ratio
 STRATEGIES = {
     "likely": "tab:red", "uncertain": "tab:blue", "diverse": "tab:green", "random labels": "0.45",
     "mean of the examples": "black",
 }
+FAINT = (24.0, 14.0, 7.0)  # scales of the display
 N_USUAL, N_ODD = 600, 100
+FALSE_ALARMS = 0.01
 ARMS = ((3600.0, 5780.0), (5780.0, 7570.0), (7570.0, 9830.0))  # A, of DESI
 
 
@@ -115,7 +118,7 @@ def tidal_tasks(model, pairs):
                 f"{light_over_noise(before, after, recorded):.0f}",
             )
         )
-    tasks["edge-on discs (b/a < 0.25)"] = plain, hosts["axis_ratio"] < 0.25
+    tasks[f"edge-on discs (b/a < {EDGE_ON})"] = plain, hosts["axis_ratio"] < EDGE_ON
     return tasks, notes
 
 
@@ -132,7 +135,7 @@ def learning_curve(table, label, strategy, seed):
     rng = np.random.default_rng((SEED, seed))
     order = rng.permutation(len(table))
     pool, held = order[: len(table) // 2], order[len(table) // 2 :]
-    known = table[pool]
+    known, others = table[pool], table[held]
     ids, truth = np.asarray(known["id"]), label[pool]
     search = ExampleSearch(known, random_state=seed)
     search.label(ids[truth][:N_EXAMPLES].tolist(), True)
@@ -142,9 +145,9 @@ def learning_curve(table, label, strategy, seed):
         n_labels, n_found = len(given), int(np.sum(given["label"]))
         if strategy == "mean of the examples":
             examples = known[np.isin(ids, given["id"][given["label"]])]
-            scores = embedding_matrix(table[held])[0] @ embedding_matrix(examples)[0].mean(axis=0)
+            scores = embedding_matrix(others)[0] @ embedding_matrix(examples)[0].mean(axis=0)
         else:
-            scores = search.scores(table[held])
+            scores = search.scores(others)
         curve.append((n_labels, average_precision_score(label[held], scores), n_found))
         if n_labels >= min(N_LABELS, len(pool) - N_NEW):
             return np.array(curve).T
@@ -191,8 +194,9 @@ def draw_learning(tasks):
 def draw_tidal(pairs):
     """Draw examples of each kind of feature at each surface brightness."""
     hosts = luminous_hosts(pairs)
-    size = hosts["disc_radius"] * (1 - hosts["bulge_to_total"])
-    hosts = take(hosts, np.argsort(-size)[10 : 10 + len(KINDS)])
+    share = hosts["bulge_to_total"]
+    size = share * hosts["bulge_radius"] + (1 - share) * hosts["disc_radius"]
+    hosts = take(hosts, np.argsort(np.abs(size - 1.5))[: len(KINDS)])  # arcsec
     figure, axes = plt.subplots(
         len(KINDS), len(BRIGHTNESSES), figsize=(7.2, 5.4), constrained_layout=True
     )
@@ -203,7 +207,7 @@ def draw_tidal(pairs):
                 one, seed=SEED + 5, kinds=[kind], surface_brightness=(brightness, brightness)
             )
             recorded = record_images(made, seed=SEED)
-            axis.imshow(display_image(recorded.pixels[0]), origin="lower")
+            axis.imshow(display_image(recorded.pixels[0], scales=FAINT), origin="lower")
             axis.set(xticks=[], yticks=[])
             if row == 0:
                 axis.set_title(f"{brightness:.0f} mag/arcsec$^2$")
@@ -372,17 +376,21 @@ def score_oddities(model, usual, odd, modality):
 
 
 def outlier_rows(found, modality):
-    """Return the rows of the table: areas under the ROC and shares flagged, by kind."""
+    """Return the rows of the table: areas under the ROC and shares found, by kind."""
     rows = []
     flagged = [f"{np.mean(found[method][0]['outlier']):.1%}" for method in found]
     n_usual = len(next(iter(found.values()))[0])
-    rows.append((modality, "usual galaxies", n_usual, "", flagged[0], "", flagged[1]))
+    rows.append(
+        (modality, "usual galaxies", n_usual, "", "1.0%", flagged[0], "", "1.0%", flagged[1])
+    )
     for kind in next(iter(found.values()))[1]:
         cells = []
         for usual, odd in found.values():
             scores, label = joined_scores(usual, odd[kind])
+            limit = np.quantile(scores[~label], 1 - FALSE_ALARMS)
             cells += [
-                f"{roc_auc_score(label, scores):.2f}", f"{np.mean(odd[kind]['outlier']):.0%}",
+                f"{roc_auc_score(label, scores):.2f}", f"{np.mean(scores[label] > limit):.0%}",
+                f"{np.mean(odd[kind]['outlier']):.0%}",
             ]
         rows.append((modality, kind, len(odd[kind]), *cells))
     return rows
@@ -398,8 +406,9 @@ def joined_scores(usual, odd):
 
 def draw_roc(by_modality):
     """Draw a ROC for each kind of oddity, by distance."""
-    figure, axes = plt.subplots(1, 2, figsize=(9.5, 4.4), constrained_layout=True)
-    for axis, (modality, found) in zip(axes, by_modality.items(), strict=True):
+    figure, axes = plt.subplots(1, 2, figsize=(9.5, 5.6), constrained_layout=True)
+    titles = "Images", "Spectra"
+    for axis, title, found in zip(axes, titles, by_modality.values(), strict=True):
         usual, odd = found["distance"]
         colours = plt.get_cmap("tab10")(np.arange(len(odd)) % 10)
         for colour, (kind, table) in zip(colours, odd.items(), strict=True):
@@ -408,12 +417,15 @@ def draw_roc(by_modality):
             area = roc_auc_score(label, scores)
             axis.plot(np.maximum(false, 1e-3), true, color=colour, label=f"{kind}, {area:.2f}")
         axis.plot(np.geomspace(1e-3, 1, 50), np.geomspace(1e-3, 1, 50), color="0.7", ls=":")
-        axis.axvline(0.01, color="0.8", lw=0.8, zorder=0)
+        axis.axvline(FALSE_ALARMS, color="0.8", lw=0.8, zorder=0)
         axis.set(
             xscale="log", xlim=(1e-3, 1), ylim=(0, 1.02), xlabel="usual galaxies flagged",
-            ylabel="odd objects flagged", title=f"{modality.capitalize()}s, score by distance",
+            ylabel="odd objects flagged", title=f"{title}, score by distance",
         )
-        axis.legend(fontsize=6.5, title="kind, area under the curve", title_fontsize=6.5)
+        axis.legend(
+            title="kind, area under the curve", loc="upper center", bbox_to_anchor=(0.5, -0.13),
+            ncols=2,
+        )
     save(figure, "roc")
 
 
@@ -457,8 +469,8 @@ def study_outliers(model, pairs, basis):
     }
     draw_roc(by_modality)
     header = (
-        "modality", "kind", "objects", "ROC area, distance", "flagged, distance",
-        "ROC area, density", "flagged, density",
+        "modality", "kind", "objects", "distance: ROC area", "found at 1 %", "flagged",
+        "density: ROC area", "found at 1 %", "flagged",
     )
     rows = [row for name, found in by_modality.items() for row in outlier_rows(found, name)]
     write_rows("outliers", header, rows)

@@ -34,11 +34,9 @@ def list_archives():
     Examples
     --------
     >>> from astroclip.archives import list_archives
-    >>> list_archives()["name", "products"].pprint()  # doctest: +ELLIPSIS
-          name              products
-    ----------------- -----------------------
-         legacysurvey                  images
-    ...
+    >>> table = list_archives()
+    >>> table["name"][table["default"]].tolist()
+    ['legacysurvey', 'sdss', 'desi', 'panstarrs']
     """
     made = [make() for make in ARCHIVES.values()]
     return Table(

@@ -239,7 +239,7 @@ def write_images(images, path):
     hdus[0].header["BANDS"] = ",".join(images)
     for band, image in images.items():
         header = fits.Header() if image.wcs is None else image.wcs.to_header()
-        header["BUNIT"] = image.unit.to_string("fits")
+        header["BUNIT"] = image.unit.to_string()  # FITS has no nanomaggies, astropy reads them
         values = np.asarray(image.data, dtype=np.float32)
         if image.uncertainty is not None:
             with np.errstate(divide="ignore", invalid="ignore"):

@@ -94,8 +94,9 @@ class ExampleSearch:
             raise ValueError(msg)
         self._row_of = {name: row for row, name in enumerate(self._ids.tolist())}
         self._embedding, self._valid = embedding_matrix(self.table)
-        if self._valid.sum() < 2:
-            msg = f"table has {int(self._valid.sum())} rows with an embedding; expected two or more."
+        n_valid = int(self._valid.sum())
+        if n_valid < 2:
+            msg = f"table has {n_valid} rows with an embedding; expected two or more."
             raise ValueError(msg)
         rng = np.random.default_rng(random_state)
         usable = np.flatnonzero(self._valid)
@@ -228,8 +229,8 @@ class ExampleSearch:
         for position, name in enumerate(ids):
             if name not in self._row_of:
                 msg = (
-                    f"ids[{position}] is {str(name)!r}, which is no id of the {len(self)} rows that "
-                    f"are searched; expected one such as {str(self._ids[0])!r}."
+                    f"ids[{position}] is {str(name)!r}, which is no id of the {len(self)} rows "
+                    f"that are searched; expected one such as {str(self._ids[0])!r}."
                 )
                 raise KeyError(msg)
         return np.array([self._row_of[name] for name in ids], dtype=np.int64)

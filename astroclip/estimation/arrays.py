@@ -1,3 +1,4 @@
+# ruff: noqa: N803, N806 - X and y are what scikit-learn calls them
 """Estimators on plain arrays that scikit-learn's tools take: pipelines, grids, scores."""
 
 import numpy as np

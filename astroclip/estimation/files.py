@@ -37,7 +37,7 @@ def write_archive(path, settings, arrays, *, format_name, version):
     """
     path = Path(path)
     stream = io.BytesIO()
-    np.savez_compressed(stream, **arrays)
+    np.savez_compressed(stream, allow_pickle=False, **arrays)
     parts = {SETTINGS: json.dumps(settings, indent=1).encode(), ARRAYS: stream.getvalue()}
     header = {"format": format_name, "version": version, "sha256": _checksum(parts)}
     partial = path.with_name(f".{path.name}.part")

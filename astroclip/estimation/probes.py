@@ -13,6 +13,7 @@ __all__ = ["KINDS", "fit_class_probe", "fit_number_probe"]
 KINDS = ("linear", "ridge", "mlp", "logistic")
 RIDGE_PENALTIES = np.logspace(-3, 5, 17)  # of standardised features
 LOGISTIC_STRENGTHS = 10.0 ** np.arange(-3, 3)  # scikit-learn's C, inverse penalties
+RESOLUTION = 1e-6
 LOGISTIC_STEPS = 100
 N_INNER_FOLDS = 4
 ABSENT = -20.0  # logit of a class without an example
@@ -63,8 +64,11 @@ def fit_number_probe(features, targets, *, kind, recipe=None, random_state=0):
 
 
 def _least_squares(features, targets):
-    """Return weights (T, D), the smallest that fit best."""
-    return np.linalg.lstsq(features, targets, rcond=None)[0].T
+    """Return weights (T, D), the smallest that fit best.
+
+    Directions in which features vary by no more than the rounding of float32 are left out.
+    """
+    return np.linalg.lstsq(features, targets, rcond=RESOLUTION)[0].T
 
 
 def _ridge(features, targets):

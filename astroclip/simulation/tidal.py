@@ -35,6 +35,7 @@ TAIL_FADE = 1.5  # e-foldings of brightness along a tail
 STREAM_BLUER = 0.1  # mag in g - r
 COLOUR_SCATTER = 0.05  # mag
 CURVE_POINTS = 240
+BRIGHTEST = 15.0  # mag per square arcsec, brighter than any galaxy's outskirts
 BRIGHT_PART = 0.2  # of the brightest point: what the surface brightness is the mean of
 
 
@@ -123,8 +124,8 @@ def draw_tidal_features(
     kinds = [kinds] if isinstance(kinds, str) else list(kinds)
     for kind in kinds:
         check_choice(kind, KINDS, "kinds")
-    faint, bright = max(surface_brightness), min(surface_brightness)
-    if not (np.isfinite([faint, bright]).all() and bright > 15):
+    limits = np.sort(np.asarray(surface_brightness, dtype=float))
+    if limits.shape != (2,) or not np.isfinite(limits).all() or limits[0] < BRIGHTEST:
         msg = (
             f"surface_brightness is {surface_brightness!r}; expected two magnitudes per square "
             f"arcsec, such as (25.0, 27.5)."
@@ -141,7 +142,7 @@ def draw_tidal_features(
     bluer = np.where(kind == "stream", STREAM_BLUER, 0.0)
     return TidalFeatures(
         kind=kind,
-        surface_brightness=rng.uniform(bright, faint, n),
+        surface_brightness=rng.uniform(*limits, n),
         distance=distance,
         start=np.clip(TAIL_START * radius, 1.0, 0.6 * distance),
         width=width.clip(SMALLEST_WIDTH, np.minimum(LARGEST_WIDTH, 0.4 * distance)),
@@ -249,8 +250,9 @@ def render_tidal_features(features, seeing, beta, *, size=64, pixel_scale=0.524)
         transform = torch.fft.rfft2(light)
         colour = (one.g_r, 0.0, -one.r_z)
         for band in range(3):
-            spread = _moffat_transform(seeing[row : row + 1, band], beta[row : row + 1], n_fine, step)
-            seen = torch.fft.irfft2(transform * spread[0], (n_fine, n_fine))
+            shape = seeing[row : row + 1, band], beta[row : row + 1]
+            spread = _moffat_transform(*shape, n_fine, step)[0]
+            seen = torch.fft.irfft2(transform * spread, (n_fine, n_fine))
             binned = seen.view(size, OVERSAMPLING, size, OVERSAMPLING).sum(dim=(1, 3))
             flux = 10 ** (-0.4 * (one.surface_brightness + colour[band] - 22.5)) * step**2
             pixels[row, band] = binned.clamp(min=0) * flux

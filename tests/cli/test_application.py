@@ -13,9 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from astroclip.cli import application, build_parser, main
+from astroclip.cli import application, build_parser
 from astroclip.cli import models as models_module
-from astroclip.cli import output as output_module
 from astroclip.reference import DATA
 
 SPECTRUM = DATA / "samples" / "desi-27247.fits"
@@ -171,22 +170,32 @@ def test_ctrl_c_while_a_table_is_written_leaves_nothing(run, tables, tmp_path, m
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.fixture
+def heeded_ctrl_c():
+    """Have children heed Ctrl-C even where the tests run in the background, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.skipif(os.name != "posix", reason="signals are sent as POSIX does")
-def test_ctrl_c_during_embedding_leaves_no_file(tmp_path):
+def test_ctrl_c_during_embedding_leaves_no_file(tmp_path, heeded_ctrl_c):
     folder = tmp_path / "spectra"
     folder.mkdir()
-    for number in range(2000):
+    for number in range(500):
         (folder / f"copy-{number}.fits").symlink_to(SPECTRUM)
     process = subprocess.Popen(
         [*COMMAND, "embed", str(folder), "--output", str(tmp_path / "out.ecsv")],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )
     first = process.stderr.readline()
-    assert first == "astroclip: embedding 2,000 files with astroclip-small\n"
+    assert first == "astroclip: embedding 500 files with astroclip-small\n"
     time.sleep(0.5)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=120)
-    assert process.returncode == 130
+    # Python itself ends by the signal where an extension's own code was interrupted; a shell
+    # shows 130 for both
+    assert process.returncode in (130, -signal.SIGINT)
     assert out == ""
     assert "Traceback" not in err
     assert err.endswith("astroclip: interrupted; no half-written file is left\n")
@@ -201,12 +210,13 @@ def test_a_broken_pipe_is_silent():
     assert done.stdout.strip() == "141"
 
 
-def test_a_reader_that_goes_away_in_process(monkeypatch):
-    def closed(*_):
+def test_a_reader_that_goes_away_is_no_error_to_mend(run, monkeypatch):
+    def closed(*_, **__):
         raise BrokenPipeError
 
-    monkeypatch.setattr(output_module.sys.stdout, "write", closed)
-    assert main(["models"]) == application.BROKEN_PIPE
+    monkeypatch.setattr(models_module, "show", closed)
+    monkeypatch.setattr(application, "_drop_output", lambda: None)  # it is the tests' own
+    assert run("models") == (application.BROKEN_PIPE, "", "")
 
 
 def test_the_module_runs_as_the_command():

@@ -32,7 +32,7 @@ def test_models_are_listed_and_described(run):
     assert status == 0
     assert "dim          128\n" in text
     assert "size         unknown\n" in text
-    assert "MB\n" in run("models", "astroclip-mnras")[1]
+    assert "Mbyte\n" in run("models", "astroclip-mnras")[1]
 
 
 def test_models_as_ecsv(run):

@@ -4,48 +4,15 @@ import numpy as np
 import pytest
 from astropy import units as u
 from astropy.table import MaskedColumn, vstack
-from hypothesis import given
-from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.base import clone
 from sklearn.neighbors import KNeighborsRegressor
 
-from astroclip import PropertyEstimator, tables
+from astroclip import PropertyEstimator, SimilarityIndex
 from astroclip.estimation import estimator as estimator_module
-from astroclip.estimation import euclidean_distance, neighbors
+from astroclip.estimation import neighbors
 from astroclip.exceptions import ModelMismatchError
-
-
-def as_unit(vectors):
-    vectors = np.asarray(vectors, dtype=float)
-    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
-
-
-def make_table(vectors, *, modality="spectrum", prefix="row", failed=None, **columns):
-    n_rows = len(vectors)
-    return tables.make_embedding_table(
-        [f"{prefix}-{row}" for row in range(n_rows)],
-        modality,
-        vectors,
-        coverage=1.0,
-        flags=np.zeros(n_rows, int) if failed is None else failed,
-        model_name="toy",
-        weights_sha256="ab" * 32,
-        preparation_version="7",
-        extra_columns=columns,
-    )
-
-
-def survey(n_rows, seed, *, prefix="row", **options):
-    """Return simulated galaxies whose mass scatters more the larger their first latent is."""
-    rng = np.random.default_rng(seed)
-    latent = rng.uniform(-1, 1, (n_rows, 3))
-    basis = np.random.default_rng(0).normal(size=(6, 12))
-    vectors = np.concatenate([latent, latent**2], axis=1) @ basis + basis.sum(axis=0)
-    scatter = 0.05 + 0.6 * (1 + latent[:, 0]) ** 2
-    mass = 10 + latent @ [1.0, 2.0, -1.0] + scatter * rng.normal(size=n_rows)
-    age = 5 + np.exp(latent[:, 1]) * (1 + 0.2 * rng.standard_t(4, n_rows))
-    columns = {"mass": mass, "age": age * u.Gyr}
-    return make_table(as_unit(vectors), prefix=prefix, **columns, **options), latent
+from tests.estimation.surveys import as_unit, make_table, sky, survey, turned
 
 
 def scikit_learn(reference, queries, values, n_neighbors, weights):
@@ -53,18 +20,6 @@ def scikit_learn(reference, queries, values, n_neighbors, weights):
     model = KNeighborsRegressor(n_neighbors=n_neighbors, weights=weights, algorithm="kd_tree")
     model.fit(np.asarray(reference["embedding"], float), values)
     return model.predict(np.asarray(queries["embedding"], float))
-
-
-@given(
-    vectors=st.integers(0, 10_000).map(
-        lambda seed: as_unit(np.random.default_rng(seed).normal(size=(2, 7)))
-    )
-)
-def test_distance_is_euclidean(vectors):
-    first, second = vectors.astype(float)
-    first, second = first / np.linalg.norm(first), second / np.linalg.norm(second)
-    assert_allclose(euclidean_distance(first @ second), np.linalg.norm(first - second), atol=1e-7)
-    assert euclidean_distance(1 + 1e-15) == 0
 
 
 # ---------------------------------------------------------------------- estimates
@@ -254,10 +209,265 @@ def test_calibration_of_a_large_reference_is_seeded():
     assert factors[0] == factors[1] != factors[2]
 
 
+# ---------------------------------------------------------------------- several levels, quantiles
+def test_several_levels_are_those_of_estimators_of_one():
+    reference, _ = survey(900, 31)
+    queries, _ = survey(40, 32, prefix="query")
+    several = PropertyEstimator(n_neighbors=16, confidence=(0.95, 0.5, 0.997))
+    result = several.fit(reference, ["mass"]).predict(queries)
+    for level, suffix in ((0.95, ""), (0.5, "_50"), (0.997, "_99_7")):
+        alone = PropertyEstimator(n_neighbors=16, confidence=level).fit(reference, ["mass"])
+        expected = alone.predict(queries)
+        again = several.predict(queries, confidence=level)  # without fitting again
+        for end in ("lower", "upper"):
+            assert_allclose(result[f"mass_{end}{suffix}"], expected[f"mass_{end}"])
+            assert_allclose(again[f"mass_{end}"], expected[f"mass_{end}"])
+    assert "mass_lower_95" not in result.colnames
+    with pytest.raises(ValueError, match="^confidence is 2; expected a number between 0 and 1"):
+        several.predict(queries, confidence=2)
+
+
+def test_conformal_factor_is_the_naive_one():
+    reference, _ = survey(150, 33)
+    estimator = PropertyEstimator(n_neighbors=9, confidence=0.8).fit(reference, "mass")
+    vectors, mass = np.asarray(reference["embedding"], float), np.asarray(reference["mass"])
+    scores = []
+    for row in range(150):  # leave one out, one at a time
+        distance = np.linalg.norm(vectors - vectors[row], axis=1)
+        distance[row] = np.inf
+        near = np.argsort(distance)[:9]
+        weight = 1 / distance[near]
+        mean = np.average(mass[near], weights=weight)
+        scatter = np.sqrt(np.average((mass[near] - mean) ** 2, weights=weight))
+        scores.append(abs(mass[row] - mean) / max(scatter, 1e-3 * mass.std()))
+    expected = np.quantile(scores, np.ceil(151 * 0.8) / 150, method="inverted_cdf")
+    assert estimator.calibration_["spectrum", "mass"] == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("weights", ["distance", "uniform", "kernel"])
+def test_medians_and_quantiles_of_the_neighbours(weights):
+    reference, _ = survey(300, 34)
+    queries, _ = survey(20, 35, prefix="query", failed=[0] * 19 + [1])
+    estimator = PropertyEstimator(
+        n_neighbors=21, weights=weights, statistic="median", quantiles=(0.05, 0.5, 0.95)
+    )
+    result = estimator.fit(reference, ["age"]).predict(queries)
+    assert result["age_q05"].unit == u.Gyr
+    assert_allclose(result["age"], result["age_q50"])
+    vectors, age = np.asarray(reference["embedding"], float), reference["age"].value
+    for row in range(19):
+        distance = np.linalg.norm(vectors - np.asarray(queries["embedding"][row], float), axis=1)
+        near = np.argsort(distance)[:21]
+        d = distance[near]
+        weight = {
+            "distance": 1 / d, "uniform": d**0, "kernel": np.exp(-2 * d**2 / d.max() ** 2),
+        }[weights]  # fmt: skip
+        order = np.argsort(age[near])
+        total = np.cumsum(weight[order]) - weight[order] / 2
+        for level in (5, 50, 95):
+            expected = np.interp(level / 100, total / weight.sum(), age[near][order])
+            assert result[f"age_q{level:02d}"][row].value == pytest.approx(expected, rel=1e-4)
+    assert np.isnan(result["age_q05"][19]) and np.isnan(result["age"][19])
+
+
+# ---------------------------------------------------------------------- kinds of properties
+def inside(result, table, name, suffix=""):
+    low, high = result[f"{name}_lower{suffix}"], result[f"{name}_upper{suffix}"]
+    return (low <= table[name]) & (table[name] <= high)
+
+
+@pytest.mark.parametrize("statistic", ["mean", "median"])
+def test_angles_go_round(statistic):
+    reference, _ = sky(3000, 40)
+    held_out, _ = sky(2000, 41, prefix="held-out")
+    estimator = PropertyEstimator(
+        n_neighbors=16, statistic=statistic, circular={"angle": np.pi * u.rad},
+        confidence=(0.68, 0.95), quantiles=(0.5,),
+    ).fit(reference, "angle")
+    result = estimator.predict(held_out)
+    estimate = result["angle"].to_value(u.deg)
+    assert ((estimate >= 0) & (estimate < 180)).all()
+    assert ((result["angle_q50"].value >= 0) & (result["angle_q50"].value < 180)).all()
+    error = turned(held_out["angle"].value - estimate, 180)
+    assert np.median(np.abs(error)) < 12
+    near_zero = (held_out["angle"].value < 5) | (held_out["angle"].value > 175)
+    assert np.median(np.abs(error[near_zero])) < 15
+    for level, suffix in ((0.68, ""), (0.95, "_95")):
+        low, high = (result[f"angle_{end}{suffix}"].value for end in ("lower", "upper"))
+        assert ((low <= estimate) & (estimate <= high) & (high - low <= 180 + 1e-9)).all()
+        covered = np.abs(error) <= (high - low) / 2
+        assert abs(covered.mean() - level) < 0.04
+    assert estimator.scores_["score"][0] > 0.7
+    whole = PropertyEstimator(n_neighbors=4, confidence=0.99, circular={"angle": 180})
+    result = whole.fit(reference[:20], "angle").predict(held_out[:3])
+    assert_allclose(result["angle_upper"] - result["angle_lower"], 180 * u.deg)
+
+
+def test_an_angle_shifted_is_estimated_shifted():
+    reference, _ = sky(300, 42)
+    queries, _ = sky(50, 43, prefix="query")
+    options = {"n_neighbors": 8, "circular": {"angle": 180 * u.deg}, "quantiles": (0.2, 0.7)}
+    first = PropertyEstimator(**options).fit(reference, "angle").predict(queries)
+    reference["angle"] = np.mod(reference["angle"] + 77 * u.deg, 180 * u.deg)
+    second = PropertyEstimator(**options).fit(reference, "angle").predict(queries)
+    for name in ("angle", "angle_lower", "angle_q20", "angle_q70"):
+        assert_allclose(turned((second[name] - first[name]).value - 77, 180), 0, atol=1e-6)
+
+
+def test_positive_properties_stay_positive():
+    reference, _ = sky(2000, 44)
+    held_out, _ = sky(2000, 45, prefix="held-out")
+    reference["log_size"] = np.log(reference["size"].value)
+    estimator = PropertyEstimator(
+        n_neighbors=16, positive=["size"], confidence=(0.68, 0.95), quantiles=(0.05,)
+    ).fit(reference, ["size", "log_size"])
+    result = estimator.predict(held_out)
+    for suffix in ("", "_lower", "_upper", "_lower_95", "_q05"):
+        assert (result[f"size{suffix}"] > 0).all()
+        assert_allclose(np.log(result[f"size{suffix}"].value), result[f"log_size{suffix}"])
+    assert abs(inside(result, held_out, "size").mean() - 0.68) < 0.04
+    few = PropertyEstimator(n_neighbors=4, positive=["size"], confidence=0.99)
+    result = few.fit(reference[:20], "size").predict(held_out[:2])
+    assert_array_equal(result["size_lower"].value, 0)
+    assert_array_equal(result["size_upper"].value, np.inf)
+
+
+@pytest.mark.parametrize("weights", ["distance", "uniform", "kernel"])
+def test_class_probabilities_are_calibrated(weights):
+    reference, _ = sky(4000, 46)
+    held_out, probability = sky(4000, 47, prefix="held-out")
+    estimator = PropertyEstimator(n_neighbors=12, weights=weights)
+    result = estimator.fit(reference, ["is_spiral", "kind"]).predict(held_out)
+    names = ["kind_probability_elliptical", "kind_probability_other", "kind_probability_spiral"]
+    assert result.colnames[2:10] == [
+        "is_spiral", "is_spiral_probability", "is_spiral_probability_False",
+        "is_spiral_probability_True", "kind", "kind_probability", *names[:2],
+    ]  # fmt: skip
+    assert result["is_spiral"].dtype == bool
+    each = np.stack([result[name] for name in names], axis=1)
+    assert_allclose(each.sum(axis=1), 1)
+    assert_allclose(result["kind_probability"], each.max(axis=1))
+    classes = np.array(["elliptical", "other", "spiral"])
+    assert_array_equal(result["kind"], classes[each.argmax(axis=1)])
+    given = np.asarray(result["is_spiral_probability_True"])
+    # the error of a probability in each of ten bins, weighted: the expected calibration error
+    place = np.minimum((given * 10).astype(int), 9)
+    gaps = [
+        abs(np.mean(held_out["is_spiral"][place == k]) - given[place == k].mean())
+        * np.mean(place == k)
+        for k in range(10) if (place == k).any()
+    ]
+    assert sum(gaps) < 0.035
+    raw = np.clip(np.mean(held_out["is_spiral"]), 0, 1)
+    loss = -np.mean(np.where(held_out["is_spiral"], np.log(given), np.log(1 - given)))
+    best = -np.mean(probability * np.log(probability) + (1 - probability) * np.log1p(-probability))
+    nothing = -(raw * np.log(raw) + (1 - raw) * np.log(1 - raw))
+    assert loss < best + 0.25 * (nothing - best)
+
+
+def test_classes_of_failed_and_unlabelled_rows():
+    reference, _ = sky(300, 48)
+    reference["kind"][:30] = ""  # as files keep masked text
+    queries, _ = sky(3, 49, prefix="query", failed=[0, 1, 0])
+    result = PropertyEstimator(n_neighbors=5).fit(reference, "kind").predict(queries)
+    assert result["kind"].mask.tolist() == [False, True, False]
+    assert_array_equal(np.isnan(result["kind_probability_other"]), [False, True, False])
+    assert_array_equal(result["n_reference"], 270)
+    reference["grade"] = np.arange(300) % 4
+    grades = PropertyEstimator(n_neighbors=5, categorical=["grade"]).fit(reference, "grade")
+    assert set(grades.predict(queries)["grade"].compressed()) <= {0, 1, 2, 3}
+    assert grades.scores_["metric"][0] == "accuracy"
+
+
+# ---------------------------------------------------------------------- support, scores, index
+def test_labels_on_other_rows_have_support_of_their_own():
+    reference, _ = survey(200, 50)
+    reference["age"][50:] = np.nan
+    queries, _ = survey(9, 51, prefix="query")
+    estimator = PropertyEstimator(n_neighbors=6).fit(reference, ["mass", "age"])
+    result = estimator.predict(queries)
+    assert_array_equal(result["n_reference"], 200)
+    assert_array_equal(result["age_n_reference"], 50)
+    alone = PropertyEstimator(n_neighbors=6).fit(reference[:50], ["age"]).predict(queries)
+    for name in ("n_effective", "nearest_similarity", "out_of_distribution", "local_density"):
+        assert_allclose(np.asarray(result[f"age_{name}"]), np.asarray(alone[name]))
+    only = estimator.predict(queries, properties=["age"])
+    assert_array_equal(only["n_reference"], 50)
+    assert "age_n_reference" not in only.colnames
+
+
+def test_a_modality_without_labels_is_estimated_from_the_other():
+    spectra, _ = survey(80, 52)
+    images, _ = survey(80, 53, modality="image")
+    images["mass"] = np.nan
+    reference = vstack([spectra, images], metadata_conflicts="silent")
+    queries, _ = survey(6, 54, prefix="query", modality="image")
+    estimator = PropertyEstimator(n_neighbors=4).fit(reference, ["mass", "age"])
+    result = estimator.predict(queries)
+    assert_allclose(
+        result["mass"], scikit_learn(spectra, queries, spectra["mass"], 4, "distance"), rtol=1e-6
+    )
+    assert set(estimator.calibration_) == {
+        ("spectrum", "mass"), ("spectrum", "age"), ("image", "age"),
+    }  # fmt: skip
+    spectra["mass"] = np.nan
+    with pytest.raises(ValueError, match="^table has 0 spectrum rows with an embedding and a 'm"):
+        estimator.fit(spectra, ["mass"])
+
+
+def test_scores_are_those_of_left_out_rows():
+    reference, _ = survey(300, 55)
+    estimator = PropertyEstimator(n_neighbors=8).fit(reference, ["age", "mass"])
+    result = estimator.predict(reference, exclude_self=True)
+    assert estimator.scores_["property"].tolist() == ["age", "mass"]
+    for row, name in enumerate(("age", "mass")):
+        truth = np.asarray(reference[name])
+        left = np.sum((np.asarray(result[name]) - truth) ** 2)
+        expected = 1 - left / np.sum((truth - truth.mean()) ** 2)
+        assert estimator.scores_["score"][row] == pytest.approx(expected)
+
+
+def test_an_index_of_the_table_can_be_given():
+    spectra, _ = survey(90, 56)
+    images, _ = survey(90, 57, modality="image")
+    spectra["mass"][:20] = np.nan
+    reference = vstack([spectra, images], metadata_conflicts="silent")
+    queries, _ = survey(8, 58, prefix="query", modality=["spectrum", "image"] * 4)
+    names = ["age", "mass"]
+    expected = PropertyEstimator(n_neighbors=5).fit(reference, names).predict(queries)
+    index = SimilarityIndex(reference)
+    found = PropertyEstimator(n_neighbors=5).fit(reference, names, index=index).predict(queries)
+    for name in expected.colnames[2:]:
+        assert_allclose(np.asarray(found[name]), np.asarray(expected[name]), rtol=1e-9)
+    with pytest.raises(ValueError, match="^index has 180 rows and table 90; expected an index of"):
+        PropertyEstimator(n_neighbors=5).fit(spectra, names, index=index)
+
+
+def test_settings_are_scikit_learns_and_are_cloned():
+    estimator = PropertyEstimator(n_neighbors=300, quantiles=[0.1], circular={"a": 180 * u.deg})
+    again = clone(estimator)
+    assert again.get_params() == estimator.get_params()
+    assert again.set_params(n_neighbors=7).n_neighbors == 7
+    assert repr(again).startswith("PropertyEstimator(n_neighbors=7, quantiles=[0.1], circular=")
+    with pytest.raises(ValueError, match="^PropertyEstimator has no setting 'k'; expected some"):
+        again.set_params(k=3)
+    with pytest.raises(ValueError, match="^n_neighbors is 0; expected at least 2"):
+        again.set_params(n_neighbors=0)
+
+
 # ---------------------------------------------------------------------- refusals
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
+        ({"confidence": (0.68, 0.68)}, ValueError, r"^confidence is \(0.68, 0.68\); expected num"),
+        ({"confidence": ()}, ValueError, r"^confidence is \(\); expected numbers between 0 and"),
+        ({"quantiles": (0.5, 1.5)}, ValueError, "^quantiles is 1.5; expected a number between 0"),
+        ({"statistic": "mode"}, ValueError, "^statistic is 'mode'; expected one of 'mean', 'med"),
+        ({"bandwidth": 0.1}, ValueError, "^bandwidth is 0.1 and weights is 'distance', which ha"),
+        ({"weights": "kernel", "bandwidth": 0}, ValueError, "^bandwidth is 0; expected a positi"),
+        ({"positive": ["a"], "categorical": "a"}, ValueError, "^categorical names 'a', which pos"),
+        ({"circular": ["a"]}, ValueError, "^circular is .*'a'.*; expected periods by name, such"),
+        ({"method": "head", "positive": "z"}, ValueError, "^positive names 'z' and method is 'he"),
         ({"n_neighbors": 1}, ValueError, "^n_neighbors is 1; expected at least 2"),
         ({"n_neighbors": 4.0}, TypeError, "^n_neighbors is 4.0 of type float"),
         ({"weights": "flat"}, ValueError, "^weights is 'flat'; expected one of 'distance', 'unif"),

@@ -1,0 +1,264 @@
+"""Approximate search with FAISS: proposals of a graph or of inverted lists, ranked anew."""
+
+import numpy as np
+
+from astroclip._validation import import_extra
+from astroclip.similarity.exact import nearest
+from astroclip.similarity.threads import workers
+from astroclip.similarity.vectors import as_float32
+
+__all__ = ["ApproximateSearch", "choose_method"]
+
+LEAST_ROWS = {"hnsw": 1000, "ivf": 1000, "ivfpq": 10_000}  # fewer are searched exactly
+HNSW_FROM, IVF_FROM, IVFPQ_FROM = 20_000, 100_000, 20_000_000
+BLOCK_ROWS = 65_536
+QUERY_BLOCK = 256
+TRAINING_ROWS = 40  # for a list
+N_SAMPLE = 1000  # rows that the effort is set with and the recall is measured with
+N_MEASURED = 10  # neighbours whose recall is measured
+GRAPH_LINKS, GRAPH_EFFORT = 32, 80
+GREATEST_EFFORT = 2048  # of a graph
+FACTORS = (1, 2, 4, 8, 16)
+SAFETY = 0.1  # part of the misses allowed that the effort is to avoid besides
+
+
+def choose_method(n_rows):
+    """Return the method that suits a number of rows.
+
+    Parameters
+    ----------
+    n_rows : int
+
+    Returns
+    -------
+    str
+        ``"exact"`` to 20,000 rows, ``"hnsw"`` to 100,000, ``"ivf"`` to 20 million and
+        ``"ivfpq"`` above.
+    """
+    for method, first in (("ivfpq", IVFPQ_FROM), ("ivf", IVF_FROM), ("hnsw", HNSW_FROM)):
+        if n_rows >= first:
+            return method
+    return "exact"
+
+
+class ApproximateSearch:
+    """An approximate index of one modality's rows of a store.
+
+    Parameters
+    ----------
+    index : `faiss.Index` or array-like of uint8
+        The latter is read when it is needed.
+    method : str
+        ``"hnsw"``, ``"ivf"`` or ``"ivfpq"``.
+    rows : (n,) int `numpy.ndarray`
+        The table's row of each vector, in the order in which they were added.
+    effort : int
+        Lists, or nodes of the graph, that a query looks into.
+    factor : int
+        Candidates that are ranked anew for each neighbour.
+    recall : float
+        Measured part of the true ten nearest neighbours that are found.
+    """
+
+    def __init__(self, index, *, method, rows, effort=1, factor=1, recall=np.nan):
+        self._index = index
+        self.method, self.rows = method, rows
+        self.effort, self.factor, self.recall = effort, factor, recall
+
+    @classmethod
+    def build(cls, store, name, *, method, recall, random_state):
+        """Return the index of a modality, its effort set from a wanted recall.
+
+        Parameters
+        ----------
+        store : `~astroclip.similarity.store.Store`
+        name : str
+            The modality.
+        method : str
+        recall : float
+            Wanted part of the true ten nearest neighbours.
+        random_state : int
+
+        Returns
+        -------
+        `ApproximateSearch`
+        """
+        start, stop = store.sections[name]
+        rng = np.random.default_rng(random_state)
+        index = _new_index(method, stop - start, store.dim, random_state)
+        if not index.is_trained:
+            n_rows = min(stop - start, max(TRAINING_ROWS * getattr(index, "nlist", 1), 10_000))
+            chosen = np.sort(rng.choice(stop - start, n_rows, replace=False))
+            index.train(as_float32(store.read(start + chosen)))
+        search = cls(index, method=method, rows=np.empty(0, dtype=store.rows.dtype))
+        search.add(store, np.arange(start, stop))
+        search.set_effort(store, name, recall=recall, random_state=random_state)
+        return search
+
+    @property
+    def index(self):
+        """The FAISS index, read when it is first needed."""
+        if not hasattr(self._index, "ntotal"):
+            faiss = import_extra("faiss", "ann")
+            self._index = faiss.deserialize_index(np.array(self._index[:]))
+        return self._index
+
+    def to_array(self):
+        """Return the FAISS index as an array of bytes."""
+        return import_extra("faiss", "ann").serialize_index(self.index)
+
+    def add(self, store, positions):
+        """Add rows of a store."""
+        for first in range(0, len(positions), BLOCK_ROWS):
+            self.index.add(as_float32(store.read(positions[first : first + BLOCK_ROWS])))
+        self.rows = np.concatenate([self.rows, store.rows[positions]])
+
+    def emptied(self):
+        """Return an index without rows that is trained as this one."""
+        empty = import_extra("faiss", "ann").clone_index(self.index)
+        empty.reset()
+        return ApproximateSearch(empty, method=self.method, rows=self.rows[:0])
+
+    # ------------------------------------------------------------------ searching
+    def n_candidates(self, n_neighbors):
+        """Return how many candidates are ranked anew."""
+        return self.factor * n_neighbors + 10
+
+    def search(self, store, place, queries, n_neighbors, *, allowed=None, effort=None):
+        """Return the positions of similar rows.
+
+        Parameters
+        ----------
+        store : `~astroclip.similarity.store.Store`
+        place : (M,) int `numpy.ndarray`
+            The position of each row of the table.
+        queries : (N, D) float32 `numpy.ndarray`
+            Unit vectors.
+        n_neighbors : int
+        allowed : (M,) bool `numpy.ndarray`, optional
+            Rows of the table that may be found.
+        effort : int, optional
+
+        Returns
+        -------
+        positions : (N, n_neighbors) int64 `numpy.ndarray`
+            -1 where too few were found.
+        similarity : (N, n_neighbors) float64 `numpy.ndarray`
+            Cosines of the stored vectors.
+        """
+        n_candidates = min(self.n_candidates(n_neighbors), len(self.rows))
+        mask = None if allowed is None else allowed[self.rows]
+        parameters, kept = self._parameters(effort or self.effort, n_candidates, mask)
+        _, number = self.index.search(
+            np.ascontiguousarray(queries), n_candidates, params=parameters
+        )
+        del kept  # faiss reads the mask while it searches
+        rows = self.rows[np.maximum(number, 0)]
+        positions = place[rows].astype(np.int64)
+        similarity = np.empty(positions.shape)
+        order = np.empty((len(queries), n_neighbors), dtype=np.int64)
+
+        def rank(first):
+            part = slice(first, first + QUERY_BLOCK)
+            near = as_float32(store.read(positions[part].ravel()))
+            near = near.reshape(*positions[part].shape, -1)
+            product = np.einsum("nd,nkd->nk", queries[part], near)
+            if store.length_error > 1e-5:  # half precision
+                product /= np.sqrt(np.einsum("nkd,nkd->nk", near, near))
+            similarity[part] = np.minimum(product, 1.0)
+            similarity[part][number[part] < 0] = -np.inf
+            order[part] = np.lexsort((rows[part], -similarity[part]), axis=1)[:, :n_neighbors]
+
+        with workers(len(queries) * n_candidates * 1000) as run:
+            list(run(rank, range(0, len(queries), QUERY_BLOCK)))
+        positions[number < 0] = -1
+        return (
+            np.take_along_axis(positions, order, axis=1),
+            np.take_along_axis(similarity, order, axis=1),
+        )
+
+    def _parameters(self, effort, n_candidates, mask):
+        """Return FAISS's parameters of a search, and the mask's bits that they point to."""
+        faiss = import_extra("faiss", "ann")
+        options, bits = {}, None
+        if mask is not None:
+            bits = np.packbits(mask, bitorder="little")
+            options["sel"] = faiss.IDSelectorBitmap(len(bits), faiss.swig_ptr(bits))
+        if self.method == "hnsw":
+            n_nodes = max(effort, n_candidates)
+            return faiss.SearchParametersHNSW(efSearch=n_nodes, **options), (bits, options)
+        n_probe = min(effort, self.index.nlist)
+        if mask is not None:  # the neighbours are as much further away
+            share = max(float(mask.mean()), 1e-9)
+            n_probe = min(int(np.ceil(n_probe / share)), self.index.nlist)
+        return faiss.SearchParametersIVF(nprobe=n_probe, **options), (bits, options)
+
+    # ------------------------------------------------------------------ recall
+    def set_effort(self, store, name, *, recall, random_state):
+        """Set the effort from a wanted recall, and measure the recall on other rows.
+
+        Half of a sample of the reference's rows sets it, the other half measures; a row itself
+        is no neighbour of it.
+        """
+        start, stop = store.sections[name]
+        rng = np.random.default_rng(random_state)
+        chosen = start + rng.choice(stop - start, min(N_SAMPLE, stop - start), replace=False)
+        place = store.positions(int(store.rows.max()) + 1)
+        queries = as_float32(store.read(chosen))
+        n_neighbors = min(N_MEASURED, stop - start - 1) + 1
+        cells = store.cells([name])
+        _, true = nearest(store, queries, n_neighbors, cells=cells)
+        # equal rows may stand for each other: a neighbour as similar as the true one is true
+        least = true[:, -1:] - 1e-6
+
+        def reached(part, effort):
+            found = self.search(store, place, queries[part], n_neighbors, effort=effort)[1]
+            return float(((found >= least[part]).sum(axis=1) - 1).mean() / (n_neighbors - 1))
+
+        half = len(chosen) // 2
+        wanted = recall + SAFETY * (1 - recall)
+        most = GREATEST_EFFORT if self.method == "hnsw" else self.index.nlist
+        for factor in FACTORS:  # codes are coarse: how many candidates make up for that?
+            self.factor = factor
+            if reached(slice(half), -(-most // 8)) >= wanted:
+                break
+        self.effort = _least_effort(lambda effort: reached(slice(half), effort) >= wanted, most)
+        self.recall = reached(slice(half, None), self.effort)
+
+
+def _least_effort(suffices, most):
+    """Return the least effort that suffices, within a tenth; ``most`` if none does."""
+    high = 1
+    while high < most and not suffices(high):
+        high = min(2 * high, most)
+    low = high // 2
+    while high - low > max(1, high // 10):
+        middle = (low + high) // 2
+        low, high = (low, middle) if suffices(middle) else (middle, high)
+    return high
+
+
+def _new_index(method, n_rows, dim, seed):
+    """Return an empty FAISS index."""
+    faiss = import_extra("faiss", "ann")
+    metric = faiss.METRIC_INNER_PRODUCT
+    if method == "hnsw":
+        index = faiss.IndexHNSWSQ(dim, faiss.ScalarQuantizer.QT_8bit, GRAPH_LINKS, metric)
+        index.hnsw.efConstruction = GRAPH_EFFORT
+        return index
+    n_lists = int(2 ** np.round(np.log2(4 * np.sqrt(max(n_rows, 1)))))
+    n_lists = max(1, min(n_lists, n_rows // TRAINING_ROWS))
+    quantizer = faiss.IndexFlatIP(dim)
+    if n_lists > 16_384:
+        quantizer = faiss.IndexHNSWFlat(dim, GRAPH_LINKS, metric)
+    if method == "ivf":
+        code = faiss.ScalarQuantizer.QT_8bit
+        index = faiss.IndexIVFScalarQuantizer(quantizer, dim, n_lists, code, metric)
+    else:
+        n_parts = next(parts for parts in range(max(dim // 4, 1), 0, -1) if dim % parts == 0)
+        index = faiss.IndexIVFPQ(quantizer, dim, n_lists, n_parts, 8, metric)
+    index.own_fields = True
+    quantizer.this.disown()
+    index.cp.seed, index.cp.niter = seed, 8
+    index.cp.min_points_per_centroid, index.cp.max_points_per_centroid = 1, TRAINING_ROWS
+    return index

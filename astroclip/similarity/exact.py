@@ -1,0 +1,288 @@
+"""Exact search: cells that cannot hold a neighbour are left out, ties are settled in float64."""
+
+import numpy as np
+
+from astroclip.similarity.candidates import Candidates, scan_rows
+from astroclip.similarity.cells import upper_bounds
+from astroclip.similarity.store import Store
+from astroclip.similarity.threads import workers
+from astroclip.similarity.vectors import as_float32, cosines, paired_cosines, product_margin
+
+__all__ = ["nearest", "nearest_rows", "within"]
+
+QUERY_BLOCK = 1024  # queries searched together
+BOUND_BLOCK = 128  # queries whose bounds are computed together
+RANK_BLOCK = 4096  # candidates whose cosines are computed together
+PRODUCTS = 2_000_000  # products held at a time by a thread
+FIRST_CELLS = 2  # that a query looks into before it knows what its neighbours need
+NEXT_CELLS = 16  # that it looks into next, where bounds leave many
+MANY_CELLS = 64
+
+
+def nearest(store, queries, n_neighbors, *, cells=None, allowed=None):
+    """Return the positions of the most similar rows of a store, exactly.
+
+    Parameters
+    ----------
+    store : `~astroclip.similarity.store.Store`
+    queries : (N, D) float32 `numpy.ndarray`
+        Unit vectors.
+    n_neighbors : int
+        At most as many as there are rows to search.
+    cells : `~astroclip.similarity.cells.Cells`, optional
+        The part of the store to search; all of it by default.
+    allowed : (P,) bool `numpy.ndarray`, optional
+        Positions that may be found.
+
+    Returns
+    -------
+    positions : (N, n_neighbors) int64 `numpy.ndarray`
+        Most similar first; ties in the order of the table's rows.
+    similarity : (N, n_neighbors) float64 `numpy.ndarray`
+        Cosines.
+
+    Notes
+    -----
+    A query looks into the cells nearest to it first. The float32 products there say how
+    similar a neighbour must be, up to a proven bound of their rounding errors; cells whose
+    rows cannot be that similar are left out, whatever is left is scanned. The cosines of all
+    rows that the rounding errors leave in question are computed anew in float64, one way for
+    all, so that equal rows tie exactly.
+    """
+    cells = store.cells() if cells is None else cells
+    positions = np.empty((len(queries), n_neighbors), dtype=np.int64)
+    similarity = np.empty((len(queries), n_neighbors))
+    count = _counts(cells, allowed)
+    with workers(len(queries) * int(count.sum())) as run:
+        for first in range(0, len(queries), QUERY_BLOCK):
+            part = slice(first, first + QUERY_BLOCK)
+            search = _Search(store, queries[part], n_neighbors, cells, count, allowed, run)
+            positions[part], similarity[part] = search.neighbors()
+    return positions, similarity
+
+
+def nearest_rows(queries, references, n_neighbors):
+    """Return the most similar reference rows of each query, exactly.
+
+    Parameters
+    ----------
+    queries : (N, D) float32 `numpy.ndarray`
+        Unit vectors.
+    references : (M, D) float32 or float16 `numpy.ndarray`
+        Unit vectors.
+    n_neighbors : int
+        At most M.
+
+    Returns
+    -------
+    rows : (N, n_neighbors) int64 `numpy.ndarray`
+        Most similar first; ties in reference order.
+    similarity : (N, n_neighbors) float64 `numpy.ndarray`
+        Cosines.
+
+    Notes
+    -----
+    As `nearest`, without cells: worth it for one search only.
+    """
+    return nearest(Store.of_rows(references), queries, n_neighbors)
+
+
+def within(store, queries, similarity, *, cells=None, allowed=None):
+    """Yield the rows of a store that are similar enough, for one block of queries at a time.
+
+    Parameters
+    ----------
+    store, queries, cells, allowed
+        As in `nearest`.
+    similarity : float
+        Least cosine.
+
+    Yields
+    ------
+    query : (T,) int64 `numpy.ndarray`
+        Ascending.
+    position : (T,) int64 `numpy.ndarray`
+        Most similar first, ties in the order of the table's rows.
+    similarity : (T,) float64 `numpy.ndarray`
+    """
+    cells = store.cells() if cells is None else cells
+    count = _counts(cells, allowed)
+    with workers(len(queries) * int(count.sum())) as run:
+        for first in range(0, len(queries), QUERY_BLOCK):
+            part = queries[first : first + QUERY_BLOCK]
+            search = _Search(store, part, 1, cells, count, allowed, run)
+            query, position, cosine = search.similar(similarity)
+            yield query + first, position, cosine
+
+
+def _counts(cells, allowed):
+    """Return how many rows of each cell may be found."""
+    if allowed is None:
+        return cells.stop - cells.start
+    before = np.append(0, np.cumsum(allowed, dtype=np.int64))
+    return before[cells.stop] - before[cells.start]
+
+
+class _Search:
+    """One block of queries on its way through the cells."""
+
+    def __init__(self, store, queries, n_neighbors, cells, count, allowed, run):
+        self.store, self.queries, self.cells = store, queries, cells
+        self.count, self.allowed, self.run = count, allowed, run
+        self.wide = queries.astype(np.float64)
+        self.wide /= np.linalg.norm(self.wide, axis=1, keepdims=True)
+        margin = product_margin(queries.shape[1], store.length_error)
+        self.found = Candidates(len(queries), n_neighbors, margin)
+        self.reach = np.empty((len(queries), len(cells)), dtype=np.float32)
+        self.first = np.zeros((len(queries), len(cells)), dtype=bool)
+        for start in range(0, len(queries), BOUND_BLOCK):
+            part = slice(start, start + BOUND_BLOCK)
+            bound, guess = upper_bounds(self.wide[part], cells)
+            bound[:, count == 0] = guess[:, count == 0] = -np.inf
+            self.reach[part] = bound + np.float32(margin)
+            self._choose_first(self.first[part], guess)
+
+    def _choose_first(self, first, guess):
+        """Mark the cells that look nearest, enough of them to hold the neighbours."""
+        n_cells = FIRST_CELLS
+        while n_cells < guess.shape[1]:
+            best = np.argpartition(guess, -n_cells, axis=1)[:, -n_cells:]
+            if (self.count[best].sum(axis=1) >= self.found.n_neighbors).all():
+                np.put_along_axis(first, best, True, axis=1)
+                return
+            n_cells *= 4
+        first[:] = True
+
+    def neighbors(self):
+        """Return the positions and cosines of each query's neighbours."""
+        self._scan(self.first)
+        done, left = self.first, self._left(self.first)
+        if left.sum() > MANY_CELLS * len(left):
+            chosen = np.zeros_like(left)
+            bound = np.where(left, self.reach, -np.inf)
+            best = np.argpartition(bound, -NEXT_CELLS, axis=1)[:, -NEXT_CELLS:]
+            np.put_along_axis(chosen, best, True, axis=1)
+            chosen &= left
+            self._scan(chosen)
+            done |= chosen
+            left = self._left(done)
+        self._scan(left)
+        return self._ranked()
+
+    def similar(self, similarity):
+        """Return the queries, positions and cosines of all pairs that are similar enough."""
+        found = Candidates(len(self.queries), len(self.store) + 1, 0.0)  # keeps all of them
+        found.least[:] = similarity - self.found.margin
+        self.found = found
+        self._scan(self._left(np.zeros_like(self.first)))
+        query, position, cosine = self._sorted()
+        kept = cosine >= similarity
+        return query[kept], position[kept], cosine[kept]
+
+    def _left(self, done):
+        """Return which cells may hold neighbours of which queries, and were not scanned."""
+        left = self.reach >= self.found.least[:, None]
+        left &= ~done
+        left &= self.count > 0
+        left[self.found.crowded] = False
+        return left
+
+    def _scan(self, wanted):
+        """Compare queries with the rows of cells that they want."""
+
+        def scan(task):
+            cell, members = task
+            least = self.found.least[members]
+            return [
+                scan_rows(self.store.read, self.queries, members, positions, self.found, least)
+                for positions in self._pieces(cell, len(members))
+            ]
+
+        parts = [part for found in self.run(scan, _tasks(wanted)) for part in found]
+        if parts:
+            self.found.add(parts)
+
+    def _pieces(self, cell, n_members):
+        """Yield positions of a cell, as many as may be compared at a time."""
+        start, stop = int(self.cells.start[cell]), int(self.cells.stop[cell])
+        step = max(1024, PRODUCTS // n_members)
+        for first in range(start, stop, step):
+            last = min(first + step, stop)
+            if self.allowed is None or self.allowed[first:last].all():
+                yield slice(first, last)
+            else:
+                chosen = np.flatnonzero(self.allowed[first:last])
+                if len(chosen):
+                    yield first + chosen
+
+    def _sorted(self):
+        """Return the candidates in order, with their cosines."""
+        query, position = self.found.query, self.found.position
+        cosine = np.empty(len(query))
+
+        def compute(first):
+            part = slice(first, first + RANK_BLOCK)
+            near = as_float32(self.store.read(position[part]))
+            cosine[part] = paired_cosines(self.queries[query[part]].astype(np.float64), near)
+
+        list(self.run(compute, range(0, len(cosine), RANK_BLOCK)))
+        order = np.lexsort((self.store.rows[position], -cosine, query))
+        return query[order], position[order], cosine[order]
+
+    def _ranked(self):
+        """Return the best candidates of each query."""
+        n_neighbors = self.found.n_neighbors
+        query, position, cosine = self._sorted()
+        positions = np.empty((len(self.queries), n_neighbors), dtype=np.int64)
+        similarity = np.empty((len(self.queries), n_neighbors))
+        clear = np.flatnonzero(~self.found.crowded)
+        best = np.searchsorted(query, clear)[:, None] + np.arange(n_neighbors)
+        positions[clear], similarity[clear] = position[best], cosine[best]
+        crowded = np.flatnonzero(self.found.crowded)
+        for first in range(0, len(crowded), BOUND_BLOCK):
+            members = crowded[first : first + BOUND_BLOCK]
+            positions[members], similarity[members] = self._settled(members)
+        return positions, similarity
+
+    def _settled(self, members):
+        """Return the neighbours of queries with many near ties, all cosines in float64."""
+        n_neighbors, found = self.found.n_neighbors, self.found
+        queries = self.queries[members]
+        wide = queries.astype(np.float64)
+        best = np.zeros((len(members), n_neighbors), dtype=np.int64)
+        cosine = np.full((len(members), n_neighbors), -np.inf)
+        row = np.full((len(members), n_neighbors), np.iinfo(np.int64).max)
+        for cell in np.argsort(-self.reach[members].max(axis=0), kind="stable"):
+            if (self.reach[members, cell] < found.least[members]).all():
+                continue
+            for positions in self._pieces(cell, 8 * len(members)):
+                near = as_float32(self.store.read(positions))
+                close = queries @ near.T >= found.least[members][:, None]
+                column = np.flatnonzero(close.any(axis=0))
+                if not len(column):
+                    continue
+                if isinstance(positions, slice):
+                    positions = np.arange(positions.start, positions.stop)
+                value = cosines(wide, near[column])
+                # rows of a cell ascend, so that a stable sort keeps the first of equal ones
+                first = np.argsort(-value, axis=1, kind="stable")[:, :n_neighbors]
+                new = positions[column][first]
+                best = np.concatenate([best, new], axis=1)
+                row = np.concatenate([row, self.store.rows[new]], axis=1)
+                cosine = np.concatenate([cosine, np.take_along_axis(value, first, 1)], axis=1)
+                order = np.lexsort((row, -cosine), axis=1)[:, :n_neighbors]
+                best, row, cosine = (
+                    np.take_along_axis(each, order, axis=1) for each in (best, row, cosine)
+                )
+                least = (cosine[:, -1] - found.margin).astype(np.float32)
+                found.least[members] = np.maximum(found.least[members], least)
+        return best, cosine
+
+
+def _tasks(wanted):
+    """Yield each cell that queries want, and those queries."""
+    cell, query = np.nonzero(wanted.T)
+    if not len(cell):
+        return
+    present, first = np.unique(cell, return_index=True)
+    yield from zip(present.tolist(), np.split(query, first[1:]), strict=True)

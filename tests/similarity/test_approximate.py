@@ -1,0 +1,110 @@
+"""Approximate search: recall as measured by a naive search, filters, additions, FAISS's bytes."""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+from astroclip.exceptions import MissingExtraError
+from astroclip.similarity import SimilarityIndex, approximate
+from tests.similarity.clouds import as_unit, broad, make_table, naive_neighbors
+
+pytest.importorskip("faiss")
+
+METHODS = ("hnsw", "ivf", "ivfpq")
+
+
+def cloud(n_rows=3000, dim=16, seed=0):
+    return as_unit(broad(np.random.default_rng(seed), n_rows, dim))
+
+
+@pytest.fixture(scope="module", params=METHODS)
+def made(request):
+    approximate.LEAST_ROWS["ivfpq"] = 1000
+    vectors = cloud(3200)
+    table = make_table(vectors[200:], redshift=np.linspace(0, 1, 3000))
+    yield SimilarityIndex(table, method=request.param, recall=0.9), vectors[200:], vectors[:200]
+    approximate.LEAST_ROWS["ivfpq"] = 10_000
+
+
+def recall(rows, expected):
+    return np.mean([len(set(a) & set(b)) / len(b) for a, b in zip(rows, expected, strict=True)])
+
+
+def test_recall_is_as_wanted_and_as_measured(made):
+    index, references, queries = made
+    rows, cosine, _ = index.neighbors(make_table(queries), 10)
+    expected, true = naive_neighbors(queries, references, 10)
+    assert index.recall_ > 0.88
+    assert recall(rows, expected) == pytest.approx(index.recall_, abs=0.04)
+    assert_allclose(cosine, np.take_along_axis(true, rows, axis=1), atol=1e-6)
+    assert (np.diff(cosine, axis=1) <= 1e-7).all()
+    assert f"recall {index.recall_:.3f}" in repr(index)
+
+
+@pytest.mark.parametrize("share", [0.05, 0.6])
+def test_filtered_neighbors_fulfil_the_condition(made, share):
+    index, references, queries = made
+    allowed = np.linspace(0, 1, 3000) < share
+    rows, _, _ = index.neighbors(make_table(queries), 10, where=f"redshift < {share}")
+    expected, _ = naive_neighbors(queries, references[allowed], 10)
+    assert allowed[rows].all()
+    assert recall(rows, expected) > 0.95 if share < 0.25 else 0.85
+
+
+def test_more_neighbors_than_lists_hold_are_found_exactly(made):
+    index, references, queries = made
+    rows, _, _ = index.neighbors(make_table(queries[:5]), 2900)
+    assert all(len(set(row)) == 2900 for row in rows)
+
+
+def test_rows_come_and_go(made, tmp_path):
+    index, references, queries = made
+    index.save(tmp_path / "index")
+    again = SimilarityIndex.open(tmp_path / "index")
+    before = again.neighbors(make_table(queries), 5)[0]
+    assert_array_equal(before, index.neighbors(make_table(queries), 5)[0])
+    assert again.recall_ == index.recall_
+    again.append(make_table(queries, ids=[f"new-{row}" for row in range(200)], redshift=0.5))
+    found = again.query_vectors(queries, 1)
+    assert np.mean(found["neighbor_id"] == [f"new-{row}" for row in range(200)]) > 0.95
+    again.remove([f"new-{row}" for row in range(200)])
+    after = again.neighbors(make_table(queries), 5)[0]
+    assert recall(after, before) > 0.8
+    assert len(again) == 3000
+
+
+def test_higher_recall_takes_more_effort():
+    store_table = make_table(cloud(4000, seed=2))
+    searches = []
+    for wanted in (0.5, 0.99):
+        index = SimilarityIndex(store_table, method="ivf", recall=wanted)
+        searches.append(index._searcher.approximate["spectrum"])
+    assert searches[0].effort < searches[1].effort
+    assert searches[0].recall < searches[1].recall
+
+
+@pytest.mark.parametrize(
+    ("n_rows", "method"),
+    [(19_999, "exact"), (20_000, "hnsw"), (100_000, "ivf"), (20_000_000, "ivfpq")],
+)
+def test_size_chooses(n_rows, method):
+    assert approximate.choose_method(n_rows) == method
+
+
+def test_few_rows_are_searched_exactly():
+    table = make_table(cloud(300))
+    for method in (*METHODS, "auto"):
+        assert SimilarityIndex(table, method=method).recall_ == 1.0
+
+
+def test_missing_faiss_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "faiss", None)
+    with pytest.raises(MissingExtraError, match=r"faiss is needed .*astroclip\[ann\]"):
+        SimilarityIndex(make_table(cloud(2000)), method="ivf")
+
+
+@pytest.mark.parametrize("needed", [1, 2, 7, 40, 100])
+def test_least_effort_is_found_within_a_tenth(needed):
+    found = approximate._least_effort(lambda effort: effort >= needed, 100)
+    assert needed <= found <= max(needed + 1, 1.1 * needed + 1)
+    assert approximate._least_effort(lambda effort: False, 100) == 100
