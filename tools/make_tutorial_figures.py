@@ -158,7 +158,7 @@ def redshifts(shared):
             f"{float(by_head['redshift_confidence'][number]):.2f}",
             "yes" if flagged else "no",
         ])
-    header = ["spectrum", "catalogue", "k-NN", "head", "confidence", "out of distribution"]
+    header = ["spectrum", "catalogue", "k-NN", "head", "confidence", "flagged"]
     write_rows("redshifts", header, rows)
     draw_distributions(names)
     fors2_figures(names, shared)
@@ -166,7 +166,7 @@ def redshifts(shared):
 
 def draw_distributions(names):
     """Draw the head's distribution of each spectrum, with catalogue and k-NN redshifts."""
-    figure = Figure(figsize=(10.5, 3.1), layout="constrained")
+    figure = Figure(figsize=(8.2, 2.9), layout="constrained")
     for number, ax in enumerate(figure.subplots(1, 3)):
         probability = names["probability"][number]
         ax.fill_between(names["redshift"], probability / probability.max(), color=BLUE, alpha=0.5)
@@ -175,7 +175,7 @@ def draw_distributions(names):
         ax.axvline(found, color=ORANGE, lw=1, label="k-NN")
         flagged = names["by_head"]["out_of_distribution"][number]
         confidence = float(names["by_head"]["redshift_confidence"][number])
-        state = "out of distribution" if flagged else "in distribution"
+        state = "flagged" if flagged else "not flagged"
         name = names["spectra"][number].meta["id"]
         ax.set_title(f"{name}\nconfidence {confidence:.2f}, {state}", fontsize=8)
         ax.set(xlim=(0, 0.66), ylim=(0, 1.1), xlabel="redshift", yticks=[])
@@ -194,7 +194,7 @@ def fors2_figures(names, shared):
     found = np.asarray(by_head["redshift"])
     confidence = np.asarray(by_head["redshift_confidence"])
     error = np.abs(found - true) / (1 + true)
-    figure = Figure(figsize=(10, 4.2), layout="constrained")
+    figure = Figure(figsize=(8.2, 3.9), layout="constrained")
     left, right = figure.subplots(1, 2)
     plot_estimates(by_head, true, ax=left)
     left.set(xlabel="true redshift (FORS2)", ylabel="redshift of the head")
@@ -245,7 +245,7 @@ def five_examples():
     start.label(names["examples"], True)
     first_hits = np.cumsum(names["is_thin"](start.rank(new_only=True)["id"]))
 
-    figure = Figure(figsize=(10, 4), layout="constrained")
+    figure = Figure(figsize=(8.2, 3.7), layout="constrained")
     left, right = figure.subplots(1, 2)
     left.plot(5 + 20 * np.arange(len(found)), found, "o-", color=BLUE, label="search")
     left.axhline(thin.mean(), color=GREY, ls="--", label="by chance")
@@ -271,7 +271,7 @@ def five_examples():
 
 def draw_found(names):
     """Draw the five examples over the best six candidates."""
-    figure = Figure(figsize=(9.5, 3.7), layout="constrained")
+    figure = Figure(figsize=(8.2, 3.2), layout="constrained")
     axes = figure.subplots(2, 6)
     rows = (
         (astroclip.reference_previews(names["examples"])["image"], names["examples"], "example"),
@@ -291,7 +291,7 @@ def draw_found(names):
 def published_models():
     """Our outputs against those of the reference implementation."""
     names = run_page("published_models")
-    figure = Figure(figsize=(10, 4), layout="constrained")
+    figure = Figure(figsize=(8.2, 3.7), layout="constrained")
     left, right = figure.subplots(1, 2)
     for kind, color in (("spectra", BLUE), ("images", ORANGE)):
         stored = names["stored"][f"{'spectrum' if kind == 'spectra' else 'image'}_embedding"]

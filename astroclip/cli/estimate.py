@@ -34,8 +34,8 @@ def add_parser(subparsers):
         subparsers, "estimate", run_estimate, help="estimate properties, with intervals",
         description=DESCRIPTION, example=EXAMPLE,
         parents=(
-            query_options(), search_options(n_neighbors=N_NEIGHBORS, where=False),
-            model_options(), output_options(),
+            query_options(), search_options(n_neighbors=N_NEIGHBORS), model_options(),
+            output_options(),
         ),
     )
     add_target_option(parser)
@@ -64,11 +64,26 @@ def run_estimate(options):
     check_output(options)
     index = load_index(options.reference, options.model)
     queries = load_queries(index, options)
-    estimator, properties = fitted_estimator(index.table, options)
+    reference = chosen_rows(index.table, options.where)
+    estimator, properties = fitted_estimator(reference, options)
     estimates = estimator.predict(queries, exclude_self=asks_reference(options))
     write_output(estimates, options)
     show(screen_version(estimates, properties), format=options.format, whole=estimates)
     return exit_status(queries)
+
+
+def chosen_rows(table, where):
+    """Return the rows of a reference that fulfil a condition; all if that is None."""
+    if where is None:
+        return table
+    from astroclip.similarity.columns import Columns
+    from astroclip.similarity.filters import allowed_rows
+
+    rows = allowed_rows(Columns(table), where=where)
+    if not rows.any():
+        msg = f"--where {where!r} is true of none of the reference's {len(table):,} rows."
+        raise ValueError(msg)
+    return table[rows]
 
 
 def fitted_estimator(reference, options):

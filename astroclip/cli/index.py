@@ -11,6 +11,7 @@ from astroclip.cli.options import (
     index_argument,
     model_options,
     output_options,
+    probability,
     query_options,
     search_options,
 )
@@ -64,6 +65,22 @@ def _add_build(commands):
     )
     build.add_argument("--output", required=True, metavar="INDEX", help="file to write")
     build.add_argument("--overwrite", action="store_true", help="replace what exists")
+    build.add_argument(
+        "--method", choices=("auto", "exact", "hnsw", "ivf", "ivfpq"), default="auto",
+        help="of searching: exact, or approximate with FAISS; by the number of rows by default",
+    )
+    build.add_argument(
+        "--recall", type=probability, default=0.97, metavar="P",
+        help="part of the true neighbours that an approximate search is to find (0.97)",
+    )
+    build.add_argument(
+        "--dtype", choices=("float32", "float16"), default="float32",
+        help="how vectors are stored; float16 takes half the space",
+    )
+    build.add_argument(
+        "--center-modalities", action="store_true",
+        help="close the gap between spectra and images by subtracting their means",
+    )
     build.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
@@ -77,7 +94,10 @@ def run_build(options):
     status = exit_status(table)
     if status == 1:
         return status
-    index = SimilarityIndex(table)
+    index = SimilarityIndex(
+        table, method=options.method, recall=options.recall, dtype=options.dtype,
+        center_modalities=options.center_modalities,
+    )
     index.save(options.output)
     tell(f"wrote {options.output}")
     say(repr(index))
@@ -89,17 +109,18 @@ def run_info(options):
     from astropy.table import Table
 
     index = open_index(options.index)
-    table = index.table
-    kinds, counts = np.unique(np.asarray(table["modality"]).astype(str), return_counts=True)
+    columns = index._columns  # read in place: a large table is not put together for this
+    modality = np.asarray(columns.texts("modality")[:]).astype(str)
+    kinds, counts = np.unique(modality, return_counts=True)
     facts = {
-        "rows": f"{len(table):,}",
+        "rows": f"{len(index):,}",
         **{f"{kind} rows": f"{count:,}" for kind, count in zip(kinds, counts, strict=True)},
-        "objects": f"{len(np.unique(np.asarray(table['id']).astype(str))):,}",
         "values in an embedding": f"{index.dim}",
-        "model": str(table.meta["MODEL"]),
-        "weights (sha256)": str(table.meta["WSHA"])[:16],
-        "made": str(table.meta.get("DATE", "-")),
-        "columns": ", ".join(table.colnames),
+        "search": f"{index.method}, recall {index.recall_:.3f}, {index.dtype}",
+        "model": str(index.meta["MODEL"]),
+        "weights (sha256)": str(index.meta["WSHA"])[:16],
+        "made": str(index.meta.get("DATE", "-")),
+        "columns": ", ".join(name for name in columns.names if name != "embedding"),
     }
     show(Table({"what": list(facts), "found": list(facts.values())}))
     return 0

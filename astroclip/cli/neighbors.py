@@ -48,13 +48,21 @@ def add_parser(subparsers):
 
 
 def add_modality_options(parser):
-    """Add the options that say what may be found."""
+    """Add the options that say what is compared and what may be found."""
     parser.add_argument(
         "--modality", choices=("spectrum", "image", "all"), default=None,
         help="of the reference rows to search; by default that of each object",
     )
     parser.add_argument(
         "--exclude-self", action="store_true", help="leave out reference rows of the object's id"
+    )
+    parser.add_argument(
+        "--joint", action="store_true",
+        help="search with the mean of an object's spectrum and image, which share its id",
+    )
+    parser.add_argument(
+        "--near", type=float, nargs=3, default=None, metavar=("RA", "DEC", "RADIUS"),
+        help="only reference rows in this part of the sky, degrees",
     )
 
 
@@ -68,14 +76,29 @@ def run_neighbors(options):
 
 def search(index, options):
     """Search an index for neighbours of what the options name; return the exit status."""
-    queries = load_queries(index, options)
-    neighbors = index.query(
-        queries, options.n_neighbors, modality=options.modality, where=options.where,
-        exclude_self=options.exclude_self or asks_reference(options),
-    )
+    asked = {
+        "modality": options.modality, "where": options.where, "joint": options.joint,
+        "near": None if options.near is None else sky_cone(*options.near),
+    }
+    if asks_reference(options):
+        neighbors, status = index.query_ids(options.ids, options.n_neighbors, **asked), 0
+    else:
+        queries = load_queries(index, options)
+        neighbors = index.query(
+            queries, options.n_neighbors, exclude_self=options.exclude_self, **asked
+        )
+        status = exit_status(queries)
     write_output(neighbors, options)
     show(screen_version(neighbors), format=options.format, whole=neighbors)
-    return exit_status(queries)
+    return status
+
+
+def sky_cone(ra, dec, radius):
+    """Return where on the sky rows may be found, from degrees."""
+    from astropy import units as u
+    from astropy.coordinates import SkyCoord
+
+    return SkyCoord(ra, dec, unit="deg"), radius * u.deg
 
 
 def load_queries(index, options):
@@ -85,26 +108,34 @@ def load_queries(index, options):
 
     Raises
     ------
-    ValueError
-        If nothing is named.
+    KeyError, ValueError
+        If no row has an id, or nothing is named.
     """
-    model = str(index.table.meta["MODEL"])
+    model = str(index.meta["MODEL"])
+    if asks_reference(options):
+        return only_ids(index.table, options.ids)
     if options.target is not None:
         return fetched_objects(options, model=model)
-    if options.inputs:
-        return load_objects(options, model=model)
+    return load_objects(options, model=model)
+
+
+def asks_reference(options):
+    """Return whether the objects are the reference's own rows, which must not find themselves.
+
+    Raises
+    ------
+    ValueError
+        If the options name no objects at all.
+    """
+    if options.target is not None or options.inputs:
+        return False
     if options.ids is None:
         msg = (
             "nothing to look for; expected INPUT files or tables, --target NAME, or --ids of "
             "objects in the reference."
         )
         raise ValueError(msg)
-    return only_ids(index.table, options.ids)
-
-
-def asks_reference(options):
-    """Return whether the objects are the reference's own rows, which must not find themselves."""
-    return options.target is None and not options.inputs
+    return True
 
 
 def screen_version(neighbors):

@@ -160,7 +160,7 @@ def index_argument():
     return parser
 
 
-def search_options(*, reference=True, n_neighbors=10, where=True):
+def search_options(*, reference=True, n_neighbors=10):
     """Return options of a search."""
     parser, group = _group("search")
     if reference:
@@ -172,9 +172,8 @@ def search_options(*, reference=True, n_neighbors=10, where=True):
         "--n-neighbors", type=positive_integer, default=n_neighbors, metavar="N",
         help=f"neighbours of each object ({n_neighbors} by default)",
     )
-    if where:
-        group.add_argument(
-            "--where", default=None, metavar="CONDITION",
-            help="reference rows that may be found, such as 'redshift > 0.3'",
-        )
+    group.add_argument(
+        "--where", default=None, metavar="CONDITION",
+        help="reference rows that count, such as 'redshift > 0.3 & log_ssfr < -11'",
+    )
     return parser

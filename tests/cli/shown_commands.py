@@ -29,13 +29,18 @@ def shown_commands(text):
     return found
 
 
+def prepare():
+    """Copy the sample files to the folder ``samples``, as the page's first command does."""
+    from astroclip.cli.quickstart import copy_samples
+
+    copy_samples("samples")
+
+
 def run_command(command):
     """Run a shown command in process; return its exit status and standard output."""
     from astroclip.cli import main
 
     program, *arguments = shlex.split(command)
-    if program == "echo":
-        return 0, ""
     if program != "astroclip":
         msg = f"the page shows {command!r}; expected a command that begins with astroclip."
         raise ValueError(msg)
@@ -63,6 +68,7 @@ if __name__ == "__main__":
     page = PAGE.read_text()
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
+        prepare()
         page = rewritten(page)
     PAGE.write_text(page)
     sys.stderr.write(f"wrote {PAGE}\n")

@@ -71,7 +71,7 @@ def test_options_are_spelled_the_same_everywhere():
         "--n-neighbors": ("embed", "neighbors", "estimate", "index query"),
         "--ids": ("embed", "neighbors", "estimate", "index build", "index query"),
         "--modality": ("neighbors", "index query"),
-        "--where": ("neighbors", "index query"),
+        "--where": ("neighbors", "estimate", "index query"),
         "--reference": ("neighbors", "estimate", "evaluate"),
         "--output": ("embed", "neighbors", "estimate", "fetch", "index build", "index query"),
         "--overwrite": ("embed", "neighbors", "estimate", "fetch", "index build", "index query"),

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from astroclip.cli import main
-from tests.cli.shown_commands import PAGE, run_command, shown_commands
+from tests.cli.shown_commands import PAGE, prepare, run_command, shown_commands
 
 EXPECTED_STATUS = {"astroclip neighbors nowhere.fits": 1}
 DATE = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+")
@@ -31,6 +31,7 @@ def same(shown, found):
 
 def test_shown_commands_give_what_is_shown(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    prepare()
     commands = shown_commands(PAGE.read_text())
     assert len(commands) >= 8
     for command, shown in commands:

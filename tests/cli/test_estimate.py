@@ -50,6 +50,20 @@ def test_rows_of_the_reference_are_estimated_from_the_others(
     assert_allclose(read_table(output)["redshift"], expected["redshift"])
 
 
+def test_only_some_of_the_reference_counts(run, tables, reference, reference_option, tmp_path):
+    output = tmp_path / "found.ecsv"
+    arguments = ("estimate", tables / "queries.ecsv", "--properties", "redshift")
+    where = ("--where", "redshift < 0.25", "--output", output)
+    assert run(*arguments, *where, *reference_option)[0] == 0
+    estimator = PropertyEstimator(n_neighbors=8)
+    estimator = estimator.fit(reference[reference["redshift"] < 0.25], ["redshift"])
+    expected = estimator.predict(read_table(tables / "queries.ecsv"))
+    assert_allclose(read_table(output)["redshift"], expected["redshift"])
+    status, _, err = run(*arguments, "--where", "redshift > 9", *reference_option)
+    assert status == 1
+    assert "--where 'redshift > 9' is true of none of the reference's 120 rows" in err
+
+
 def test_the_head_needs_no_neighbors(run, tables, reference, reference_option, tmp_path):
     output = tmp_path / "found.ecsv"
     status, out, _ = run(

@@ -74,18 +74,30 @@ def test_exclude_self(run, tables):
     assert not np.any(without["query_id"] == without["neighbor_id"])
 
 
-def test_the_condition_reaches_the_search(run, tables, monkeypatch):
-    seen = []
-    query = SimilarityIndex.query
+def test_only_rows_that_fulfil_the_condition_are_found(run, tables, reference):
+    middle = float(np.median(reference["redshift"]))
+    status, out, _ = run(
+        "neighbors", tables / "queries.ecsv", "--reference", tables / "reference.fits",
+        "--n-neighbors", "5", "--where", f"redshift > {middle}", "--format", "ecsv",
+    )
+    assert status == 0
+    assert len(parsed(out)) == 10
+    assert (parsed(out)["redshift"] > middle).all()
 
-    def record(self, objects, n_neighbors=10, *, where=None, **options):
-        seen.append(where)
-        return query(self, objects, n_neighbors, **options)
+
+def test_joint_queries_and_places_on_the_sky_reach_the_search(run, tables, monkeypatch):
+    seen = []
+
+    def record(self, objects, n_neighbors=10, **options):
+        seen.append(options)
+        return SimilarityIndex.query_ids(self, self.table["id"][0], n_neighbors)
 
     monkeypatch.setattr(SimilarityIndex, "query", record)
     arguments = ("neighbors", tables / "queries.ecsv", "--reference", tables / "reference.fits")
-    assert run(*arguments, "--where", "redshift > 0.3")[0] == 0
-    assert seen == ["redshift > 0.3"]
+    assert run(*arguments, "--joint", "--near", "10", "-5.5", "0.1")[0] == 0
+    ((center, radius),) = [options["near"] for options in seen]
+    assert (center.ra.deg, center.dec.deg, radius.to_value("deg")) == (10, -5.5, 0.1)
+    assert seen[0]["joint"]
 
 
 def test_failed_queries_are_exit_3_or_1(run, tables, tmp_path):
@@ -107,7 +119,9 @@ def test_failed_queries_are_exit_3_or_1(run, tables, tmp_path):
     [
         (["other.ecsv"], "embeddings of different weights"),
         (["queries.ecsv", "--n-neighbors", "1000"], "n_neighbors is 1000"),
-        (["--ids", "nobody"], "--ids names 'nobody', which no object has"),
+        (["--ids", "nobody"], "'nobody', which is no id of the reference"),
+        (["queries.ecsv", "--where", "redshift >"], "redshift >"),
+        (["queries.ecsv", "--where", "colour > 1"], "colour"),
         (["queries.ecsv", "--target", "NGC 4303"], "--target and INPUT are both given"),
     ],
 )
@@ -124,7 +138,8 @@ def test_info_counts_rows_and_names_the_model(run, index):
     assert status == 0
     facts = {line[:22].strip(): line[22:].strip() for line in out.splitlines()}
     assert facts["rows"] == f"{2 * N_GALAXIES}"
-    assert facts["image rows"] == facts["spectrum rows"] == facts["objects"] == f"{N_GALAXIES}"
+    assert facts["image rows"] == facts["spectrum rows"] == f"{N_GALAXIES}"
+    assert facts["search"] == "exact, recall 1.000, float32"
     assert facts["model"] == "astroclip-small"
     assert "log_ssfr" in facts["columns"]
 

@@ -35,7 +35,7 @@ def test_density_is_relative_to_the_references():
     poles = make_table(as_unit([[0.1, 0, 1], [0.2, 0.1, 1], [0, 0.1, -1], [0.1, 0.2, -1]]))
     density = group.support(group.find(poles))["local_density"]
     assert density[:2].mean() / density[2:].mean() == pytest.approx(4, rel=0.35)
-    assert_allclose(density[:2], 1, rtol=0.4)  # most of the reference is in the north
+    assert_allclose(density[:2], 1, rtol=0.6)  # most of the reference is in the north
 
 
 def test_support_of_failed_and_far_objects():

@@ -134,6 +134,7 @@ def test_queries_are_stars_of_the_same_projection():
         plot_embedding_map(table, queries=make_table(4, model="other"))
 
 
+@pytest.mark.slow
 def test_umap_keeps_clusters_apart():
     pytest.importorskip("umap")
     table = make_table(40)
