@@ -129,6 +129,32 @@ def test_distributions_of_a_table(weights):
     assert np.isnan(probability[4]).all()
 
 
+def test_several_levels_and_quantiles(weights):
+    queries = survey(weights, 30, 22, failed=[5])
+    estimator = PropertyEstimator(
+        method="head", model=weights, confidence=(0.95, 0.5), quantiles=(0.1,)
+    )
+    result = estimator.predict(queries)
+    assert result.colnames[2:] == [
+        "redshift", "redshift_lower", "redshift_upper", "redshift_lower_50", "redshift_upper_50",
+        "redshift_q10", "redshift_confidence",
+    ]  # fmt: skip
+    known = np.arange(30) != 5
+    expected = naive_distribution(queries[known])
+    assert_allclose(result["redshift_upper"][known], expected.interval(0.95)[1], rtol=1e-4)
+    assert_allclose(result["redshift_upper_50"][known], expected.interval(0.5)[1], rtol=1e-4)
+    assert_allclose(result["redshift_q10"][known], expected.quantile(0.1), rtol=1e-4)
+    held_out = survey(weights, 1500, 23, sharpness=0.5, prefix="held-out")
+    estimator.fit(survey(weights, 1500, 24, sharpness=0.5), "redshift")
+    result = estimator.predict(held_out)
+    assert abs(is_covered(result, held_out).mean() - 0.95) < 0.025
+    truth = np.asarray(held_out["redshift"])
+    inside = (result["redshift_lower_50"] <= truth) & (truth <= result["redshift_upper_50"])
+    assert abs(inside.mean() - 0.5) < 0.05
+    with pytest.raises(ValueError, match="^confidence is 0.9 and method is 'head'; expected None"):
+        estimator.predict(held_out, confidence=0.9)
+
+
 def test_failed_rows_stay(weights):
     queries = survey(weights, 6, 3, failed=[1, 4])
     estimator = PropertyEstimator(method="head", model=weights)

@@ -44,7 +44,7 @@ BRIGHTNESSES = (24.0, 25.0, 26.0, 27.0)  # r mag / arcsec2
 PREVALENCE = 0.12  # clear tidal features: Atkinson et al. (2013)
 N_STARTS, N_EXAMPLES, N_NEW, N_LABELS = 8, 5, 20, 105
 TABLE_LABELS = (5, 25, 65, 105)
-EDGE_ON = 0.35  # axis ratio
+EDGE_ON = 0.25  # axis ratio
 STRATEGIES = {
     "likely": "tab:red", "uncertain": "tab:blue", "diverse": "tab:green", "random labels": "0.45",
     "mean of the examples": "black",

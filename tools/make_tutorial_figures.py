@@ -7,6 +7,7 @@ and figure cannot differ. SHARED_DATA is the folder with ``fors2/fors2.npz``, fo
 redshifts. Without PAGE all are made. Run it in the root of a checkout.
 """
 
+import contextlib
 import csv
 import doctest
 import sys
@@ -37,7 +38,8 @@ def run_page(name):
         if "REMOTE_DATA" in example.source or "+SKIP" in example.source:
             continue
         if example.exc_msg is None:  # examples that show an error are for the tests
-            exec(compile(example.source, name, "single"), names)  # noqa: S102
+            with contextlib.redirect_stdout(None):
+                exec(compile(example.source, name, "single"), names)
     return names
 
 
