@@ -50,6 +50,8 @@ STRATEGIES = {
     "mean of the examples": "black",
 }
 FAINT = (24.0, 14.0, 7.0)  # scales of the display
+N_SHOWN = 24  # galaxies that examples are chosen from
+LEAST_TOP = 0.3  # of the axis of average precision
 N_USUAL, N_ODD = 600, 100
 FALSE_ALARMS = 0.01
 ARMS = ((3600.0, 5780.0), (5780.0, 7570.0), (7570.0, 9830.0))  # A, of DESI
@@ -183,7 +185,8 @@ def draw_learning(tasks):
             ]
             last = f"{found[:, -1].mean() - N_EXAMPLES:.0f} of {count[-1] - N_EXAMPLES:.0f}"
             rows.append((name, f"{label.mean():.2f}", strategy, *cells, last))
-        axis.set(title=name, ylim=(0, min(1.02, 1.15 * top)), xlabel="labels")
+        top = min(1.02, max(LEAST_TOP, 1.15 * top))
+        axis.set(title=name, ylim=(0, top), xlabel="labels")
     for axis in axes[:, 0]:
         axis.set_ylabel("average precision, held out")
     axes[0, 0].legend(loc="upper left", ncols=2, fontsize=6.5)
@@ -192,21 +195,20 @@ def draw_learning(tasks):
 
 
 def draw_tidal(pairs):
-    """Draw examples of each kind of feature at each surface brightness."""
-    hosts = luminous_hosts(pairs)
-    share = hosts["bulge_to_total"]
-    size = share * hosts["bulge_radius"] + (1 - share) * hosts["disc_radius"]
-    hosts = take(hosts, np.argsort(np.abs(size - 1.5))[: len(KINDS)])  # arcsec
+    """Draw a rather bright example of each kind of feature at each surface brightness."""
+    hosts = take(luminous_hosts(pairs), slice(N_SHOWN))
     figure, axes = plt.subplots(
         len(KINDS), len(BRIGHTNESSES), figsize=(7.2, 5.4), constrained_layout=True
     )
     for row, kind in enumerate(KINDS):
-        one = take(hosts, [row])
         for axis, brightness in zip(axes[row], BRIGHTNESSES, strict=True):
             made = add_tidal_features(
-                one, seed=SEED + 5, kinds=[kind], surface_brightness=(brightness, brightness)
+                hosts, seed=SEED, kinds=[kind], surface_brightness=(brightness, brightness)
             )
-            recorded = record_images(made, seed=SEED)
+            if brightness == BRIGHTNESSES[0]:
+                light = made["tidal_share"] * 10 ** (-0.4 * made["magnitude"][:, 1])
+                shown = [int(np.argsort(light)[round(0.85 * len(light))])]
+            recorded = record_images(take(made, shown), seed=SEED)
             axis.imshow(display_image(recorded.pixels[0], scales=FAINT), origin="lower")
             axis.set(xticks=[], yticks=[])
             if row == 0:

@@ -139,5 +139,5 @@ class MappedColumns:
         return self._arrays[name] if plain else np.asarray(self.column(name)).astype(str)
 
     def table(self):
-        """Return all rows as a table; its columns are read as they are used."""
-        return self.take(slice(None))
+        """Return all rows as a table of its own, read now."""
+        return self.take(slice(None)).copy()

@@ -12,6 +12,7 @@ __all__ = ["nearest", "nearest_rows", "within"]
 
 QUERY_BLOCK = 1024  # queries searched together
 BOUND_BLOCK = 128  # queries whose bounds are computed together
+SETTLED_BLOCK = 64  # queries with many near ties that are settled together
 RANK_BLOCK = 4096  # candidates whose cosines are computed together
 PRODUCTS = 2_000_000  # products held at a time by a thread
 FIRST_CELLS = 2  # that a query looks into before it knows what its neighbours need
@@ -239,9 +240,12 @@ class _Search:
         best = np.searchsorted(query, clear)[:, None] + np.arange(n_neighbors)
         positions[clear], similarity[clear] = position[best], cosine[best]
         crowded = np.flatnonzero(self.found.crowded)
-        for first in range(0, len(crowded), BOUND_BLOCK):
-            members = crowded[first : first + BOUND_BLOCK]
+
+        def settle(first):
+            members = crowded[first : first + SETTLED_BLOCK]
             positions[members], similarity[members] = self._settled(members)
+
+        list(self.run(settle, range(0, len(crowded), SETTLED_BLOCK)))
         return positions, similarity
 
     def _settled(self, members):

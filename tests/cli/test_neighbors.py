@@ -86,11 +86,11 @@ def test_only_rows_that_fulfil_the_condition_are_found(run, tables, reference):
 
 
 def test_joint_queries_and_places_on_the_sky_reach_the_search(run, tables, monkeypatch):
-    seen = []
+    seen, query = [], SimilarityIndex.query
 
     def record(self, objects, n_neighbors=10, **options):
         seen.append(options)
-        return SimilarityIndex.query_ids(self, self.table["id"][0], n_neighbors)
+        return query(self, objects, n_neighbors)
 
     monkeypatch.setattr(SimilarityIndex, "query", record)
     arguments = ("neighbors", tables / "queries.ecsv", "--reference", tables / "reference.fits")
@@ -139,7 +139,7 @@ def test_info_counts_rows_and_names_the_model(run, index):
     facts = {line[:22].strip(): line[22:].strip() for line in out.splitlines()}
     assert facts["rows"] == f"{2 * N_GALAXIES}"
     assert facts["image rows"] == facts["spectrum rows"] == f"{N_GALAXIES}"
-    assert facts["search"] == "exact, recall 1.000, float32"
+    assert facts["search"] == "auto, recall 1.000, float32"
     assert facts["model"] == "astroclip-small"
     assert "log_ssfr" in facts["columns"]
 
