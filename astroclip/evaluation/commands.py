@@ -1,5 +1,6 @@
 """The command ``astroclip evaluate``: score a model and write table and figure."""
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -8,6 +9,11 @@ __all__ = ["add_parser"]
 N_TEST = 2000
 REFERENCE_PER_TEST = 10
 TEST_SEED, REFERENCE_SEED = 9001, 9002  # unlike any training set's
+EPILOG = """\
+Examples:
+  astroclip evaluate --simulate 500                  the bundled model, on pairs simulated now
+  astroclip evaluate --model my.safetensors --pairs held-out --reference pairs
+"""
 TABLE_NAME, FIGURE_NAME = "evaluation.ecsv", "evaluation.png"
 
 
@@ -19,6 +25,8 @@ def add_parser(subparsers):
         description="Score a model by every protocol, with all baselines in the same run, and "
         "write the scores as a table and a figure. Pairs that are not given are simulated "
         "(extra simulate, and the package bagpipes); a stopped run keeps those it made.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--model", default="astroclip-small", help="name, file or hub id")
     parser.add_argument(
@@ -38,7 +46,9 @@ def add_parser(subparsers):
         help=f"held-out pairs to simulate, and {REFERENCE_PER_TEST} N for reference",
     )
     parser.add_argument("--workers", type=int, default=1, help="processes that simulate")
-    parser.add_argument("--neighbors", type=int, default=64, help="of estimates")
+    parser.add_argument(
+        "--n-neighbors", "--neighbors", dest="neighbors", type=int, default=64, help="of estimates"
+    )
     parser.add_argument("--scale", type=float, default=None, help="the model's inverse temperature")
     parser.add_argument("--seed", type=int, default=1000, help="of noise and baselines")
     for name, what in (

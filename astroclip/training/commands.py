@@ -57,6 +57,8 @@ def add_parser(subparsers):
     bundle = subparsers.add_parser(
         "bundle",
         help="write weights, reference table and model card of a trained workspace",
+        epilog="Examples:\n  astroclip bundle work out --recipe small-sharpened",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     bundle.add_argument("workspace", help="folder that `astroclip train` filled")
     bundle.add_argument("output", help="folder for the files, astroclip/data to ship them")
