@@ -19,6 +19,8 @@ N_MEASURED = 10  # neighbours whose recall is measured
 GRAPH_LINKS, GRAPH_EFFORT = 32, 80
 GREATEST_EFFORT = 2048  # of a graph
 FACTORS = (1, 2, 4, 8, 16)
+MOST_FLAT_LISTS = 16_384  # more are found by a graph of their centers
+CODED = 0.9999  # part of the vectors' numbers that codes reach
 SAFETY = 0.1  # part of the misses allowed that the effort is to avoid besides
 
 
@@ -56,13 +58,20 @@ class ApproximateSearch:
         Lists, or nodes of the graph, that a query looks into.
     factor : int
         Candidates that are ranked anew for each neighbour.
+    scale : float
+        Of the vectors' numbers in their codes of a byte; zero where the codes are FAISS's own.
     recall : float
         Measured part of the true ten nearest neighbours that are found.
+
+    Notes
+    -----
+    Numbers are coded as ``127.5 + scale * number`` and compared by Euclidean distances of the
+    codes, which order unit vectors as cosines do and are computed with integers.
     """
 
-    def __init__(self, index, *, method, rows, effort=1, factor=1, recall=np.nan):
+    def __init__(self, index, *, method, rows, scale=0.0, effort=1, factor=1, recall=np.nan):
         self._index = index
-        self.method, self.rows = method, rows
+        self.method, self.rows, self.scale = method, rows, scale
         self.effort, self.factor, self.recall = effort, factor, recall
 
     @classmethod
@@ -86,11 +95,12 @@ class ApproximateSearch:
         start, stop = store.sections[name]
         rng = np.random.default_rng(random_state)
         index = _new_index(method, stop - start, store.dim, random_state)
-        if not index.is_trained:
-            n_rows = min(stop - start, max(TRAINING_ROWS * getattr(index, "nlist", 1), 10_000))
-            chosen = np.sort(rng.choice(stop - start, n_rows, replace=False))
-            index.train(as_float32(store.read(start + chosen)))
-        search = cls(index, method=method, rows=np.empty(0, dtype=store.rows.dtype))
+        n_rows = min(stop - start, max(TRAINING_ROWS * getattr(index, "nlist", 1), 10_000))
+        chosen = np.sort(rng.choice(stop - start, n_rows, replace=False))
+        sample = as_float32(store.read(start + chosen))
+        scale = 0.0 if method == "ivfpq" else 127 / float(np.quantile(np.abs(sample), CODED))
+        search = cls(index, method=method, rows=store.rows[:0], scale=scale)
+        index.train(search.coded(sample))
         search.add(store, np.arange(start, stop))
         search.set_effort(store, name, recall=recall, random_state=random_state)
         return search
@@ -110,14 +120,25 @@ class ApproximateSearch:
     def add(self, store, positions):
         """Add rows of a store."""
         for first in range(0, len(positions), BLOCK_ROWS):
-            self.index.add(as_float32(store.read(positions[first : first + BLOCK_ROWS])))
+            block = as_float32(store.read(positions[first : first + BLOCK_ROWS]))
+            self.index.add(self.coded(block))
         self.rows = np.concatenate([self.rows, store.rows[positions]])
 
     def emptied(self):
         """Return an index without rows that is trained as this one."""
         empty = import_extra("faiss", "ann").clone_index(self.index)
         empty.reset()
-        return ApproximateSearch(empty, method=self.method, rows=self.rows[:0])
+        options = {"method": self.method, "scale": self.scale}
+        return ApproximateSearch(empty, rows=self.rows[:0], **options)
+
+    def coded(self, vectors):
+        """Return vectors as the FAISS index takes them."""
+        if not self.scale:
+            return np.ascontiguousarray(vectors)
+        codes = vectors * np.float32(self.scale)
+        codes += np.float32(127.5)
+        np.rint(codes, out=codes)
+        return np.clip(codes, 0, 255, out=codes)
 
     # ------------------------------------------------------------------ searching
     def n_candidates(self, n_neighbors):
@@ -149,9 +170,7 @@ class ApproximateSearch:
         n_candidates = min(self.n_candidates(n_neighbors), len(self.rows))
         mask = None if allowed is None else allowed[self.rows]
         parameters, kept = self._parameters(effort or self.effort, n_candidates, mask)
-        _, number = self.index.search(
-            np.ascontiguousarray(queries), n_candidates, params=parameters
-        )
+        _, number = self.index.search(self.coded(queries), n_candidates, params=parameters)
         del kept  # faiss reads the mask while it searches
         rows = self.rows[np.maximum(number, 0)]
         positions = place[rows].astype(np.int64)
@@ -241,19 +260,19 @@ def _least_effort(suffices, most):
 def _new_index(method, n_rows, dim, seed):
     """Return an empty FAISS index."""
     faiss = import_extra("faiss", "ann")
-    metric = faiss.METRIC_INNER_PRODUCT
+    code = faiss.ScalarQuantizer.QT_8bit_direct
     if method == "hnsw":
-        index = faiss.IndexHNSWSQ(dim, faiss.ScalarQuantizer.QT_8bit, GRAPH_LINKS, metric)
+        index = faiss.IndexHNSWSQ(dim, code, GRAPH_LINKS, faiss.METRIC_L2)
         index.hnsw.efConstruction = GRAPH_EFFORT
         return index
-    n_lists = int(2 ** np.round(np.log2(4 * np.sqrt(max(n_rows, 1)))))
+    n_lists = int(2 ** np.round(np.log2(2 * np.sqrt(max(n_rows, 1)))))
     n_lists = max(1, min(n_lists, n_rows // TRAINING_ROWS))
-    quantizer = faiss.IndexFlatIP(dim)
-    if n_lists > 16_384:
+    metric = faiss.METRIC_L2 if method == "ivf" else faiss.METRIC_INNER_PRODUCT
+    quantizer = faiss.IndexFlat(dim, metric)
+    if n_lists > MOST_FLAT_LISTS:
         quantizer = faiss.IndexHNSWFlat(dim, GRAPH_LINKS, metric)
     if method == "ivf":
-        code = faiss.ScalarQuantizer.QT_8bit
-        index = faiss.IndexIVFScalarQuantizer(quantizer, dim, n_lists, code, metric)
+        index = faiss.IndexIVFScalarQuantizer(quantizer, dim, n_lists, code, metric, False)
     else:
         n_parts = next(parts for parts in range(max(dim // 4, 1), 0, -1) if dim % parts == 0)
         index = faiss.IndexIVFPQ(quantizer, dim, n_lists, n_parts, 8, metric)

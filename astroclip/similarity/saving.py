@@ -72,7 +72,7 @@ def write_index(path, columns, searcher, *, gap, settings):
         arrays[f"approximate_rows_{section}"] = search.rows
         searches[section] = {
             "method": search.method, "effort": search.effort, "factor": search.factor,
-            "recall": search.recall,
+            "recall": search.recall, "scale": search.scale,
         }
     for number, array in enumerate(plain):
         arrays[f"column_{number:03d}"] = array
