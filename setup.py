@@ -56,7 +56,7 @@ setup(
         "astroquery>=0.4.8",
         "numpy>=2.0",
         "scipy>=1.13",
-        "scikit-learn>=1.5",
+        "scikit-learn>=1.6",
         "safetensors>=0.4.5",
         "huggingface_hub>=0.26",
         "matplotlib>=3.9",
