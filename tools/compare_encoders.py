@@ -255,6 +255,25 @@ def append_row(path, row):
     partial.replace(path)
 
 
+def write_tables(path, folder):
+    """Write the columns that the docs show, one CSV file a part."""
+    rows = list(csv.DictReader(path.open()))
+    for part in sorted({row["part"] for row in rows}):
+        direct = "direct_" if part == "bound" else ""
+        scores = [f"{direct}r2_{name}" for name in LABELS[:N_ESTIMATED]]
+        target = folder / f"encoders_{part}.csv"
+        partial = target.with_name(target.name + ".part")
+        with partial.open("w", newline="") as stream:
+            writer = csv.writer(stream, lineterminator="\n")
+            titles = ("redshift", "log M*", "log sSFR", "log Z")
+            writer.writerow(["design", "million weights", "objects seen", *titles])
+            for row in (row for row in rows if row["part"] == part):
+                values = [f"{float(row[name]):.3f}" for name in scores]
+                size = f"{float(row['million_weights']):.2f}"
+                writer.writerow([row["design"], size, f"{int(row['n_seen']):,}", *values])
+        partial.replace(target)
+
+
 def subset(pairs, n_pairs):
     """Return the first pairs."""
     return {name: values[:n_pairs] for name, values in pairs.items()}
@@ -278,10 +297,14 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("workspace", type=Path)
     parser.add_argument("output", type=Path)
-    parser.add_argument("--part", choices=("spectra", "images", "curve", "bound"), required=True)
+    parser.add_argument("--part", choices=("spectra", "images", "curve", "bound"))
     parser.add_argument("--minutes", type=float, default=4.0, help="processor time a design")
     parser.add_argument("--n-pairs", type=int, default=48_000, help="pairs to learn from")
+    parser.add_argument("--tables", type=Path, help="only write the docs' tables, to this folder")
     options = parser.parse_args()
+    if options.tables is not None:
+        write_tables(options.output, options.tables)
+        return
     torch.set_num_threads(1)
     folder = options.workspace / "pairs"
     pairs = read_pairs(folder / "train-mix", n_pairs=options.n_pairs)

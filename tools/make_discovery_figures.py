@@ -362,9 +362,8 @@ def odd_spectra(pairs, contaminants):
     return batches
 
 
-def score_oddities(model, usual, odd, modality):
+def score_oddities(model, reference, usual, odd, modality):
     """Return by method the scores of usual objects and, by kind, of odd ones."""
-    reference = astroclip.reference_table()
     reference = reference[np.asarray(reference["modality"]) == modality]
     tables = {kind: embed_quietly(batch, model) for kind, batch in odd.items()}
     usual = embed_quietly(usual, model)
@@ -454,7 +453,7 @@ def draw_oddities(images, spectra):
     save(figure, "oddities")
 
 
-def study_outliers(model, pairs, basis):
+def study_outliers(model, reference, pairs, basis):
     """Draw the figures of outliers and write their table."""
     usual, used = take(pairs, slice(N_USUAL)), take(pairs, slice(N_USUAL, N_USUAL + N_ODD))
     contaminants = {
@@ -464,9 +463,11 @@ def study_outliers(model, pairs, basis):
     images, spectra = odd_images(used, contaminants), odd_spectra(used, contaminants)
     draw_oddities(images, spectra)
     by_modality = {
-        "image": score_oddities(model, record_images(usual, seed=SEED + 2), images, "image"),
+        "image": score_oddities(
+            model, reference, record_images(usual, seed=SEED + 2), images, "image"
+        ),
         "spectrum": score_oddities(
-            model, record_spectra(usual, seed=SEED + 2), spectra, "spectrum"
+            model, reference, record_spectra(usual, seed=SEED + 2), spectra, "spectrum"
         ),
     }
     draw_roc(by_modality)
@@ -487,7 +488,7 @@ def main():
     OUTPUT.mkdir(parents=True, exist_ok=True)
     pairs = read_pairs(options.pairs)
     basis = load_basis(options.pairs.parent / "basis.npz")
-    model = astroclip.load_model("astroclip-small")
+    model, reference = astroclip.load_model("astroclip-small"), astroclip.reference_table()
     with plt.rc_context(STYLE):
         draw_tidal(pairs)
         tasks, notes = tidal_tasks(model, pairs)
@@ -498,7 +499,7 @@ def main():
         write_rows("learning", header, rows)
         header = ("r mag/arcsec2", "share of the r light", "S/N of the light in all pixels")
         write_rows("tidal", header, notes)
-        study_outliers(model, pairs, basis)
+        study_outliers(model, reference, pairs, basis)
 
 
 if __name__ == "__main__":

@@ -170,10 +170,18 @@ class SmallSpectrumEncoder(nn.Module):
         Transformer blocks and their attention heads.
     dim : int
         Size of the embedding.
+    window : (int, int), optional
+        First pixel seen and the one after the last; all by default.
+    brightness : bool
+        Whether the mean flux is seen, or only its shape and signal-to-noise ratio.
     """
 
-    def __init__(self, *, n_pixels=4360, width=24, n_blocks=1, n_heads=4, dim=128):
+    def __init__(
+        self, *, n_pixels=4360, width=24, n_blocks=1, n_heads=4, dim=128, window=None,
+        brightness=True,
+    ):
         super().__init__()
+        self.window, self.brightness = window, brightness
         if width < 16 or width % 8:
             msg = f"width is {width}; expected a multiple of eight, 16 or more."
             raise ValueError(msg)
@@ -219,7 +227,12 @@ class SmallSpectrumEncoder(nn.Module):
 
     def forward(self, flux, ivar, mask):
         """Return embeddings (N, dim) of spectra (N, P) on the model's grid."""
+        if self.window is not None:
+            pixel = torch.arange(mask.shape[1], device=mask.device)
+            mask = mask | (pixel < self.window[0]) | (pixel >= self.window[1])
         channels, level = spectrum_channels(flux, ivar, mask)
+        if not self.brightness:
+            level = torch.stack([torch.zeros_like(level[:, 0]), level[:, 1]], dim=1)
         tokens, empty = self.tokens(channels, level)
         logits, values = self.gate(tokens).float().chunk(2, dim=2)
         attention = logits.masked_fill(empty[:, :, None], -1e4).softmax(dim=1)

@@ -4,7 +4,7 @@ The rooms, from the inside out: ``vectors`` (unit vectors, rounding), ``cells`` 
 spare rows), ``candidates`` and ``exact`` (the exact search), ``approximate`` (FAISS),
 ``devices`` (GPUs), ``store`` (the vectors in order) and ``searching`` (which search is used);
 ``columns``, ``files`` and ``saving`` (tables and files); ``ids``, ``expressions``, ``filters``,
-``gap`` and ``queries`` (what is asked); ``results`` and ``groups`` (what is found); ``indexed``
+``gap`` and ``queries`` (what is asked); ``results`` and ``groups`` (what is found); ``_indexed``
 and ``index`` (the class that users see).
 """
 

@@ -4,9 +4,9 @@ import numpy as np
 from astropy.table import QTable, Table
 
 from astroclip._validation import check_choice, check_integer
+from astroclip.similarity._indexed import IndexedTable
 from astroclip.similarity.filters import allowed_rows
 from astroclip.similarity.groups import duplicate_groups, neighbor_graph
-from astroclip.similarity.indexed import IndexedTable
 from astroclip.similarity.queries import Queries, as_table, directed, table_queries
 from astroclip.similarity.results import neighbor_table
 from astroclip.similarity.vectors import unit_rows

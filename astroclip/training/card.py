@@ -203,14 +203,18 @@ Limits
 """
 
 
-def _start_text(start, recipe):
+def start_text(start):
+    """Return where a run started: records of `~astroclip.training.run.read_start` as text."""
+    if not start:
+        return "The run started from random weights."
+    files = (f"``{item['file']}``\n(sha256 ``{item['sha256']}``)" for item in start)
+    text = f"The run started from the weights {' and '.join(files)}."
+    return "\n".join([text, *(item["note"] for item in start if "note" in item)])
+
+
+def _history(start, recipe):
     """Return where the run started, and the rounds of a refinement after it."""
-    text = "The run started from random weights."
-    if start:
-        files = (f"``{item['file']}``\n(sha256 ``{item['sha256']}``)" for item in start)
-        text = f"The run started from the weights {' and '.join(files)}."
-        notes = [item["note"] for item in start if "note" in item]
-        text = "\n".join([text, *notes])
+    text = start_text(start)
     if not recipe.refinement:
         return text
     names = [field.name for field in dataclasses.fields(RefinementRound) if field.name != "data"]
@@ -347,7 +351,7 @@ def write_card(workspace, model, output, *, scale, recipe_name="small", real_dat
         varied=_varied_text(recipe),
         looked_at=SECOND_LOOK if "-" in recipe_name else "",
         outliers=_outlier_text(recipe),
-        start=_start_text(read_start(workspace.checkpoints), recipe),
+        start=_history(read_start(workspace.checkpoints), recipe),
         recipe=recipe_name,
         train=_train_text(recipe_name),
         estimates=_estimates_text(scores),

@@ -10,13 +10,23 @@ import torch
 from astroclip.evaluation.report import simple_table
 from astroclip.metrics import r2_score
 from astroclip.training.bundle import REFERENCE_SETS, write_arrays, write_bytes
+from astroclip.training.card import start_text
 from astroclip.training.data import Observer, PairBatches
-from astroclip.training.rest_frame import KINDS, RestFrame, RestFrameRecipe, rest_frame
+from astroclip.training.rest_frame import (
+    KINDS,
+    LOG_STEP,
+    N_REST_PIXELS,
+    REST_START,
+    RestFrame,
+    RestFrameRecipe,
+    rest_frame,
+)
 from astroclip.training.run import (
     checkpoint_state,
     find_checkpoint,
     join_pairs,
     make_trainer,
+    read_start,
     start_from_files,
 )
 
@@ -171,16 +181,17 @@ Model card: astroclip-small-rest
 .. Written by ``astroclip bundle``; do not edit.
 
 **What it is.** A spectrum encoder ({n_parameters:,} parameters, 128 dimensions) for spectra in the
-rest frame, 2710-7395 Angstrom (vacuum, 1e-4 dex pixels): galaxies of one kind lie close together
-wherever they are. Weights: {megabytes:.1f} MB, float16, sha256
+rest frame (vacuum, 1e-4 dex pixels): galaxies of one kind lie close together wherever they
+are. It sees {window}, not what only some redshifts show, and no brightness. Weights: {megabytes:.1f} MB, float16, sha256
 ``{sha256}``.
 
-**Recipe.** Each galaxy is put at two redshifts, recorded by two instruments and brought back
-to rest; InfoNCE between both recordings, losses on the specific star-formation rate and the
+**Recipe.** Each galaxy is put at two redshifts, made brighter or fainter by up to
+{brightness} dex, recorded by two instruments, brought back to rest and cut at either end;
+InfoNCE between both recordings, losses on the specific star-formation rate and the
 metallicity, and a penalty (weight {penalty}) on what neighbours tell about the redshift.
 {n_pairs:,} galaxies of the training sets of astroclip-small, {n_epochs} epochs of
-{epoch_size:,}, batch {batch_size}, seed {seed}, starting from the observed-frame encoder. The idea
-is that of Liang et al. (2023), AJ 166, 75, whose encoder is unsupervised.
+{epoch_size:,}, batch {batch_size}, seed {seed}. The idea is that of Liang et al. (2023), AJ 166,
+75, whose encoder is unsupervised. {start}
 
 Made again by::
 
@@ -196,6 +207,13 @@ instead of the embedding, tells what these alone say about it: R2 of redshift {b
 **Limits.** Redshifts 0.001 to 0.65, to be known to 100 km/s or so. What a galaxy's kind says about
 its redshift in a survey limited in brightness cannot be taken out without losing the kind.
 """
+
+
+def _window_text(recipe):
+    """Return the rest-frame wavelengths that the encoder sees."""
+    first, end = recipe.spectrum.get("window", (0, N_REST_PIXELS))
+    low, high = (REST_START * 10 ** (LOG_STEP * pixel) for pixel in (first, end - 1))
+    return f"{low:.0f}-{high:.0f} Angstrom"
 
 
 def _write_rest_card(workspace, model, output, embedding, weights, recipe):
@@ -228,6 +246,9 @@ def _write_rest_card(workspace, model, output, embedding, weights, recipe):
         megabytes=weights.stat().st_size / 1e6,
         sha256=model.weights_sha256,
         penalty=recipe.redshift_penalty,
+        window=_window_text(recipe),
+        brightness=recipe.brightness_range,
+        start=start_text(read_start(workspace.rest)),
         n_pairs=n_pairs,
         n_epochs=recipe.n_epochs,
         epoch_size=recipe.epoch_size or n_pairs,

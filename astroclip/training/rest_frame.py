@@ -113,7 +113,8 @@ class RestFrameRecipe:
     label_weight, neighbor_weight, memory_size : losses on the kind of galaxy, directly and
         estimated from neighbours; zero for pure contrast
     instruments : options of the random instruments
-    spectrum : options of the encoder
+    spectrum : options of the encoder: by default it sees 3600-5950 Angstrom, which are
+        recorded at every redshift, and no brightness
     """
 
     n_epochs: int = 3
@@ -138,7 +139,9 @@ class RestFrameRecipe:
             "signal_to_noise": (1.0, 42.0),
         }
     )
-    spectrum: dict = dataclasses.field(default_factory=dict)
+    spectrum: dict = dataclasses.field(
+        default_factory=lambda: {"window": [1233, 3416], "brightness": False}
+    )
 
 
 class RestFrame(lightning.LightningModule):

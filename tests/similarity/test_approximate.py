@@ -81,6 +81,24 @@ def test_higher_recall_takes_more_effort():
         searches.append(index._searcher.approximate["spectrum"])
     assert searches[0].effort < searches[1].effort
     assert searches[0].recall < searches[1].recall
+    assert index.set_recall(0.5) is index
+    assert searches[1].effort == searches[0].effort
+    assert index.recall_ == searches[0].recall
+    with pytest.raises(ValueError, match="^recall is 2; expected a number between 0 and 1"):
+        index.set_recall(2)
+
+
+@pytest.mark.parametrize("dim", [16, 12])
+def test_codes_order_vectors_as_cosines_do(dim):
+    vectors = cloud(2000, dim=dim)
+    search = SimilarityIndex(make_table(vectors), method="ivf")._searcher.approximate["spectrum"]
+    codes = search.coded(vectors[:300])
+    assert_array_equal(codes, np.rint(codes))
+    assert codes.min() >= 0
+    assert codes.max() <= 255
+    distance = ((codes[:1] - codes) ** 2).sum(axis=1)
+    true = vectors[:300].astype(float) @ vectors[0]
+    assert np.corrcoef(distance, true)[0, 1] < -0.99
 
 
 @pytest.mark.parametrize(
