@@ -69,12 +69,13 @@ def export_weights(module, path, *, temperature=None):
         msg = f"weights {not_finite} are not finite in float16; the training diverged."
         raise ValueError(msg)
     config = {"name": MODEL_NAME, **module.config()}
-    config["redshift_head"] = {
-        "n_bins": module.recipe.n_redshift_bins,
-        "largest": module.recipe.largest_redshift,
-        "scale": HEAD_SCALE,
-        "temperature": {"spectrum": 1.0, "image": 1.0, **(temperature or {})},
-    }
+    if module.recipe.redshift_weight:
+        config["redshift_head"] = {
+            "n_bins": module.recipe.n_redshift_bins,
+            "largest": module.recipe.largest_redshift,
+            "scale": HEAD_SCALE,
+            "temperature": {"spectrum": 1.0, "image": 1.0, **(temperature or {})},
+        }
     write_bytes(path, save(state, metadata={"config": json.dumps(config, sort_keys=True)}))
 
 
