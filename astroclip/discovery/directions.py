@@ -10,7 +10,7 @@ SHRINKAGE = 0.01  # of the largest variance: components with less are noise, not
 LARGEST_SAMPLE = 20_000  # rows that the scaling is fitted on
 SPREAD = 5.0  # rms length of a scaled embedding, with which INVERSE_PENALTY was chosen
 INVERSE_PENALTY = 0.1
-FADING = 20.0  # labelled counter-examples that weigh as much as the background
+FADING = 50.0  # labelled counter-examples that weigh as much as the background
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,7 +109,7 @@ def fit_logistic(examples, others, background):
     Notes
     -----
     Examples and all others weigh the same. Of the others' weight the background has
-    :math:`1 / (1 + Q / 20)`, so that it matters less as labels grow.
+    :math:`1 / (1 + Q / 50)`, so that it matters less as labels grow.
     """
     from sklearn.linear_model import LogisticRegression
 
