@@ -13,6 +13,7 @@ __all__ = ["nearest", "nearest_rows", "within"]
 QUERY_BLOCK = 1024  # queries searched together
 BOUND_BLOCK = 128  # queries whose bounds are computed together
 SETTLED_BLOCK = 64  # queries with many near ties that are settled together
+MANY_TIES = 8  # part of a piece's products from which all of its cosines are computed
 RANK_BLOCK = 4096  # candidates whose cosines are computed together
 PRODUCTS = 2_000_000  # products held at a time by a thread
 FIRST_CELLS = 2  # that a query looks into before it knows what its neighbours need
@@ -250,37 +251,70 @@ class _Search:
 
     def _settled(self, members):
         """Return the neighbours of queries with many near ties, all cosines in float64."""
-        n_neighbors, found = self.found.n_neighbors, self.found
-        queries = self.queries[members]
-        wide = queries.astype(np.float64)
-        best = np.zeros((len(members), n_neighbors), dtype=np.int64)
-        cosine = np.full((len(members), n_neighbors), -np.inf)
-        row = np.full((len(members), n_neighbors), np.iinfo(np.int64).max)
+        best = _Best(self.wide[members], self.queries[members], self.found.n_neighbors)
+        least = self.found.least[members]
         for cell in np.argsort(-self.reach[members].max(axis=0), kind="stable"):
-            if (self.reach[members, cell] < found.least[members]).all():
+            if (self.reach[members, cell] < least).all():
                 continue
             for positions in self._pieces(cell, 8 * len(members)):
-                near = as_float32(self.store.read(positions))
-                close = queries @ near.T >= found.least[members][:, None]
-                column = np.flatnonzero(close.any(axis=0))
-                if not len(column):
-                    continue
-                if isinstance(positions, slice):
-                    positions = np.arange(positions.start, positions.stop)
-                value = cosines(wide, near[column])
-                # rows of a cell ascend, so that a stable sort keeps the first of equal ones
-                first = np.argsort(-value, axis=1, kind="stable")[:, :n_neighbors]
-                new = positions[column][first]
-                best = np.concatenate([best, new], axis=1)
-                row = np.concatenate([row, self.store.rows[new]], axis=1)
-                cosine = np.concatenate([cosine, np.take_along_axis(value, first, 1)], axis=1)
-                order = np.lexsort((row, -cosine), axis=1)[:, :n_neighbors]
-                best, row, cosine = (
-                    np.take_along_axis(each, order, axis=1) for each in (best, row, cosine)
-                )
-                least = (cosine[:, -1] - found.margin).astype(np.float32)
-                found.least[members] = np.maximum(found.least[members], least)
-        return best, cosine
+                best.add(self.store, positions)
+            least = np.maximum(least, best.cosine[:, -1].astype(np.float32) - self.found.margin)
+        return best.position, best.cosine
+
+
+class _Best:
+    """The best rows so far of queries whose neighbours float32 does not tell apart.
+
+    A float64 matrix product leaves few rows in question, their cosines are computed one way for
+    all. Where it leaves many, they are equal, and all cosines of the piece are computed.
+    """
+
+    def __init__(self, unit, queries, n_neighbors):
+        self.unit, self.queries = unit, queries.astype(np.float64)
+        shape = (len(unit), n_neighbors)
+        self.margin = 2 * (unit.shape[1] + 8) * np.finfo(np.float64).eps
+        self.position = np.zeros(shape, dtype=np.int64)
+        self.cosine = np.full(shape, -np.inf)
+        self.row = np.full(shape, np.iinfo(np.int64).max)
+
+    def add(self, store, positions):
+        """Look at some rows of a cell, which ascend."""
+        near = as_float32(store.read(positions))
+        if isinstance(positions, slice):
+            positions = np.arange(positions.start, positions.stop)
+        wide = near.astype(np.float64)
+        wide /= np.sqrt(np.einsum("nd,nd->n", wide, wide))[:, None]
+        product = self.unit @ wide.T
+        n_neighbors = self.cosine.shape[1]
+        least = self.cosine[:, -1]
+        if len(near) > n_neighbors:
+            least = np.maximum(least, np.partition(product, -n_neighbors, axis=1)[:, -n_neighbors])
+        number, column = np.nonzero(product >= (least - self.margin)[:, None])
+        if not len(number):
+            return
+        if len(number) > product.size // MANY_TIES:
+            value = cosines(self.queries, near)
+            # rows of a cell ascend, so that a stable sort keeps the first of equal ones
+            order = np.argsort(-value, axis=1, kind="stable")[:, :n_neighbors]
+            self._merge(np.take_along_axis(value, order, axis=1), positions[order], store)
+            return
+        place = np.arange(len(number)) - np.searchsorted(number, number)
+        value = np.full((len(product), place.max() + 1), -np.inf)
+        order = np.zeros(value.shape, dtype=np.int64)
+        value[number, place] = paired_cosines(self.queries[number], near[column])
+        order[number, place] = column
+        self._merge(value, positions[order], store)
+
+    def _merge(self, cosine, position, store):
+        """Keep the best of what is known and what is new."""
+        row = np.where(np.isneginf(cosine), np.iinfo(np.int64).max, store.rows[position])
+        cosine = np.concatenate([self.cosine, cosine], axis=1)
+        position = np.concatenate([self.position, position], axis=1)
+        row = np.concatenate([self.row, row], axis=1)
+        order = np.lexsort((row, -cosine), axis=1)[:, : self.cosine.shape[1]]
+        self.cosine, self.position, self.row = (
+            np.take_along_axis(each, order, axis=1) for each in (cosine, position, row)
+        )
 
 
 def _tasks(wanted):

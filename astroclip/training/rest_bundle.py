@@ -182,7 +182,8 @@ Model card: astroclip-small-rest
 
 **What it is.** A spectrum encoder ({n_parameters:,} parameters, 128 dimensions) for spectra in the
 rest frame (vacuum, 1e-4 dex pixels): galaxies of one kind lie close together wherever they
-are. It sees {window}, not what only some redshifts show, and no brightness. Weights: {megabytes:.1f} MB, float16, sha256
+are. It sees {window}, not what only some redshifts show, and no brightness.
+Weights: {megabytes:.1f} MB, float16, sha256
 ``{sha256}``.
 
 **Recipe.** Each galaxy is put at two redshifts, made brighter or fainter by up to
