@@ -25,6 +25,7 @@ EXTRAS = {
         "pytest-doctestplus>=1.3",
         "hypothesis>=6.100",
         "docutils>=0.20",
+        "faiss-cpu>=1.9",
         "lightning>=2.5,<3",
         "lightly>=1.6",
         "h5py>=3.11",
