@@ -62,6 +62,7 @@ setup(
         "huggingface_hub>=0.26",
         "matplotlib>=3.9",
         "Pillow>=10",
+        "threadpoolctl>=3",
         "tqdm>=4.60",
     ],
     extras_require=EXTRAS,

@@ -11,8 +11,8 @@ from tests.similarity.clouds import CLOUDS, as_unit, make_table
 @pytest.mark.parametrize("cloud", CLOUDS)
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_device_finds_the_same(cloud, dtype, monkeypatch):
-    monkeypatch.setattr(devices, "ROW_BLOCK", 130)
-    monkeypatch.setattr(devices, "QUERY_BLOCK", 7)
+    monkeypatch.setattr(devices, "ROW_BLOCK", 300)
+    monkeypatch.setattr(devices, "QUERY_BLOCK", 25)
     rng = np.random.default_rng(0)
     table = make_table(as_unit(cloud(rng, 700, 12)), redshift=np.linspace(0, 1, 700))
     index = SimilarityIndex(table, dtype=dtype)
