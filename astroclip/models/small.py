@@ -134,6 +134,27 @@ class SidePath(nn.Sequential):
         nn.init.zeros_(self[2].weight)
         nn.init.zeros_(self[2].bias)
 
+    def forward(self, features):
+        # bfloat16 would round fluxes to three per cent
+        with torch.autocast(features.device.type, enabled=False):
+            return super().forward(features.float())
+
+
+class PointwiseConvolution(nn.Conv2d):
+    """A convolution with one pixel's kernel that takes every ``step``-th pixel.
+
+    The same as one with strides. Their gradient in torch 2.14 overwrites foreign memory on
+    processors with AVX-512: channels last, fewer than 16 channels.
+    """
+
+    def __init__(self, n_in, n_out, *, step):
+        super().__init__(n_in, n_out, 1, bias=False)
+        self.step = step
+
+    def forward(self, x):
+        vertical, horizontal = self.step
+        return super().forward(x[..., ::vertical, ::horizontal])
+
 
 class ResidualBlock(nn.Module):
     """Two convolutions along wavelength with a shortcut; the first shortens by ``stride``.
@@ -149,7 +170,7 @@ class ResidualBlock(nn.Module):
         self.norm1 = nn.BatchNorm2d(n_out)
         self.conv2 = nn.Conv2d(n_out, n_out, shape, 1, padding, bias=False)
         self.norm2 = nn.BatchNorm2d(n_out)
-        self.shortcut = nn.Conv2d(n_in, n_out, 1, (1, stride), bias=False)
+        self.shortcut = PointwiseConvolution(n_in, n_out, step=(1, stride))
 
     def forward(self, x):
         y = functional.gelu(self.norm1(self.conv1(x)))
@@ -264,6 +285,11 @@ class SmallImageEncoder(nn.Module):
             channels=channels, stem_width=width // 2, stem_type="deep",
         )
         self.backbone.maxpool = nn.Identity()  # 64-pixel images are small enough
+        for block in self.backbone.modules():
+            if isinstance(block, BasicBlock) and block.downsample is not None:
+                strided = block.downsample[0]
+                n_in, n_out = strided.in_channels, strided.out_channels
+                block.downsample[0] = PointwiseConvolution(n_in, n_out, step=strided.stride)
         inner = channels[-1]
         self.apertures = SidePath(2 * n_bands * len(APERTURE_RADII), 192, 256)
         self.head = nn.Sequential(nn.Linear(2 * inner, 256), nn.GELU(), nn.Linear(256, dim))

@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from astroclip.models.small import SmallImageEncoder, SmallSpectrumEncoder, spectrum_channels
+from astroclip.models.small import (
+    PointwiseConvolution,
+    SidePath,
+    SmallImageEncoder,
+    SmallSpectrumEncoder,
+    spectrum_channels,
+)
 
 
 @pytest.fixture(scope="module")
@@ -77,3 +83,37 @@ def test_images_ignore_what_masked_pixels_hold():
     torch.testing.assert_close(changed, expected, rtol=0, atol=0)
     assert not torch.allclose(expected[0], unmasked[0])
     torch.testing.assert_close(expected[2], unmasked[2], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("step", [(1, 2), (2, 2), (1, 1)])
+@pytest.mark.parametrize("n_in", [4, 8, 12, 16, 24])
+def test_pointwise_convolution_is_one_with_strides(n_in, step):
+    torch.manual_seed(0)
+    module = PointwiseConvolution(n_in, 20, step=step).to(memory_format=torch.channels_last)
+    pixels = torch.randn(13, n_in, 6, 90).contiguous(memory_format=torch.channels_last)
+    for _ in range(3):  # what overwrites foreign memory does not always crash at once
+        module.zero_grad()
+        found = module(pixels)
+        found.square().sum().backward()
+    weight = module.weight.detach().double().contiguous().requires_grad_()
+    expected = torch.nn.functional.conv2d(pixels.double().contiguous(), weight, stride=step)
+    expected.square().sum().backward()
+    torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(module.weight.grad.double(), weight.grad, rtol=1e-4, atol=1e-2)
+
+
+def test_no_encoder_has_a_strided_pointwise_convolution():
+    for encoder in (SmallSpectrumEncoder(width=16), SmallImageEncoder(width=8)):
+        for module in encoder.modules():
+            if isinstance(module, torch.nn.Conv2d) and module.kernel_size == (1, 1):
+                assert module.stride == (1, 1)
+
+
+def test_side_path_keeps_full_precision_under_autocast():
+    torch.manual_seed(0)
+    path = SidePath(6, 8, 4)
+    torch.nn.init.normal_(path[2].weight)
+    features = torch.randn(5, 6)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = path(features)
+    torch.testing.assert_close(found, path(features), rtol=0, atol=0)
