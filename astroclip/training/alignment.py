@@ -96,7 +96,7 @@ class Alignment(lightning.LightningModule):
         for encoder in (self.spectrum_encoder, self.image_encoder):
             encoder.to(memory_format=torch.channels_last)  # half again as fast on CPUs
         dim = self.spectrum_encoder.head[-1].out_features
-        self.contrast = ContrastiveLoss()
+        self.contrast = ContrastiveLoss(initial_scale=recipe.initial_scale)
         self.redshift_bins = RedshiftBins(recipe.n_redshift_bins, recipe.largest_redshift)
         self.spectrum_redshift = nn.Linear(dim, recipe.n_redshift_bins)
         self.image_redshift = nn.Linear(dim, recipe.n_redshift_bins)
@@ -194,19 +194,45 @@ class Alignment(lightning.LightningModule):
         *views, labels, redshift = seen.split([part.shape[1] for part in parts], dim=1)
         self.memory.remember(views, labels, redshift[:, 0])
 
-    def _second_view(self, batch, spectrum, generator):
+    def _second_spectra(self, batch, spectrum, generator):
         """Return the contrast of further recordings of some spectra with the first ones."""
-        n_again = round(self.recipe.second_view_share * len(spectrum))
-        if not n_again:
+        rows = self._some_rows(self.recipe.second_view_share, spectrum, generator)
+        if not len(rows):
             return spectrum.new_zeros(())
-        rows = torch.randperm(len(spectrum), generator=generator, device=spectrum.device)[:n_again]
         seen = self.train_observer.spectra(
             batch["spectrum"][rows], generator,
             **{name: batch[name][rows] for name in ("ivar", "mask") if name in batch},
         )
         again = self.spectrum_encoder(seen.flux, seen.ivar, seen.mask).float()
-        similarity = functional.normalize(again, dim=1) @ functional.normalize(spectrum, dim=1).T
+        return self._contrast_again(again, spectrum, rows, modality=0)
+
+    def _second_images(self, batch, image, generator):
+        """Return the contrast of further recordings of some images with the first ones."""
+        rows = self._some_rows(self.recipe.second_image_share, image, generator)
+        if not len(rows):
+            return image.new_zeros(())
+        seen = self.train_observer.images(batch["image"][rows], batch["seeing"][rows], generator)
+        return self._contrast_again(self.image_encoder(*seen).float(), image, rows, modality=1)
+
+    @staticmethod
+    def _some_rows(share, first, generator):
+        """Return a random share of a batch's rows."""
+        n_again = round(share * len(first))
+        return torch.randperm(len(first), generator=generator, device=first.device)[:n_again]
+
+    def _contrast_again(self, again, first, rows, *, modality):
+        """Return the cross entropy of finding rows of a batch by second recordings of them."""
+        candidates = functional.normalize(first, dim=1)
+        if self.recipe.memory_negatives:
+            candidates = torch.cat([candidates, self.memory.remembered(modality)])
+        similarity = functional.normalize(again, dim=1) @ candidates.T
         return functional.cross_entropy(self.contrast.scale * similarity, rows)
+
+    def _negatives(self):
+        """Return images and spectra of remembered pairs if the recipe contrasts with them."""
+        if not self.recipe.memory_negatives:
+            return None
+        return self.memory.remembered(1), self.memory.remembered(0)
 
     def _outliers(self, n_pairs, generator):
         """Return some stars and quasars as an instrument records them, or None.
@@ -233,8 +259,9 @@ class Alignment(lightning.LightningModule):
         )
         spectrum, outliers = spectrum[: len(image)], spectrum[len(image) :]
         terms = {
-            "contrast": self.contrast(image, spectrum),
-            "again": self._second_view(batch, spectrum, generator),
+            "contrast": self.contrast(image, spectrum, negatives=self._negatives()),
+            "again": self._second_spectra(batch, spectrum, generator),
+            "image_again": self._second_images(batch, image, generator),
             "spectrum": self._auxiliary(
                 spectrum, self.spectrum_redshift, self.spectrum_labels, batch, recipe.label_weight
             ),
@@ -245,6 +272,7 @@ class Alignment(lightning.LightningModule):
         }
         weights = {
             "again": recipe.second_view_weight,
+            "image_again": recipe.second_image_weight,
             "image": IMAGE_WEIGHT,
             "neighbors": recipe.neighbor_weight,
             "near_redshift": recipe.near_redshift_weight,

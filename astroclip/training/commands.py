@@ -13,7 +13,7 @@ Examples:
   astroclip train work                               the bundled model, on simulated pairs
   astroclip train work --objective rest --start work/run/last.ckpt
   astroclip train work --pairs survey.h5 --validation held_out.h5 --recipe mine.toml
-  torchrun --nproc-per-node 2 -m astroclip.cli train work      two processes share each batch
+  torchrun --nproc-per-node 2 -m -- astroclip.cli train work   two processes share each batch
 Run again after an interruption, it goes on from the last finished shard and epoch. Logs:
 WORKSPACE/*/logs/version_*/metrics.csv.
 """

@@ -50,6 +50,13 @@ class NeighborMemory(nn.Module):
         """Galaxies remembered now."""
         return min(int(self.n_seen), len(self.labels))
 
+    def remembered(self, modality):
+        """Return the unit vectors (n_filled, D) remembered of one modality.
+
+        A copy: `remember` writes before the gradient is computed.
+        """
+        return self.keys[modality, : self.n_filled].clone()
+
     def estimate(self, query, modality):
         """Return properties (N, L) estimated from remembered galaxies.
 
@@ -61,8 +68,7 @@ class NeighborMemory(nn.Module):
             Which embeddings of the remembered galaxies to compare with, 0 or 1.
         """
         scale = self.log_scale[modality].clamp(max=math.log(100.0)).exp()
-        # copies: `remember` writes before the gradient is computed
-        keys = self.keys[modality, : self.n_filled].clone()
+        keys = self.remembered(modality)
         weight = (scale * functional.normalize(query, dim=1) @ keys.T).softmax(dim=1)
         return weight @ self.labels[: self.n_filled].clone()
 
@@ -111,7 +117,7 @@ class NeighborMemory(nn.Module):
         if not self.n_filled or not len(redshift):
             return embedding.new_zeros(())
         scale = self.redshift_log_scale.clamp(max=math.log(100.0)).exp()
-        keys = self.keys[0, : self.n_filled].clone()
+        keys = self.remembered(0)
         weight = (scale * functional.normalize(embedding, dim=1) @ keys.T).softmax(dim=1)
         probability = weight @ bins.target(self.redshift[: self.n_filled])
         return -(bins.target(redshift) * torch.log(probability + 1e-5)).sum(dim=1).mean()
@@ -133,7 +139,7 @@ class NeighborMemory(nn.Module):
         """
         if not self.n_filled:
             return embedding.new_zeros(())
-        keys = self.keys[0, : self.n_filled].clone()
+        keys = self.remembered(0)
         nearest = (functional.normalize(embedding, dim=1) @ keys.T).topk(
             min(8, self.n_filled), dim=1
         )

@@ -81,11 +81,14 @@ class AlignmentRecipe:
         on the simulation's known properties; zero for pure InfoNCE
     neighbor_weight, memory_size : weight of the loss on estimates from neighbours, and how
         many galaxies these come from
+    memory_negatives : whether these also serve as further negatives of the contrast
     near_redshift_weight : weight of the loss on redshift distributions of neighbours
     outlier_share, outlier_weight, n_contaminants : stars and quasars a step, as a fraction of
         its pairs, weight of the loss that keeps them away from galaxies, and how many there are
     second_view_share, second_view_weight : fraction of spectra recorded twice, and weight
         of the contrast between both recordings
+    second_image_share, second_image_weight : the same of images
+    initial_scale : inverse temperature that the contrast starts from
     n_redshift_bins, largest_redshift : bins of the redshift head, even in log(1 + z)
     refinement : rounds of the spectrum encoder's refinement, each a `RefinementRound`
     n_image_views : recordings of every image that the refinement aligns with
@@ -127,12 +130,16 @@ class AlignmentRecipe:
     label_weight: float = 1.0
     neighbor_weight: float = 1.0
     memory_size: int = 4096
+    memory_negatives: bool = False
     near_redshift_weight: float = 0.0
     outlier_share: float = 0.0
     outlier_weight: float = 1.0
     n_contaminants: int = 6_000
     second_view_share: float = 0.2
     second_view_weight: float = 0.3
+    second_image_share: float = 0.0
+    second_image_weight: float = 0.3
+    initial_scale: float = 10.0
     n_redshift_bins: int = 256
     largest_redshift: float = 0.7
     refinement: tuple = ()

@@ -5,6 +5,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 import zipfile
 from pathlib import Path
 
@@ -28,6 +29,7 @@ __all__ = [
 ]
 
 START_FILE = "start.json"
+REDSHIFT_HEAD = re.compile(r"^redshift_head\.(spectrum|image)")  # in files that ship
 
 
 def find_checkpoint(output):
@@ -222,7 +224,7 @@ def start_from(module, path):
     own = {k: v for k, v in module.state_dict().items() if not k.startswith("memory.")}
     found = {}
     for name, tensor in tensors.items():
-        name = name.removeprefix("alignment.")
+        name = REDSHIFT_HEAD.sub(r"\1_redshift", name.removeprefix("alignment."))
         # self-supervised runs call theirs just "encoder": shapes tell which one it is
         for own_name in (name, f"spectrum_{name}", f"image_{name}"):
             if own_name in own and own[own_name].shape == tensor.shape:

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from astroclip.models.losses import info_nce
 from astroclip.training.alignment import Alignment
+from astroclip.training.bundle import export_weights
 from astroclip.training.recipes import find_recipe
 from astroclip.training.run import (
     find_checkpoint,
@@ -148,6 +150,36 @@ def test_start_takes_what_fits_and_remembers_the_file(trained, workspace, tmp_pa
     (record,) = read_start(tmp_path)
     assert record["file"] == start.name
     assert len(record["sha256"]) == 64
+
+
+def test_start_takes_the_redshift_heads_of_shipped_weights(trained, workspace, tmp_path):
+    source = load_alignment(workspace.checkpoints, recipe=workspace.recipe)
+    export_weights(source, tmp_path / "shipped.safetensors")
+    module = Alignment(workspace.recipe)
+    missing = start_from(module, tmp_path / "shipped.safetensors")
+    assert not [name for name in missing if "_redshift." in name]
+    for name in ("spectrum_redshift.weight", "image_redshift.bias"):
+        torch.testing.assert_close(
+            module.state_dict()[name], source.state_dict()[name], atol=1e-3, rtol=1e-3
+        )
+
+
+def test_remembered_pairs_serve_as_negatives(workspace):
+    logged = {}
+    for wanted in (False, True):
+        recipe = dataclasses.replace(workspace.recipe, memory_negatives=wanted)
+        lightning.seed_everything(recipe.seed, verbose=False)
+        module = Alignment(recipe, pairs=workspace.read("train-mix"))
+        keys = torch.nn.functional.normalize(torch.randn(2, 30, module.memory.keys.shape[2]), dim=2)
+        module.memory.remember(keys, torch.zeros(30, 4))
+        image, spectrum = torch.randn(2, 8, keys.shape[2])
+        logged[wanted] = module.contrast(image, spectrum, negatives=module._negatives())
+        expected = info_nce(
+            image, spectrum, module.contrast.scale,
+            negatives=(keys[1], keys[0]) if wanted else None,
+        )
+        torch.testing.assert_close(logged[wanted], expected)
+    assert logged[True] > logged[False]
 
 
 def test_start_without_a_fitting_tensor_is_refused(tmp_path, workspace):
