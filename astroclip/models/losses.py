@@ -11,7 +11,7 @@ from astroclip.models.distributed import gather_with_gradient, n_processes, proc
 __all__ = ["ContrastiveLoss", "info_nce"]
 
 
-def info_nce(first, second, scale, *, negatives=None):
+def info_nce(first, second, scale):
     r"""Return the symmetric InfoNCE loss of paired embeddings.
 
     .. math::
@@ -26,21 +26,16 @@ def info_nce(first, second, scale, *, negatives=None):
         Embeddings; row i of both is the same object. They are normalized here.
     scale : float or `torch.Tensor`
         Inverse temperature s.
-    negatives : pair of (K, D) `torch.Tensor`, optional
-        Unit vectors of further objects in the first and second view, which join the sums
-        below the fractions.
 
     Returns
     -------
     `torch.Tensor`
-        Scalar, in nats. ``log(N)`` minus it bounds the mutual information from below,
-        ``log(N + K)`` with further objects.
+        Scalar, in nats. ``log(N)`` minus it bounds the mutual information from below.
 
     References
     ----------
     van den Oord et al. (2018), arXiv:1807.03748, eq. 4; Radford et al. (2021),
-    arXiv:2103.00020, figure 3. Negatives of earlier batches: Wang et al. (2020),
-    arXiv:1912.06798.
+    arXiv:2103.00020, figure 3.
 
     Examples
     --------
@@ -50,16 +45,14 @@ def info_nce(first, second, scale, *, negatives=None):
     >>> bool(info_nce(views, views, 100.0) < 1e-6)
     True
     """
-    first, second = functional.normalize(first, dim=1), functional.normalize(second, dim=1)
+    logits = scale * functional.normalize(first, dim=1) @ functional.normalize(second, dim=1).T
     target = torch.arange(len(first), device=first.device)
-    more_first, more_second = negatives or (first[:0], second[:0])
     return 0.5 * (
-        functional.cross_entropy(scale * first @ torch.cat([second, more_second]).T, target)
-        + functional.cross_entropy(scale * second @ torch.cat([first, more_first]).T, target)
+        functional.cross_entropy(logits, target) + functional.cross_entropy(logits.T, target)
     )
 
 
-def _gathered_info_nce(first, second, scale, negatives):
+def _gathered_info_nce(first, second, scale):
     """Return `info_nce` of all processes' pairs, each computing its own rows.
 
     Every process contrasts its rows with the embeddings of all, a share of the matrix of
@@ -71,11 +64,10 @@ def _gathered_info_nce(first, second, scale, negatives):
     """
     first, second = functional.normalize(first, dim=1), functional.normalize(second, dim=1)
     all_first, all_second = gather_with_gradient(torch.cat([first, second], dim=1)).chunk(2, dim=1)
-    more_first, more_second = negatives or (first[:0], second[:0])
     target = torch.arange(len(first), device=first.device) + process_rank() * len(first)
     own = 0.5 * (
-        functional.cross_entropy(scale * first @ torch.cat([all_second, more_second]).T, target)
-        + functional.cross_entropy(scale * second @ torch.cat([all_first, more_first]).T, target)
+        functional.cross_entropy(scale * first @ all_second.T, target)
+        + functional.cross_entropy(scale * second @ all_first.T, target)
     )
     mean = own.detach().clone()
     distributed.all_reduce(mean)
@@ -107,10 +99,8 @@ class ContrastiveLoss(nn.Module):
         """Inverse temperature now."""
         return self.log_scale.clamp(max=self.largest).exp()
 
-    def forward(self, first, second, *, negatives=None):
+    def forward(self, first, second):
         """Return the loss of paired embeddings (N, D); see `info_nce`.
-
-        ``negatives`` must be the same on all ranks.
 
         Raises
         ------
@@ -118,5 +108,5 @@ class ContrastiveLoss(nn.Module):
             If batches differ in size between ranks.
         """
         if n_processes() > 1:
-            return _gathered_info_nce(first, second, self.scale, negatives)
-        return info_nce(first, second, self.scale, negatives=negatives)
+            return _gathered_info_nce(first, second, self.scale)
+        return info_nce(first, second, self.scale)

@@ -13,6 +13,8 @@ LEAST_ROWS = {"hnsw": 1000, "ivf": 1000, "ivfpq": 10_000}  # fewer are searched 
 HNSW_FROM, IVF_FROM, IVFPQ_FROM = 20_000, 100_000, 20_000_000
 BLOCK_ROWS = 65_536
 QUERY_BLOCK = 256
+LISTS = {"ivf": (1, 2), "ivfpq": (2,)}  # numbers to choose from, by the root of that of rows
+LIST_COST = 50  # rows that could be compared in the time that going to a list takes
 TRAINING_ROWS = 40  # for a list
 N_SAMPLE = 1000  # rows that the effort is set with and the recall is measured with
 N_MEASURED = 10  # neighbours whose recall is measured
@@ -21,6 +23,7 @@ GREATEST_EFFORT = 2048  # of a graph
 FACTORS = (1, 2, 4, 8, 16)
 MOST_FLAT_LISTS = 16_384  # more are found by a graph of their centers
 CODED = 0.9999  # part of the vectors' numbers that codes reach
+SPARE = 0.5  # candidates beyond the neighbours wanted, as a share of them
 SAFETY = 0.1  # part of the misses allowed that the effort is to avoid besides
 
 
@@ -93,17 +96,38 @@ class ApproximateSearch:
         `ApproximateSearch`
         """
         start, stop = store.sections[name]
+        known = _known_neighbors(store, name, random_state=random_state)
         rng = np.random.default_rng(random_state)
-        index = _new_index(method, stop - start, store.dim, random_state)
-        n_rows = min(stop - start, max(TRAINING_ROWS * getattr(index, "nlist", 1), 10_000))
-        chosen = np.sort(rng.choice(stop - start, n_rows, replace=False))
-        sample = as_float32(store.read(start + chosen))
+        choices = _list_counts(method, stop - start)
+        n_rows = min(stop - start, max(TRAINING_ROWS * max(choices), 10_000))
+        chosen = rng.choice(stop - start, n_rows, replace=False)
+        sample = as_float32(store.read(start + np.sort(chosen)))
         scale = 0.0 if method == "ivfpq" else 127 / float(np.quantile(np.abs(sample), CODED))
-        search = cls(index, method=method, rows=store.rows[:0], scale=scale)
-        index.train(search.coded(sample))
+        searches = []
+        for n_lists in choices:
+            index = _new_index(method, n_lists, store.dim, random_state)
+            search = cls(index, method=method, rows=store.rows[:0], scale=scale)
+            index.train(search.coded(sample))
+            searches.append(search)
+        if len(searches) > 1:
+            searches.sort(key=lambda each: each._cost(store, known, stop - start, recall))
+        search = searches[0]
         search.add(store, np.arange(start, stop))
-        search.set_effort(store, name, recall=recall, random_state=random_state)
+        search.set_effort(store, name, recall=recall, random_state=random_state, known=known)
         return search
+
+    def _cost(self, store, known, n_rows, recall):
+        """Return how many vectors a query is compared with if lists hold all of them alike."""
+        queries, positions, _ = known
+        near = as_float32(store.read(positions[:, 1:].ravel()))
+        quantizer, n_lists = self.index.quantizer, self.index.nlist
+        _, home = quantizer.search(self.coded(near), 1)
+        _, nearest_lists = quantizer.search(self.coded(queries), n_lists)
+        rank = np.full_like(nearest_lists, n_lists)
+        np.put_along_axis(rank, nearest_lists, np.arange(n_lists)[None], axis=1)
+        rank = np.take_along_axis(rank, home.reshape(len(queries), -1), axis=1)
+        n_probe = np.quantile(rank, recall, method="higher") + 1
+        return n_lists + n_probe * (n_rows / n_lists + LIST_COST)
 
     @property
     def index(self):
@@ -143,7 +167,7 @@ class ApproximateSearch:
     # ------------------------------------------------------------------ searching
     def n_candidates(self, n_neighbors):
         """Return how many candidates are ranked anew."""
-        return self.factor * n_neighbors + 10
+        return self.factor * n_neighbors + max(int(SPARE * n_neighbors), 2)
 
     def search(self, store, place, queries, n_neighbors, *, allowed=None, effort=None):
         """Return the positions of similar rows.
@@ -213,20 +237,17 @@ class ApproximateSearch:
         return faiss.SearchParametersIVF(nprobe=n_probe, **options), (bits, options)
 
     # ------------------------------------------------------------------ recall
-    def set_effort(self, store, name, *, recall, random_state):
+    def set_effort(self, store, name, *, recall, random_state, known=None):
         """Set the effort from a wanted recall, and measure the recall on other rows.
 
         Half of a sample of the reference's rows sets it, the other half measures; a row itself
-        is no neighbour of it.
+        is no neighbour of it. ``known`` is what `_known_neighbors` returned.
         """
-        start, stop = store.sections[name]
-        rng = np.random.default_rng(random_state)
-        chosen = start + rng.choice(stop - start, min(N_SAMPLE, stop - start), replace=False)
         place = store.positions(int(store.rows.max()) + 1)
-        queries = as_float32(store.read(chosen))
-        n_neighbors = min(N_MEASURED, stop - start - 1) + 1
-        cells = store.cells([name])
-        _, true = nearest(store, queries, n_neighbors, cells=cells)
+        if known is None:
+            known = _known_neighbors(store, name, random_state=random_state)
+        queries, _, true = known
+        n_neighbors = true.shape[1]
         # equal rows may stand for each other: a neighbour as similar as the true one is true
         least = true[:, -1:] - 1e-6
 
@@ -234,7 +255,7 @@ class ApproximateSearch:
             found = self.search(store, place, queries[part], n_neighbors, effort=effort)[1]
             return float(((found >= least[part]).sum(axis=1) - 1).mean() / (n_neighbors - 1))
 
-        half = len(chosen) // 2
+        half = len(queries) // 2
         wanted = recall + SAFETY * (1 - recall)
         most = GREATEST_EFFORT if self.method == "hnsw" else self.index.nlist
         for factor in FACTORS:  # codes are coarse: how many candidates make up for that?
@@ -243,6 +264,28 @@ class ApproximateSearch:
                 break
         self.effort = _least_effort(lambda effort: reached(slice(half), effort) >= wanted, most)
         self.recall = reached(slice(half, None), self.effort)
+
+
+def _known_neighbors(store, name, *, random_state):
+    """Return some rows of a modality, and positions and cosines of their true neighbours.
+
+    The first neighbour is the row itself, or one equal to it.
+    """
+    start, stop = store.sections[name]
+    rng = np.random.default_rng(random_state)
+    chosen = start + rng.choice(stop - start, min(N_SAMPLE, stop - start), replace=False)
+    queries = as_float32(store.read(chosen))
+    n_neighbors = min(N_MEASURED, stop - start - 1) + 1
+    return queries, *nearest(store, queries, n_neighbors, cells=store.cells([name]))
+
+
+def _list_counts(method, n_rows):
+    """Return the numbers of inverted lists to choose from, one for a method without."""
+    counts = set()
+    for factor in LISTS.get(method, (1,)):
+        n_lists = int(2 ** np.round(np.log2(factor * np.sqrt(max(n_rows, 1)))))
+        counts.add(max(1, min(n_lists, n_rows // TRAINING_ROWS)))
+    return sorted(counts)
 
 
 def _least_effort(suffices, most):
@@ -257,16 +300,14 @@ def _least_effort(suffices, most):
     return high
 
 
-def _new_index(method, n_rows, dim, seed):
-    """Return an empty FAISS index."""
+def _new_index(method, n_lists, dim, seed):
+    """Return an empty FAISS index, ``n_lists`` of use to the methods with inverted lists."""
     faiss = import_extra("faiss", "ann")
     code = faiss.ScalarQuantizer.QT_8bit_direct
     if method == "hnsw":
         index = faiss.IndexHNSWSQ(dim, code, GRAPH_LINKS, faiss.METRIC_L2)
         index.hnsw.efConstruction = GRAPH_EFFORT
         return index
-    n_lists = int(2 ** np.round(np.log2(2 * np.sqrt(max(n_rows, 1)))))
-    n_lists = max(1, min(n_lists, n_rows // TRAINING_ROWS))
     metric = faiss.METRIC_L2 if method == "ivf" else faiss.METRIC_INNER_PRODUCT
     quantizer = faiss.IndexFlat(dim, metric)
     if n_lists > MOST_FLAT_LISTS:

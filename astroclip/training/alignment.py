@@ -133,8 +133,9 @@ class Alignment(lightning.LightningModule):
             encoder.head.requires_grad_(requires_grad=True)
 
     def on_train_epoch_start(self):
-        """Keep the statistics of frozen backbones."""
-        for name in self.recipe.frozen:
+        """Keep the statistics of frozen backbones, or of both encoders."""
+        fixed = ("spectrum", "image") if self.recipe.fixed_statistics else self.recipe.frozen
+        for name in fixed:
             getattr(self, f"{name}_encoder").eval()
 
     # ------------------------------------------------------------------ data
@@ -204,7 +205,7 @@ class Alignment(lightning.LightningModule):
             **{name: batch[name][rows] for name in ("ivar", "mask") if name in batch},
         )
         again = self.spectrum_encoder(seen.flux, seen.ivar, seen.mask).float()
-        return self._contrast_again(again, spectrum, rows, modality=0)
+        return self._contrast_again(again, spectrum, rows)
 
     def _second_images(self, batch, image, generator):
         """Return the contrast of further recordings of some images with the first ones."""
@@ -212,7 +213,7 @@ class Alignment(lightning.LightningModule):
         if not len(rows):
             return image.new_zeros(())
         seen = self.train_observer.images(batch["image"][rows], batch["seeing"][rows], generator)
-        return self._contrast_again(self.image_encoder(*seen).float(), image, rows, modality=1)
+        return self._contrast_again(self.image_encoder(*seen).float(), image, rows)
 
     @staticmethod
     def _some_rows(share, first, generator):
@@ -220,19 +221,10 @@ class Alignment(lightning.LightningModule):
         n_again = round(share * len(first))
         return torch.randperm(len(first), generator=generator, device=first.device)[:n_again]
 
-    def _contrast_again(self, again, first, rows, *, modality):
+    def _contrast_again(self, again, first, rows):
         """Return the cross entropy of finding rows of a batch by second recordings of them."""
-        candidates = functional.normalize(first, dim=1)
-        if self.recipe.memory_negatives:
-            candidates = torch.cat([candidates, self.memory.remembered(modality)])
-        similarity = functional.normalize(again, dim=1) @ candidates.T
+        similarity = functional.normalize(again, dim=1) @ functional.normalize(first, dim=1).T
         return functional.cross_entropy(self.contrast.scale * similarity, rows)
-
-    def _negatives(self):
-        """Return images and spectra of remembered pairs if the recipe contrasts with them."""
-        if not self.recipe.memory_negatives:
-            return None
-        return self.memory.remembered(1), self.memory.remembered(0)
 
     def _outliers(self, n_pairs, generator):
         """Return some stars and quasars as an instrument records them, or None.
@@ -259,7 +251,7 @@ class Alignment(lightning.LightningModule):
         )
         spectrum, outliers = spectrum[: len(image)], spectrum[len(image) :]
         terms = {
-            "contrast": self.contrast(image, spectrum, negatives=self._negatives()),
+            "contrast": self.contrast(image, spectrum),
             "again": self._second_spectra(batch, spectrum, generator),
             "image_again": self._second_images(batch, image, generator),
             "spectrum": self._auxiliary(

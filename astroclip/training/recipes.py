@@ -75,13 +75,14 @@ class AlignmentRecipe:
     missing_band_share : fraction of images that lose one band
     extra_noise : largest noise added to pairs that a survey recorded, in units of theirs
     frozen : encoders (``"spectrum"``, ``"image"``) whose backbones keep their weights
+    fixed_statistics : whether batch normalization keeps the statistics that it starts with: for
+        runs from trained weights, whose fine differences those of single batches drown
     patience : epochs without a better recall@10 of held-out pairs after which the run stops;
         never if None
     redshift_weight, label_weight : weights of the auxiliary losses on redshift bins and
         on the simulation's known properties; zero for pure InfoNCE
     neighbor_weight, memory_size : weight of the loss on estimates from neighbours, and how
         many galaxies these come from
-    memory_negatives : whether these also serve as further negatives of the contrast
     near_redshift_weight : weight of the loss on redshift distributions of neighbours
     outlier_share, outlier_weight, n_contaminants : stars and quasars a step, as a fraction of
         its pairs, weight of the loss that keeps them away from galaxies, and how many there are
@@ -125,12 +126,12 @@ class AlignmentRecipe:
     missing_band_share: float = 0.05
     extra_noise: float = 0.5
     frozen: tuple = ()
+    fixed_statistics: bool = False
     patience: int | None = None
     redshift_weight: float = 0.7
     label_weight: float = 1.0
     neighbor_weight: float = 1.0
     memory_size: int = 4096
-    memory_negatives: bool = False
     near_redshift_weight: float = 0.0
     outlier_share: float = 0.0
     outlier_weight: float = 1.0

@@ -81,11 +81,43 @@ def test_higher_recall_takes_more_effort():
         searches.append(index._searcher.approximate["spectrum"])
     assert searches[0].effort < searches[1].effort
     assert searches[0].recall < searches[1].recall
+    effort, reached = searches[1].effort, searches[1].recall
     assert index.set_recall(0.5) is index
-    assert searches[1].effort == searches[0].effort
-    assert index.recall_ == searches[0].recall
+    assert searches[1].effort < effort
+    assert 0.4 < index.recall_ < reached
     with pytest.raises(ValueError, match="^recall is 2; expected a number between 0 and 1"):
         index.set_recall(2)
+
+
+def test_number_of_lists_is_the_one_that_compares_least(monkeypatch):
+    table = make_table(cloud(6000, seed=3))
+    found = {}
+    for factors in ((1,), (4,), (1, 4)):
+        monkeypatch.setitem(approximate.LISTS, "ivf", factors)
+        index = SimilarityIndex(table, method="ivf", recall=0.9)
+        search = index._searcher.approximate["spectrum"]
+        found[factors] = search.index.nlist, naive_cost(search, index, 0.9)
+    assert (found[1,][0], found[4,][0]) == (64, 150)  # at least 40 rows a list
+    cheapest = min(found[1,], found[4,], key=lambda each: each[1])
+    assert found[1, 4] == cheapest
+
+
+def naive_cost(search, index, recall, list_cost=50):
+    """Return centers compared, and rows of as many lists as hold that part of the neighbours."""
+    known = approximate._known_neighbors(index._searcher.store, "spectrum", random_state=0)
+    queries, positions, _ = known
+    centers = search.index.quantizer.reconstruct_n(0, search.index.nlist).astype(float)
+    store, ranks = index._searcher.store, []
+    for query, near in zip(queries, positions[:, 1:], strict=True):
+        distance = ((centers - search.coded(query[None])) ** 2).sum(axis=1)
+        order = np.argsort(distance)
+        for vector in search.coded(store.read(near)):
+            home = ((centers - vector) ** 2).sum(axis=1).argmin()
+            ranks.append(np.flatnonzero(order == home)[0])
+    n_probe = np.quantile(ranks, recall, method="higher") + 1
+    cost = len(centers) + n_probe * (len(index) / len(centers) + list_cost)
+    assert search._cost(store, known, len(index), recall) == pytest.approx(cost, rel=0.02)
+    return cost
 
 
 @pytest.mark.parametrize("dim", [16, 12])

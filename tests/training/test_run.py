@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 
-from astroclip.models.losses import info_nce
 from astroclip.training.alignment import Alignment
 from astroclip.training.bundle import export_weights
 from astroclip.training.recipes import find_recipe
@@ -164,22 +163,36 @@ def test_start_takes_the_redshift_heads_of_shipped_weights(trained, workspace, t
         )
 
 
-def test_remembered_pairs_serve_as_negatives(workspace):
-    logged = {}
-    for wanted in (False, True):
-        recipe = dataclasses.replace(workspace.recipe, memory_negatives=wanted)
-        lightning.seed_everything(recipe.seed, verbose=False)
-        module = Alignment(recipe, pairs=workspace.read("train-mix"))
-        keys = torch.nn.functional.normalize(torch.randn(2, 30, module.memory.keys.shape[2]), dim=2)
-        module.memory.remember(keys, torch.zeros(30, 4))
-        image, spectrum = torch.randn(2, 8, keys.shape[2])
-        logged[wanted] = module.contrast(image, spectrum, negatives=module._negatives())
-        expected = info_nce(
-            image, spectrum, module.contrast.scale,
-            negatives=(keys[1], keys[0]) if wanted else None,
-        )
-        torch.testing.assert_close(logged[wanted], expected)
-    assert logged[True] > logged[False]
+def test_fixed_statistics_stay(workspace, tmp_path):
+    start = find_checkpoint(workspace.checkpoints)
+    recipe = dataclasses.replace(
+        workspace.recipe, n_epochs=1, fixed_statistics=True, second_image_share=0.5
+    )
+    started = train(workspace, tmp_path, recipe=recipe, start=start).state_dict()
+    source = load_alignment(workspace.checkpoints, recipe=workspace.recipe).state_dict()
+    statistics = [name for name in source if name.endswith(("running_mean", "running_var"))]
+    assert statistics and all(torch.equal(started[name], source[name]) for name in statistics)
+    assert not torch.equal(
+        started["image_encoder.head.0.weight"], source["image_encoder.head.0.weight"]
+    )
+
+
+def test_second_images_are_contrasted_with_the_first(workspace):
+    recipe = dataclasses.replace(
+        workspace.recipe, second_image_share=1.0, varied_image_share=0.0, missing_band_share=0.0
+    )
+    module = Alignment(recipe, validation=workspace.read("validation"))
+    batch = next(iter(module.val_dataloader()))
+    image = torch.randn(len(batch["redshift"]), module.memory.keys.shape[2])
+    generator = torch.Generator().manual_seed(4)
+    found = module._second_images(batch, image, generator)
+    rows = torch.randperm(len(image), generator=generator.manual_seed(4))
+    seen = module.train_observer.images(batch["image"][rows], batch["seeing"][rows], generator)
+    again = torch.nn.functional.normalize(module.image_encoder(*seen), dim=1)
+    unit = torch.nn.functional.normalize(image, dim=1)
+    probability = (recipe.initial_scale * again @ unit.T).softmax(dim=1)
+    expected = -torch.log(probability[torch.arange(len(rows)), rows]).mean()
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_start_without_a_fitting_tensor_is_refused(tmp_path, workspace):
