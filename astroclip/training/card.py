@@ -21,13 +21,14 @@ from astroclip.metrics import mutual_information_bound
 from astroclip.preparation import PREPARATION_VERSION
 from astroclip.reference import read_reference
 from astroclip.training.bundle import REFERENCE_SETS, embed_pairs
-from astroclip.training.recipes import RefinementRound
+from astroclip.training.recipes import RefinementRound, find_recipe
 from astroclip.training.run import read_start
 
 __all__ = ["measure_scores", "write_card"]
 
 SCORED = ("redshift", "log_stellar_mass", "log_ssfr", "log_metallicity")
 TEST_SEED = 1000
+STAGES = ("small", "small-sharpened", "small-polished")  # each starts from the one before
 SECOND_LOOK = "; the second stage followed on the\nscores of the first"
 
 
@@ -146,12 +147,12 @@ coadds, one of them that of the DESI galaxy at z = 0.2036 below.
 **Recipe.** Symmetric InfoNCE with a learned temperature; auxiliary losses on the
 simulation's known redshifts and properties, predicted from the embedding (weights
 {redshift_weight} and {label_weight}) and from the embedding's neighbours ({neighbor_weight}); a
-contrast between two recordings of one spectrum ({second_view_weight}). Each step draws noise,
-instrument and calibration anew. An instrument drawn at random (resolution, range, noise, flux
+contrast between two recordings of one spectrum ({second_view_weight}){second_images}. Each step
+draws noise, instrument and calibration anew. An instrument drawn at random (resolution, range, noise, flux
 calibration) records {varied} of the spectra,
 that of SDSS or BOSS {sdss_share:.0%}, DESI's the rest; a camera drawn at random records
 {varied_image_share:.0%} of the images. Seed {seed}, {n_epochs} epochs of {epoch_size:,} pairs,
-batch {batch_size}.{outliers}
+batch {batch_size}.{statistics}{outliers}
 
 {start}
 
@@ -299,18 +300,32 @@ def _head_text(scored):
 
 
 def _train_text(name):
-    """Return the commands that train a recipe; a second stage comes after its first."""
-    first, _, second = name.partition("-")
-    lines = [f"    astroclip train WORKSPACE --recipe {first}"]
-    if second:
-        start = "--start WORKSPACE/run/last.ckpt"
-        lines.append(f"    astroclip train WORKSPACE --recipe {name} {start}")
+    """Return the commands that train a recipe, after the stages that come before it."""
+    stages = STAGES[: STAGES.index(name) + 1] if name in STAGES else (name,)
+    lines, start = [], ""
+    for stage in stages:
+        lines.append(f"    astroclip train WORKSPACE --recipe {stage}{start}")
+        start = f" --start WORKSPACE/{find_recipe(stage).folder}/last.ckpt"
     return "\n".join(lines)
 
 
 def _varied_text(recipe):
     """Return the shares of spectra recorded by a random instrument, by data set."""
     return ", ".join(f"in {name} {share:.0%}" for name, share in recipe.varied_shares.items())
+
+
+def _second_image_text(recipe):
+    """Return how images are recorded twice."""
+    if not recipe.second_image_share:
+        return ""
+    return f" and of one image ({recipe.second_image_weight})"
+
+
+def _statistics_text(recipe):
+    """Return whether batch normalization keeps its statistics."""
+    if not recipe.fixed_statistics:
+        return ""
+    return "\nBatch normalization kept the statistics that it started with."
 
 
 def _outlier_text(recipe):
@@ -349,7 +364,9 @@ def write_card(workspace, model, output, *, scale, recipe_name="small", real_dat
         n_train=recipe.n_mix + recipe.n_wide + recipe.n_flat,
         n_reference=len(reference) // 2,
         varied=_varied_text(recipe),
-        looked_at=SECOND_LOOK if "-" in recipe_name else "",
+        looked_at=SECOND_LOOK if recipe_name in STAGES[1:] else "",
+        second_images=_second_image_text(recipe),
+        statistics=_statistics_text(recipe),
         outliers=_outlier_text(recipe),
         start=_history(read_start(workspace.checkpoints), recipe),
         recipe=recipe_name,

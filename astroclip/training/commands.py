@@ -57,7 +57,7 @@ def add_parser(subparsers):
     bundle = subparsers.add_parser(
         "bundle",
         help="write weights, reference table and model card of a trained workspace",
-        epilog="Examples:\n  astroclip bundle work out --recipe small-sharpened",
+        epilog="Examples:\n  astroclip bundle work out --recipe small-polished",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     bundle.add_argument("workspace", help="folder that `astroclip train` filled")

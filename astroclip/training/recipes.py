@@ -156,7 +156,7 @@ def recipe_names():
     --------
     >>> from astroclip.training.recipes import recipe_names
     >>> recipe_names()
-    ['published', 'small', 'small-sharpened', 'tiny']
+    ['published', 'small', 'small-polished', 'small-sharpened', 'tiny']
     """
     return sorted(path.stem for path in RECIPE_FOLDER.glob("*.toml"))
 
