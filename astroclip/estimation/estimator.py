@@ -9,7 +9,7 @@ from astroclip.estimation.models import STATISTICS, ClassVotes, NumberAverage
 from astroclip.estimation.neighbors import LabelledRows
 from astroclip.estimation.parameters import Parameters
 from astroclip.estimation.properties import PropertyKinds, property_names, read_property
-from astroclip.estimation.results import ResultTable
+from astroclip.estimation.results import ResultTable, answering_modality, support_prefixes
 from astroclip.estimation.weights import (
     WEIGHTS,
     check_bandwidth,
@@ -383,15 +383,14 @@ class PropertyEstimator(Parameters):
             for first in range(0, len(rows), BLOCK):
                 part = rows[first : first + BLOCK]
                 self._predict_block(result, str(kind), part, names, levels, exclude_self)
-        supports = {f"{name} support": f"{name}_" for name in self._apart(names)}
-        supports = {f"{names[0]} support": "", **supports}
+        supports = support_prefixes(self._groups, names)
         return result.finish([self._properties[name] for name in names], supports)
 
     def _predict_block(self, result, kind, rows, names, levels, exclude_self):
         """Fill in estimates of some rows of one modality."""
         queries, found = result.table[rows], {}
         for name in names:
-            source = self._source(kind, name)
+            source = answering_modality(self._groups, kind, name)
             group, model = self._groups[source, name], self._models[source, name]
             if group not in found:
                 found[group] = group.find(queries, exclude_self=exclude_self)
@@ -401,19 +400,6 @@ class PropertyEstimator(Parameters):
             result.fill(name, rows, columns)
             support = {"n_effective": effective_number(weight), **group.support(near)}
             result.fill(f"{name} support", rows, support)
-
-    def _source(self, kind, name):
-        """Return the modality whose reference rows answer for queries of a modality."""
-        if (kind, name) in self._groups:
-            return kind
-        return next(other for other, known in self._groups if known == name)
-
-    def _apart(self, names):
-        """Return properties that are known of other reference rows than the first."""
-        def groups(name):
-            return {kind: group for (kind, known), group in self._groups.items() if known == name}
-
-        return [name for name in names[1:] if groups(name) != groups(names[0])]
 
     def distribution(self, table):
         """Return the distributions over redshift that a head gives embedded objects.

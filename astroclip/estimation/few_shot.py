@@ -13,7 +13,7 @@ from astroclip.estimation.parameters import Parameters
 from astroclip.estimation.perceptron import PerceptronRecipe
 from astroclip.estimation.probes import KINDS
 from astroclip.estimation.properties import PropertyKinds, property_names, read_property
-from astroclip.estimation.results import ResultTable
+from astroclip.estimation.results import ResultTable, answering_modality, support_prefixes
 from astroclip.tables import check_same_model, embedding_matrix, validate_embedding_table
 
 __all__ = ["FewShotEstimator", "unit_features"]
@@ -285,34 +285,20 @@ class FewShotEstimator(Parameters):
             rows = np.flatnonzero(result.kinds == kind)
             queries, found = table[rows], {}
             for name in names:
-                source = self._source(str(kind), name)
+                source = answering_modality(self._heads, str(kind), name)
                 head, group = self._heads[source, name], self._groups[source, name]
                 result.fill(name, rows, head.columns(features[rows], levels))
                 if group not in found:
                     near = group.find(queries, exclude_self=exclude_self)
                     found[group] = group.support(near)
                 result.fill(f"{name} support", rows, found[group])
-        supports = {f"{names[0]} support": ""}
-        supports |= {f"{name} support": f"{name}_" for name in self._apart(names)}
+        supports = support_prefixes(self._groups, names)
         return result.finish([self._properties[name] for name in names], supports)
 
     def _check_fitted(self):
         if not hasattr(self, "_heads"):
             msg = "the estimator is not fitted; call fit(examples, properties) first."
             raise ValueError(msg)
-
-    def _source(self, kind, name):
-        """Return the modality whose head answers for objects of a modality."""
-        if (kind, name) in self._heads:
-            return kind
-        return next(other for other, known in self._heads if known == name)
-
-    def _apart(self, names):
-        """Return properties that are known of other examples than the first."""
-        def groups(name):
-            return {kind: group for (kind, known), group in self._groups.items() if known == name}
-
-        return [name for name in names[1:] if groups(name) != groups(names[0])]
 
     # ------------------------------------------------------------------ files
     def save(self, path):

@@ -5,7 +5,7 @@ from astropy.table import QTable
 
 from astroclip.estimation.properties import add_columns
 
-__all__ = ["SUPPORT", "ResultTable"]
+__all__ = ["SUPPORT", "ResultTable", "answering_modality", "support_prefixes"]
 
 SUPPORT = ("n_effective", "nearest_similarity", "out_of_distribution", "n_reference",
            "local_density")
@@ -68,3 +68,48 @@ class ResultTable:
                     result[f"{prefix}{suffix}"] = columns[suffix]
         result.meta.update(self.table.meta)
         return result
+
+
+def answering_modality(fitted, kind, name):
+    """Return the modality whose fit of a property answers for objects of a modality.
+
+    Parameters
+    ----------
+    fitted : dict
+        By modality and property.
+    kind, name : str
+        Modality of the objects, and the property.
+
+    Returns
+    -------
+    str
+        Their own if the property was known of it, else one of which it was.
+    """
+    if (kind, name) in fitted:
+        return kind
+    return next(other for other, known in fitted if known == name)
+
+
+def support_prefixes(groups, names):
+    """Return what goes before the support columns of properties, as `ResultTable.finish` takes it.
+
+    Parameters
+    ----------
+    groups : dict
+        The labelled rows of each modality and property.
+    names : sequence of str
+        Properties. Those known of the same rows as the first share its columns.
+
+    Returns
+    -------
+    dict of str to str
+    """
+
+    def rows_of(name):
+        return {kind: group for (kind, known), group in groups.items() if known == name}
+
+    prefixes = {f"{names[0]} support": ""}
+    for name in names[1:]:
+        if rows_of(name) != rows_of(names[0]):
+            prefixes[f"{name} support"] = f"{name}_"
+    return prefixes
