@@ -20,6 +20,8 @@ IMAGE_SHIFTS = {
     "images of varied cameras": {"camera": "varied"},
 }
 SAME_GALAXY = "SDSS-like spectra"  # also searched among the DESI-like ones, and the reverse
+SECOND_EPOCH = "a second epoch of images, 1.2 times the seeing"
+SECOND_BLUR = 1.2
 
 
 def score_domain_shifts(run, pairs):
@@ -40,6 +42,19 @@ def score_domain_shifts(run, pairs):
                 run.model, pairs, seed=run.scores.seed, modalities=(kind,), **{option: settings}
             )
             score_shift(run, seen.tables[kind], kind, data)
+    if "image" in run.held.tables:
+        score_second_epoch(run, pairs)
+
+
+def score_second_epoch(run, pairs):
+    """Add how well an image of another night, with its own noise and seeing, finds the first."""
+    seen = embed_pairs(
+        run.model, pairs, seed=run.scores.seed + 2, modalities=("image",),
+        images={"blur": SECOND_BLUR},
+    )
+    names = ("second image", "first image")
+    views = (seen.embeddings("image"), run.held.embeddings("image"))
+    run.add_retrieval(*views, names, data=SECOND_EPOCH)
 
 
 def score_shift(run, table, kind, data):

@@ -44,3 +44,15 @@ def test_one_galaxy_is_sought_as_two_surveys_see_it(shifted, model, pairs):
     ):
         found = find_score(table, "recall_1", query=names[0], reference=names[1])
         assert found == score_retrieval(*views)["recall_1"]
+
+
+def test_a_second_image_has_its_own_noise_and_seeing(shifted, model, pairs):
+    seen = embed_pairs(
+        model, pairs, seed=shifted.scores.seed + 2, modalities=("image",), images={"blur": 1.2}
+    ).embeddings("image")
+    first = shifted.held.embeddings("image")
+    table = shifted.scores.table()
+    where = {"data": domain_shift.SECOND_EPOCH, "query": "second image"}
+    found = find_score(table, "recall_1", **where)
+    assert found == score_retrieval(seen, first)["recall_1"]
+    assert found > 5 / len(first)
