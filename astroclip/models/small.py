@@ -248,6 +248,10 @@ class SmallSpectrumEncoder(nn.Module):
 
     def forward(self, flux, ivar, mask):
         """Return embeddings (N, dim) of spectra (N, P) on the model's grid."""
+        return self.project(self.summary(flux, ivar, mask))
+
+    def summary(self, flux, ivar, mask):
+        """Return what `project` takes of spectra: pooled tokens and colours (N, F)."""
         if self.window is not None:
             pixel = torch.arange(mask.shape[1], device=mask.device)
             mask = mask | (pixel < self.window[0]) | (pixel >= self.window[1])
@@ -258,7 +262,16 @@ class SmallSpectrumEncoder(nn.Module):
         logits, values = self.gate(tokens).float().chunk(2, dim=2)
         attention = logits.masked_fill(empty[:, :, None], -1e4).softmax(dim=1)
         pooled = (attention * values).sum(dim=1)
-        return self.head(pooled + self.windows(window_features(channels, ivar, level)))
+        return torch.cat([pooled, window_features(channels, ivar, level)], dim=1)
+
+    def project(self, summary):
+        """Return embeddings (N, dim) of summaries (N, F)."""
+        pooled, measured = summary.tensor_split([self.gate.in_features], dim=1)
+        return self.head(pooled + self.windows(measured))
+
+    def projection(self):
+        """Return the modules that `project` needs."""
+        return nn.ModuleList([self.windows, self.head])
 
 
 class SmallImageEncoder(nn.Module):
@@ -302,8 +315,21 @@ class SmallImageEncoder(nn.Module):
 
     def forward(self, pixels, mask):
         """Return embeddings (N, dim) of normalized images (N, 3, S, S); mask True = bad."""
+        return self.project(self.summary(pixels, mask))
+
+    def summary(self, pixels, mask):
+        """Return what `project` takes of images: pooled features and apertures (N, F)."""
         good = (~mask).to(pixels.dtype)
         apertures = aperture_masks(pixels.shape[-1]).to(pixels.device)
         measured = aperture_features(pixels * good, good, apertures)
-        hidden = self.head[0](self.features(pixels, mask)) + self.apertures(measured)
+        return torch.cat([self.features(pixels, mask), measured], dim=1)
+
+    def project(self, summary):
+        """Return embeddings (N, dim) of summaries (N, F)."""
+        features, measured = summary.tensor_split([self.head[0].in_features], dim=1)
+        hidden = self.head[0](features) + self.apertures(measured)
         return self.head[2](self.head[1](hidden))
+
+    def projection(self):
+        """Return the modules that `project` needs."""
+        return nn.ModuleList([self.apertures, self.head])

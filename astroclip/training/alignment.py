@@ -130,7 +130,7 @@ class Alignment(lightning.LightningModule):
         for name in self.recipe.frozen:
             encoder = getattr(self, f"{name}_encoder")
             encoder.requires_grad_(requires_grad=False)
-            encoder.head.requires_grad_(requires_grad=True)
+            encoder.projection().requires_grad_(requires_grad=True)
 
     def on_train_epoch_start(self):
         """Keep the statistics of frozen backbones, or of both encoders."""
@@ -241,15 +241,19 @@ class Alignment(lightning.LightningModule):
         flux = torch.from_numpy(self.contaminants[rows.cpu().numpy()]).float()
         return self.train_observer.noiseless.spectra(flux.to(generator.device), generator)
 
-    def training_step(self, batch, batch_index):
-        """Return the loss of one batch, recorded by instruments drawn for this very step."""
-        recipe = self.recipe
-        generator = step_generator(self, self.current_epoch, batch_index)
+    def _training_views(self, batch, generator):
+        """Return embeddings of a batch's spectra and images, and of outliers."""
         spectrum, image = self._embed(
             batch, self.train_observer, generator, varied_share=batch["varied_share"],
             outliers=self._outliers(len(batch["redshift"]), generator),
         )
-        spectrum, outliers = spectrum[: len(image)], spectrum[len(image) :]
+        return spectrum[: len(image)], image, spectrum[len(image) :]
+
+    def training_step(self, batch, batch_index):
+        """Return the loss of one batch, recorded by instruments drawn for this very step."""
+        recipe = self.recipe
+        generator = step_generator(self, self.current_epoch, batch_index)
+        spectrum, image, outliers = self._training_views(batch, generator)
         terms = {
             "contrast": self.contrast(image, spectrum),
             "again": self._second_spectra(batch, spectrum, generator),

@@ -28,7 +28,10 @@ __all__ = ["measure_scores", "write_card"]
 
 SCORED = ("redshift", "log_stellar_mass", "log_ssfr", "log_metallicity")
 TEST_SEED = 1000
-STAGES = ("small", "small-sharpened", "small-polished")  # each starts from the one before
+# each starts from the one before: options of the command
+STAGES = {
+    "small": "", "small-sharpened": "", "small-polished": "", "small-heads": "--objective heads ",
+}
 SECOND_LOOK = "; the second stage followed on the\nscores of the first"
 
 
@@ -301,11 +304,14 @@ def _head_text(scored):
 
 def _train_text(name):
     """Return the commands that train a recipe, after the stages that come before it."""
-    stages = STAGES[: STAGES.index(name) + 1] if name in STAGES else (name,)
-    lines, start = [], ""
-    for stage in stages:
-        lines.append(f"    astroclip train WORKSPACE --recipe {stage}{start}")
-        start = f" --start WORKSPACE/{find_recipe(stage).folder}/last.ckpt"
+    names = list(STAGES)
+    stages = names[: names.index(name) + 1] if name in names else [name]
+    lines = []
+    for before, stage in zip([None, *stages], stages, strict=False):
+        lines.append(f"    astroclip train WORKSPACE {STAGES.get(stage, '')}--recipe {stage}")
+        if before is not None:
+            folder = find_recipe(before).folder
+            lines[-1] += f" \\\n        --start WORKSPACE/{folder}/last.ckpt"
     return "\n".join(lines)
 
 
@@ -364,7 +370,7 @@ def write_card(workspace, model, output, *, scale, recipe_name="small", real_dat
         n_train=recipe.n_mix + recipe.n_wide + recipe.n_flat,
         n_reference=len(reference) // 2,
         varied=_varied_text(recipe),
-        looked_at=SECOND_LOOK if recipe_name in STAGES[1:] else "",
+        looked_at=SECOND_LOOK if recipe_name in list(STAGES)[1:] else "",
         second_images=_second_image_text(recipe),
         statistics=_statistics_text(recipe),
         outliers=_outlier_text(recipe),

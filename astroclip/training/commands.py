@@ -4,6 +4,7 @@ __all__ = ["add_parser"]
 
 OBJECTIVES = {
     "align": "both encoders against each other: InfoNCE and what the recipe adds",
+    "heads": "the projections of both encoders, from summaries that their backbones give once",
     "spectra": "the spectrum encoder alone, by masked modelling",
     "images": "the image encoder alone, by momentum contrast (MoCo v2)",
     "rest": "the spectrum encoder of the rest-frame model",
@@ -11,6 +12,7 @@ OBJECTIVES = {
 EPILOG = """\
 Examples:
   astroclip train work                               the bundled model, on simulated pairs
+  astroclip train work --objective heads --recipe small-heads --start work/polished/last.ckpt
   astroclip train work --objective rest --start work/run/last.ckpt
   astroclip train work --pairs survey.h5 --validation held_out.h5 --recipe mine.toml
   torchrun --nproc-per-node 2 -m -- astroclip.cli train work   two processes share each batch
@@ -57,7 +59,7 @@ def add_parser(subparsers):
     bundle = subparsers.add_parser(
         "bundle",
         help="write weights, reference table and model card of a trained workspace",
-        epilog="Examples:\n  astroclip bundle work out --recipe small-polished",
+        epilog="Examples:\n  astroclip bundle work out --recipe small-heads",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     bundle.add_argument("workspace", help="folder that `astroclip train` filled")
@@ -95,6 +97,16 @@ def _align(arguments, workspace, sources, validation):
     )
     if workspace.recipe.refinement:
         train_refinement(alignment, workspace, show_progress=True)
+
+
+def _heads(arguments, workspace, sources, validation):
+    from astroclip.training.heads import train_heads
+
+    train_heads(
+        sources, validation, workspace.checkpoints, recipe=workspace.recipe,
+        start=arguments.start, n_threads=arguments.threads, show_progress=True,
+        contaminants=workspace.contaminants() if workspace.recipe.outlier_share else None,
+    )
 
 
 def _pretrain(arguments, workspace, sources, validation, *, section):
@@ -142,7 +154,9 @@ def _rest(arguments, workspace, sources, validation):
     )
 
 
-RUNNERS = {"align": _align, "spectra": _spectra, "images": _images, "rest": _rest}
+RUNNERS = {
+    "align": _align, "heads": _heads, "spectra": _spectra, "images": _images, "rest": _rest,
+}
 
 
 def run_bundle(arguments):

@@ -89,6 +89,7 @@ class AlignmentRecipe:
     second_view_share, second_view_weight : fraction of spectra recorded twice, and weight
         of the contrast between both recordings
     second_image_share, second_image_weight : the same of images
+    n_summaries : recordings of every pair that `~astroclip.training.heads` learns from
     initial_scale : inverse temperature that the contrast starts from
     n_redshift_bins, largest_redshift : bins of the redshift head, even in log(1 + z)
     refinement : rounds of the spectrum encoder's refinement, each a `RefinementRound`
@@ -140,6 +141,7 @@ class AlignmentRecipe:
     second_view_weight: float = 0.3
     second_image_share: float = 0.0
     second_image_weight: float = 0.3
+    n_summaries: int = 2
     initial_scale: float = 10.0
     n_redshift_bins: int = 256
     largest_redshift: float = 0.7
@@ -156,7 +158,7 @@ def recipe_names():
     --------
     >>> from astroclip.training.recipes import recipe_names
     >>> recipe_names()
-    ['published', 'small', 'small-polished', 'small-sharpened', 'tiny']
+    ['published', 'small', 'small-heads', 'small-polished', 'small-sharpened', 'tiny']
     """
     return sorted(path.stem for path in RECIPE_FOLDER.glob("*.toml"))
 

@@ -1,0 +1,145 @@
+"""Heads from cached summaries: backbones stay, summaries are computed once, runs resume."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from astroclip.training import heads
+from astroclip.training.alignment import Alignment
+from astroclip.training.heads import HeadAlignment, summarize_pairs, train_heads
+from astroclip.training.run import find_checkpoint, load_alignment, read_sources, train_alignment
+from tests.training.test_run import QUIET
+
+pytestmark = QUIET
+
+
+@pytest.fixture(scope="module")
+def head_recipe(recipe):
+    return dataclasses.replace(
+        recipe, batch_size=16, epoch_size=48, n_epochs=2, second_view_share=0.5,
+        second_image_share=0.5, refinement=(),
+    )
+
+
+@pytest.fixture(scope="module")
+def start(workspace, recipe, tmp_path_factory):
+    """Return the checkpoint of a short alignment."""
+    folder = tmp_path_factory.mktemp("aligned")
+    train_alignment(
+        workspace.training_folders(), workspace.pairs_folder("validation"), folder,
+        recipe=dataclasses.replace(recipe, n_epochs=1, refinement=()),
+    )
+    return find_checkpoint(folder)
+
+
+def train(workspace, output, recipe, start):
+    return train_heads(
+        workspace.training_folders(), workspace.pairs_folder("validation"), output,
+        recipe=recipe, start=start, contaminants=workspace.contaminants(),
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(workspace, head_recipe, start, tmp_path_factory):
+    output = tmp_path_factory.mktemp("heads")
+    return train(workspace, output, head_recipe, start), output
+
+
+@pytest.fixture(scope="module")
+def before(head_recipe, start):
+    return load_alignment(start.parent, recipe=head_recipe).state_dict()
+
+
+def test_only_what_projects_is_trained(trained, before):
+    module, _ = trained
+    after = module.state_dict()
+    for name in ("spectrum", "image"):
+        encoder = getattr(module, f"{name}_encoder")
+        head = {id(parameter) for parameter in encoder.projection().parameters()}
+        for key, parameter in encoder.named_parameters():
+            changed = not torch.equal(before[f"{name}_encoder.{key}"], after[f"{name}_encoder.{key}"])
+            assert changed == (id(parameter) in head), key
+    statistics = [key for key in before if key.endswith("running_mean")]
+    assert statistics and all(torch.equal(before[key], after[key]) for key in statistics)
+
+
+def test_the_checkpoint_is_one_of_an_alignment(trained, head_recipe):
+    module, output = trained
+    loaded = load_alignment(output, recipe=head_recipe).state_dict()
+    assert all(torch.equal(loaded[key], value) for key, value in module.state_dict().items())
+
+
+def test_summaries_project_to_the_embeddings(workspace, head_recipe, start):
+    module = load_alignment(start.parent, recipe=head_recipe)
+    pairs = read_sources([workspace.pairs_folder("train-mix")], head_recipe)
+    found = summarize_pairs(module, pairs, n_views=3, seed=5)
+    assert found["spectrum_summary"].shape[:2] == found["image_summary"].shape[:2] == (48, 3)
+    assert "spectrum" not in found and "image" not in found
+    np.testing.assert_array_equal(found["redshift"], pairs["redshift"])
+    generator = torch.Generator().manual_seed(5000)
+    with torch.no_grad():
+        flux, image, seeing = (
+            torch.from_numpy(pairs[name]).float() for name in ("spectrum", "image", "seeing")
+        )
+        seen = module.plain_observer.spectra(flux, generator)
+        pixels = module.plain_observer.images(image, seeing, generator)
+        expected = {
+            "spectrum": module.spectrum_encoder(seen.flux, seen.ivar, seen.mask),
+            "image": module.image_encoder(*pixels),
+        }
+        for name, embedding in expected.items():
+            summary = torch.from_numpy(found[f"{name}_summary"]).float()
+            own = getattr(module, f"{name}_encoder").project(summary[:, 0])
+            torch.testing.assert_close(own, embedding, rtol=0.01, atol=0.02)
+            assert not torch.allclose(summary[:, 0], summary[:, 1])
+
+
+def test_a_step_takes_one_recording_and_contrasts_another(head_recipe):
+    rng = np.random.default_rng(0)
+    module = HeadAlignment(head_recipe)
+    sizes = {
+        "spectrum": module.spectrum_encoder.gate.in_features + 42,
+        "image": module.image_encoder.head[0].in_features + 30,
+    }
+    batch = {"redshift": torch.rand(20)}
+    for name, size in sizes.items():
+        batch[f"{name}_summary"] = torch.from_numpy(rng.normal(size=(20, 2, size))).float()
+    spectrum, image, outliers = module._training_views(batch, torch.Generator().manual_seed(1))
+    assert not len(outliers)
+    for name, first in (("spectrum", spectrum), ("image", image)):
+        project = getattr(module, f"{name}_encoder").project
+        views = torch.stack([project(batch[f"{name}_summary"][:, view]) for view in (0, 1)], dim=1)
+        pair = torch.stack([first, batch[f"{name}_again"]], dim=1)
+        swapped = (pair - views).abs().amax(dim=(1, 2)) > 1e-5
+        torch.testing.assert_close(pair, torch.where(swapped[:, None, None], views.flip(1), views))
+        assert 0 < swapped.sum() < 20
+
+
+def test_summaries_are_found_again_and_runs_resume(
+    workspace, head_recipe, start, trained, tmp_path, monkeypatch
+):
+    module, _ = trained
+    train(workspace, tmp_path, dataclasses.replace(head_recipe, n_epochs=1), start)
+
+    def never(*arguments, **options):
+        raise AssertionError
+
+    monkeypatch.setattr(heads, "summarize_pairs", never)
+    monkeypatch.setattr(heads, "summarize_spectra", never)
+    again = train(workspace, tmp_path, head_recipe, start)
+    assert again.state_dict().keys() == module.state_dict().keys()
+    assert not list(tmp_path.glob("*/part-*"))
+
+
+def test_heads_need_weights_to_start_from(workspace, head_recipe, tmp_path):
+    with pytest.raises(ValueError, match="start is missing; heads are trained on the backbones"):
+        train(workspace, tmp_path, head_recipe, None)
+
+
+def test_other_weights_get_summaries_of_their_own(trained, workspace, head_recipe, tmp_path):
+    _, output = trained
+    torch.save({"state_dict": Alignment(head_recipe).state_dict()}, tmp_path / "other.ckpt")
+    train(workspace, output, dataclasses.replace(head_recipe, n_epochs=2), tmp_path / "other.ckpt")
+    assert len(list(output.glob("summaries-*"))) == 2
