@@ -9,7 +9,7 @@ from astroclip.training.augmentations import (
     rotate_and_flip_images,
     shift_images,
 )
-from astroclip.training.data import Observer
+from astroclip.training.data import Observer, full_precision
 from astroclip.training.recorded import Recorded
 
 __all__ = ["AugmentingObserver"]
@@ -53,6 +53,7 @@ class AugmentingObserver:
             noiseless=Observer(missing_band_share=missing_band_share),
         )
 
+    @full_precision
     def images(self, pixels, seeing, generator):
         """Return network input (N, 3, S, S) and mask of noiseless or recorded images.
 

@@ -1,5 +1,7 @@
 """Pairs as batches: what a training step sees, drawn afresh from noiseless light."""
 
+import functools
+
 import numpy as np
 import torch
 
@@ -16,7 +18,7 @@ from astroclip.simulation.instruments import (
 )
 from astroclip.training.sharding import rank_rows
 
-__all__ = ["BANDS", "LABELS", "PairBatches", "Observer", "image_inputs"]
+__all__ = ["BANDS", "LABELS", "PairBatches", "Observer", "full_precision", "image_inputs"]
 
 BANDS = ("g", "r", "z")
 
@@ -29,6 +31,25 @@ LABELS = (
     "axis_ratio",
     *(f"fibre_{band}" for band in BANDS),
 )
+
+
+def full_precision(record):
+    """Make a method that records light do so in its own precision under autocast.
+
+    bfloat16 would round fluxes to three digits, and mix types.
+
+    Parameters
+    ----------
+    record : callable
+        Its first argument is the object, its second a tensor.
+    """
+
+    @functools.wraps(record)
+    def recorded(observer, light, *arguments, **options):
+        with torch.autocast(light.device.type, enabled=False):
+            return record(observer, light, *arguments, **options)
+
+    return recorded
 
 
 def image_inputs(pixels):
@@ -153,6 +174,7 @@ class Observer:
         self.transform_images = transform_images
         self.templates = noise_templates()
 
+    @full_precision
     def spectra(self, flux, generator, *, varied_share=None):
         """Return `ObservedSpectra` of noiseless flux (N, P) on the model's grid.
 
@@ -185,6 +207,7 @@ class Observer:
         options = self.varied if instrument is observe_spectra_varied else {}
         return instrument(flux, generator, templates=self.templates.to(flux.device), **options)
 
+    @full_precision
     def images(self, pixels, seeing, generator):
         """Return network input (N, 3, S, S) and mask of noiseless images."""
         observed, mask = self._cameras(pixels, seeing, generator)

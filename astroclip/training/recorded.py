@@ -5,7 +5,7 @@ import torch
 from astroclip.simulation._draws import normal, uniform
 from astroclip.simulation.instruments import ObservedSpectra
 from astroclip.training.augmentations import rotate_and_flip_images
-from astroclip.training.data import Observer, image_inputs
+from astroclip.training.data import Observer, full_precision, image_inputs
 
 __all__ = ["Recorded"]
 
@@ -54,6 +54,7 @@ class Recorded:
         self.transform_images = transform_images
         self.noiseless = Observer() if noiseless is None else noiseless
 
+    @full_precision
     def spectra(self, flux, generator, *, ivar=None, mask=None, varied_share=None):
         """Return `ObservedSpectra` of recorded ones.
 
@@ -118,6 +119,7 @@ class Recorded:
         enough = kept.sum(dim=1) >= LEAST_KEPT * good.sum(dim=1)
         return torch.where(enough[:, None], kept, good)
 
+    @full_precision
     def images(self, pixels, seeing, generator):
         """Return network input (N, 3, S, S) and mask of recorded images.
 

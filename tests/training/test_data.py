@@ -4,7 +4,9 @@ import numpy as np
 import torch
 
 from astroclip.preparation import normalize_images
+from astroclip.training.augmenting_observer import AugmentingObserver
 from astroclip.training.data import Observer, PairBatches, image_inputs
+from astroclip.training.recorded import Recorded
 
 
 def test_an_epoch_holds_every_pair_once_and_its_order_follows_the_seed(workspace):
@@ -82,3 +84,26 @@ def test_observer_drops_bands_and_masks_them():
     assert 15 < int(lost.any(dim=1).sum()) < 45
     assert int(lost.sum(dim=1).max()) == 1
     assert torch.all(pixels[mask] == 0)
+
+
+def test_light_is_recorded_in_full_precision_under_autocast(workspace):
+    pairs = workspace.read("train-mix")
+    flux, pixels, seeing = (
+        torch.from_numpy(pairs[name][:8]).float() for name in ("spectrum", "image", "seeing")
+    )
+    for observer in (
+        Observer(varied_share=0.5, sdss_share=0.25, varied_image_share=0.5, transform_images=True),
+        Recorded(transform_images=True),
+        AugmentingObserver(),
+    ):
+        found = []
+        for enabled in (False, True):
+            generator = torch.Generator().manual_seed(7)
+            with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+                inputs, _ = observer.images(pixels, seeing, generator)
+                found.append([inputs])
+                if not isinstance(observer, AugmentingObserver):
+                    found[-1].append(observer.spectra(flux, generator).flux)
+        for plain, under_autocast in zip(*found, strict=True):
+            assert under_autocast.dtype == torch.float32
+            torch.testing.assert_close(under_autocast, plain, rtol=0, atol=0)
