@@ -290,7 +290,9 @@ class Alignment(lightning.LightningModule):
         known = torch.isfinite(labels).all(dim=1)
         views, redshift = (spectrum[known], image[known]), batch["redshift"][known]
         terms = {
-            "neighbors": self.memory.loss(views, labels[known]),
+            "neighbors": self.memory.loss(
+                views, labels[known], label_weights=self.recipe.neighbor_label_weights
+            ),
             "near_redshift": self.memory.redshift_loss(views[0], redshift, self.redshift_bins),
         }
         if len(outliers):

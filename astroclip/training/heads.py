@@ -38,7 +38,8 @@ class HeadAlignment(Alignment):
     """An alignment whose backbones are done: it learns from their summaries.
 
     The losses are those of `~astroclip.training.alignment.Alignment`. Each step takes one
-    recording of every spectrum and image at random, and contrasts another one with it.
+    recording of every spectrum and image, the survey's own in a share of the recipe and one at
+    random in the others, and contrasts another one with it.
 
     Parameters
     ----------
@@ -84,8 +85,10 @@ class HeadAlignment(Alignment):
             n_views = summaries.shape[1]
             embedded = self._encoder(name).project(summaries.flatten(0, 1)).float()
             embedded = embedded.unflatten(0, (n_pairs, n_views))
-            order = torch.rand(n_pairs, n_views, generator=generator, device=generator.device)
-            order = order.argsort(dim=1)
+            draw = torch.rand(n_pairs, n_views + 1, generator=generator, device=generator.device)
+            own = draw[:, -1] < self.recipe.survey_share
+            draw[own, 0] = -1.0  # the survey's own recording comes first
+            order = draw[:, :-1].argsort(dim=1)
             rows = torch.arange(n_pairs, device=order.device)
             parts.append(embedded[rows, order[:, 0]])
             batch[f"{name}_again"] = embedded[rows, order[:, -1]]

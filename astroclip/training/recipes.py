@@ -83,13 +83,16 @@ class AlignmentRecipe:
         on the simulation's known properties; zero for pure InfoNCE
     neighbor_weight, memory_size : weight of the loss on estimates from neighbours, and how
         many galaxies these come from
+    neighbor_label_weights : of the errors of redshift, mass, sSFR and metallicity in it: the
+        errors of what is estimated best are the smallest
     near_redshift_weight : weight of the loss on redshift distributions of neighbours
     outlier_share, outlier_weight, n_contaminants : stars and quasars a step, as a fraction of
         its pairs, weight of the loss that keeps them away from galaxies, and how many there are
     second_view_share, second_view_weight : fraction of spectra recorded twice, and weight
         of the contrast between both recordings
     second_image_share, second_image_weight : the same of images
-    n_summaries : recordings of every pair that `~astroclip.training.heads` learns from
+    n_summaries, survey_share : recordings of every pair that `~astroclip.training.heads` learns
+        from, and fraction of the pairs in a step that are taken as the survey records them
     initial_scale : inverse temperature that the contrast starts from
     n_redshift_bins, largest_redshift : bins of the redshift head, even in log(1 + z)
     refinement : rounds of the spectrum encoder's refinement, each a `RefinementRound`
@@ -132,6 +135,7 @@ class AlignmentRecipe:
     redshift_weight: float = 0.7
     label_weight: float = 1.0
     neighbor_weight: float = 1.0
+    neighbor_label_weights: tuple = (1.0, 1.0, 1.0, 1.0)
     memory_size: int = 4096
     near_redshift_weight: float = 0.0
     outlier_share: float = 0.0
@@ -142,6 +146,7 @@ class AlignmentRecipe:
     second_image_share: float = 0.0
     second_image_weight: float = 0.3
     n_summaries: int = 2
+    survey_share: float = 0.5
     initial_scale: float = 10.0
     n_redshift_bins: int = 256
     largest_redshift: float = 0.7

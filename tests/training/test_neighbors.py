@@ -51,6 +51,21 @@ def test_nothing_remembered_costs_nothing():
     assert float(memory.loss((vectors, vectors), torch.zeros(3, 1))) == 0
 
 
+def test_errors_of_labels_are_weighted():
+    torch.manual_seed(2)
+    memory = NeighborMemory(8, 4, 2)
+    memory.remember(torch.randn(2, 6, 4), torch.randn(6, 2))
+    query, labels = torch.randn(3, 4), torch.randn(3, 2)
+    views = (query, query)
+    alone = [
+        float(memory.loss(views, labels, label_weights=weights).detach())
+        for weights in ((1, 0), (0, 1))
+    ]
+    both = float(memory.loss(views, labels, label_weights=(2.0, 5.0)).detach())
+    assert both == pytest.approx(2 * alone[0] + 5 * alone[1], rel=1e-5)
+    assert float(memory.loss(views, labels).detach()) == pytest.approx(sum(alone), rel=1e-5)
+
+
 def test_loss_pulls_a_query_towards_galaxies_of_its_kind():
     torch.manual_seed(0)
     memory = NeighborMemory(2, 2, 1)
