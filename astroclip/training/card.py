@@ -155,7 +155,7 @@ draws noise, instrument and calibration anew. An instrument drawn at random (res
 calibration) records {varied} of the spectra,
 that of SDSS or BOSS {sdss_share:.0%}, DESI's the rest; a camera drawn at random records
 {varied_image_share:.0%} of the images. Seed {seed}, {n_epochs} epochs of {epoch_size:,} pairs,
-batch {batch_size}.{statistics}{outliers}
+batch {batch_size}.{statistics}{average}{outliers}
 
 {start}
 
@@ -334,6 +334,16 @@ def _statistics_text(recipe):
     return "\nBatch normalization kept the statistics that it started with."
 
 
+def _average_text(recipe):
+    """Return what the weights are a mean of."""
+    if not recipe.start_share:
+        return ""
+    return (
+        f"\nOnly the projections were trained, from summaries of the backbones; they are the mean of "
+        f"the last\nweights ({1 - recipe.start_share:.0%}) and the first ones."
+    )
+
+
 def _outlier_text(recipe):
     """Return how stars and quasars take part in the training."""
     if not recipe.outlier_share:
@@ -373,6 +383,7 @@ def write_card(workspace, model, output, *, scale, recipe_name="small", real_dat
         looked_at=SECOND_LOOK if recipe_name in list(STAGES)[1:] else "",
         second_images=_second_image_text(recipe),
         statistics=_statistics_text(recipe),
+        average=_average_text(recipe),
         outliers=_outlier_text(recipe),
         start=_history(read_start(workspace.checkpoints), recipe),
         recipe=recipe_name,

@@ -18,6 +18,7 @@ from astroclip.training.data import PairBatches
 from astroclip.training.optimization import step_generator
 from astroclip.training.recipes import find_recipe
 from astroclip.training.run import (
+    averaged_folder,
     find_checkpoint,
     make_trainer,
     read_sources,
@@ -210,7 +211,17 @@ def train_heads(
     Returns
     -------
     `~astroclip.training.alignment.Alignment`
-        With the trained projections, on the CPU.
+        With the trained projections, on the CPU, or their mean with those that it started from
+        (see ``start_share`` of the recipe).
+
+    Notes
+    -----
+    Trained projections are better on pairs like those trained on and worse on spectra unlike
+    them; a mean of the weights keeps most of both.
+
+    References
+    ----------
+    Wortsman et al. (2022), arXiv:2109.01903.
 
     Raises
     ------
@@ -241,7 +252,33 @@ def train_heads(
         show_progress=show_progress,
     )
     trainer.fit(module, ckpt_path=find_checkpoint(output))
-    return module.cpu().eval()
+    module = module.cpu().eval()
+    if recipe.start_share:
+        average_weights(module, encoders, recipe.start_share)
+        path = averaged_folder(output) / "last.ckpt"
+        path.parent.mkdir(exist_ok=True)
+        partial = path.with_suffix(".part")
+        torch.save({"state_dict": module.state_dict()}, partial)
+        partial.replace(path)
+    return module
+
+
+def average_weights(module, start, share):
+    """Move what a run has trained back towards where it started.
+
+    Parameters
+    ----------
+    module : `HeadAlignment`
+        Changed in place. What it remembers of galaxies stays.
+    start : `~astroclip.training.alignment.Alignment`
+    share : float
+        Weight of ``start`` in the mean.
+    """
+    first = dict(start.named_parameters())
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            if not name.startswith("memory."):
+                parameter.lerp_(first[name], share)
 
 
 def _digest(files):
