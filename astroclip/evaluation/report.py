@@ -165,8 +165,15 @@ def _summary(table):
         f"Model ``{table.meta['MODEL']}`` (weights sha256 ``{str(table.meta['WSHA'])[:12]}...``), "
         f"scored on {sizes['n_queries'][0]:,} held-out simulated pairs against a reference of "
         f"{sizes['n_reference'][0]:,} others, seed {sizes['seed'][0]}. Everything on this page but "
-        f"the last table comes from one run of ``astroclip evaluate``."
+        f"the last table comes from one run of ``astroclip evaluate``{_earlier(table)}."
     )
+
+
+def _earlier(table):
+    """Return which rows an earlier run on the same pairs gave."""
+    if "EARLIER" not in table.meta:
+        return ""
+    return f", the rows of {table.meta['EARLIER']} from an earlier one on the same pairs"
 
 
 def _properties(table):

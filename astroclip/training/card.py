@@ -339,8 +339,9 @@ def _average_text(recipe):
     if not recipe.start_share:
         return ""
     return (
-        f"\nOnly the projections were trained, from summaries of the backbones; they are the mean of "
-        f"the last\nweights ({1 - recipe.start_share:.0%}) and the first ones."
+        f"\nOnly the projections were trained, from what the backbones made of {recipe.n_summaries} "
+        f"recordings of every pair;\nthey are the mean of the last weights "
+        f"({1 - recipe.start_share:.0%}) and the first ones."
     )
 
 
