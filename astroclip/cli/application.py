@@ -82,12 +82,23 @@ def main(arguments=None):
     """
     try:
         return _run(arguments)
-    except KeyboardInterrupt:
-        tell("interrupted; no half-written file is left")
-        return INTERRUPTED
     except BrokenPipeError:
         _drop_output()
         return BROKEN_PIPE
+    except BaseException as error:
+        if not _is_interruption(error):
+            raise
+        tell("interrupted; no half-written file is left")
+        return INTERRUPTED
+
+
+def _is_interruption(error):
+    """Return whether Ctrl-C is behind an error: Python 3.11 wraps it while a class is made."""
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        error = error.__cause__
+    return False
 
 
 def _run(arguments):

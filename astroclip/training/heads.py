@@ -11,11 +11,9 @@ from pathlib import Path
 import lightning
 import numpy as np
 import torch
-from torch.nn import functional
 
 from astroclip.training.alignment import Alignment
 from astroclip.training.data import PairBatches
-from astroclip.training.optimization import step_generator
 from astroclip.training.recipes import find_recipe
 from astroclip.training.run import (
     averaged_folder,

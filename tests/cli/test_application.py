@@ -202,6 +202,16 @@ def test_ctrl_c_during_embedding_leaves_no_file(tmp_path, heeded_ctrl_c):
     assert [path.name for path in tmp_path.iterdir()] == ["spectra"]
 
 
+def test_ctrl_c_while_a_class_is_made_is_ctrl_c(run, monkeypatch):
+    def interrupted(*_, **__):
+        raise RuntimeError("Error calling __set_name__") from KeyboardInterrupt()
+
+    monkeypatch.setattr(models_module, "show", interrupted)
+    status, out, err = run("models")
+    assert (status, out) == (application.INTERRUPTED, "")
+    assert err.endswith("interrupted; no half-written file is left\n")
+
+
 @pytest.mark.skipif(shutil.which("bash") is None, reason="needs a shell with PIPESTATUS")
 def test_a_broken_pipe_is_silent():
     line = f"{shlex.join([*COMMAND, 'models'])} | true; echo ${{PIPESTATUS[0]}}"

@@ -66,7 +66,8 @@ def test_only_what_projects_is_trained(trained, before):
         encoder = getattr(module, f"{name}_encoder")
         head = {id(parameter) for parameter in encoder.projection().parameters()}
         for key, parameter in encoder.named_parameters():
-            changed = not torch.equal(before[f"{name}_encoder.{key}"], after[f"{name}_encoder.{key}"])
+            full = f"{name}_encoder.{key}"
+            changed = not torch.equal(before[full], after[full])
             assert changed == (id(parameter) in head), key
     statistics = [key for key in before if key.endswith("running_mean")]
     assert statistics and all(torch.equal(before[key], after[key]) for key in statistics)
