@@ -151,8 +151,8 @@ coadds, one of them that of the DESI galaxy at z = 0.2036 below.
 simulation's known redshifts and properties, predicted from the embedding (weights
 {redshift_weight} and {label_weight}) and from the embedding's neighbours ({neighbor_weight}); a
 contrast between two recordings of one spectrum ({second_view_weight}){second_images}. Each step
-draws noise, instrument and calibration anew. An instrument drawn at random (resolution, range, noise, flux
-calibration) records {varied} of the spectra,
+draws noise, instrument and calibration anew. An instrument drawn at random (resolution, range,
+noise, flux calibration) records {varied} of the spectra,
 that of SDSS or BOSS {sdss_share:.0%}, DESI's the rest; a camera drawn at random records
 {varied_image_share:.0%} of the images. Seed {seed}, {n_epochs} epochs of {epoch_size:,} pairs,
 batch {batch_size}.{statistics}{average}{outliers}
@@ -339,8 +339,8 @@ def _average_text(recipe):
     if not recipe.start_share:
         return ""
     return (
-        f"\nOnly the projections were trained, from what the backbones made of {recipe.n_summaries} "
-        f"recordings of every pair;\nthey are the mean of the last weights "
+        f"\nOnly the projections were trained, from what the backbones made of "
+        f"{recipe.n_summaries} recordings of every pair;\nthey are the mean of the last weights "
         f"({1 - recipe.start_share:.0%}) and the first ones."
     )
 

@@ -136,7 +136,8 @@ def summarize_pairs(module, pairs, *, n_views, seed):
     module : `~astroclip.training.alignment.Alignment`
         Trained.
     pairs : dict of str to `numpy.ndarray`
-        As `~astroclip.training.run.read_sources` returns them.
+        As `~astroclip.training.sources.read_source` returns them, and ``varied_share``: the
+        probability that a random instrument records each in the further views.
     n_views : int
         Recordings of each: the first as the survey records it, the others as in training.
     seed : int
