@@ -20,6 +20,7 @@ from astroclip.training.run import (
     find_checkpoint,
     make_trainer,
     read_sources,
+    read_start,
     start_from,
     start_from_files,
 )
@@ -225,7 +226,8 @@ def train_heads(
     Raises
     ------
     ValueError
-        If nothing to start from is given.
+        If nothing to start from is given, or ``output`` holds a run that started from other
+        weights.
     """
     recipe = find_recipe(recipe)
     if not start:
@@ -235,6 +237,7 @@ def train_heads(
         torch.set_num_threads(n_threads)
     lightning.seed_everything(recipe.seed, verbose=False)
     files = [start] if isinstance(start, (str, Path)) else list(start)
+    check_start(files, output)
     encoders = Alignment(recipe)
     for file in files:
         start_from(encoders, file)
@@ -260,6 +263,20 @@ def train_heads(
         torch.save({"state_dict": module.state_dict()}, partial)
         partial.replace(path)
     return module
+
+
+def check_start(files, output):
+    """Raise ValueError if a run in a folder started from other weights than these files."""
+    if find_checkpoint(output) is None:
+        return
+    begun = [item["sha256"] for item in read_start(output)]
+    if begun != [hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in files]:
+        names = ", ".join(repr(str(file)) for file in files)
+        msg = (
+            f"start is {names}, but the run in {str(output)!r} began from other weights; expected "
+            f"the same to go on from. Give those, or another folder."
+        )
+        raise ValueError(msg)
 
 
 def average_weights(module, start, share):

@@ -162,8 +162,14 @@ def test_heads_need_weights_to_start_from(workspace, head_recipe, tmp_path):
         train(workspace, tmp_path, head_recipe, None)
 
 
-def test_other_weights_get_summaries_of_their_own(trained, workspace, head_recipe, tmp_path):
+def test_a_run_does_not_go_on_from_other_weights(trained, workspace, head_recipe, tmp_path):
     _, output = trained
     torch.save({"state_dict": Alignment(head_recipe).state_dict()}, tmp_path / "other.ckpt")
-    train(workspace, output, dataclasses.replace(head_recipe, n_epochs=2), tmp_path / "other.ckpt")
-    assert len(list(output.glob("summaries-*"))) == 2
+    with pytest.raises(ValueError, match=r"^start is '.*other.ckpt', but the run in '.*' began"):
+        train(workspace, output, head_recipe, tmp_path / "other.ckpt")
+    assert len(list(output.glob("summaries-*"))) == 1
+    fresh = Alignment(head_recipe).state_dict()
+    torch.save({"state_dict": fresh}, tmp_path / "fresh.ckpt")
+    train(workspace, tmp_path / "run", head_recipe, tmp_path / "fresh.ckpt")
+    train(workspace, tmp_path / "run", head_recipe, tmp_path / "fresh.ckpt")
+    assert len(list((tmp_path / "run").glob("summaries-*"))) == 1
