@@ -5,9 +5,10 @@
 WORKSPACE is a folder that ``astroclip train`` filled with simulated pairs. Every design is
 trained alone from random weights for the same processor time on one thread, on redshift bins
 and known properties, and scored by k-NN (k = 16, cosine) on held-out pairs. Rows that OUTPUT
-has already are kept. ``--part bound`` trains the image encoder of the bundled model for
-longer and also writes its predictions for the test pairs, the supervised bound that
-``astroclip evaluate --supervised`` takes.
+has already are kept. ``--part bound`` trains both encoders of the bundled model, from its
+weights (``--start``), on the known properties alone, and also writes their predictions for the
+test pairs: the supervised bounds that ``astroclip evaluate --supervised-spectrum`` and
+``--supervised-image`` take.
 """
 
 import argparse
@@ -23,6 +24,7 @@ from torch.nn import functional
 
 from astroclip.linear_head import HEAD_SCALE
 from astroclip.metrics import r2_score
+from astroclip.models import load_model
 from astroclip.models.small import SmallImageEncoder, SmallSpectrumEncoder
 from astroclip.simulation.instruments import WAVELENGTH
 from astroclip.simulation.pairs import read_pairs
@@ -30,7 +32,7 @@ from astroclip.training.alignment import N_ESTIMATED, RedshiftBins
 from astroclip.training.data import LABELS, Observer, PairBatches
 
 BATCH, N_NEIGHBORS, N_REFERENCE = 128, 16, 2000
-LEARNING_RATE = 1.5e-3
+LEARNING_RATE, LEARNING_RATE_ON = 1.5e-3, 5e-4  # from random weights, from trained ones
 FIELDS = {"spectrum": ("spectrum", "redshift"), "image": ("image", "seeing", "redshift")}
 COLUMNS = (
     "part", "design", "million_weights", "n_pairs", "n_seen", "minutes",
@@ -170,14 +172,14 @@ def batches_of(pairs, kind, **options):
     return PairBatches(pairs, batch_size=BATCH, fields=FIELDS[kind], **options)
 
 
-def train(model, pairs, seconds, *, seed=5):
+def train(model, pairs, seconds, *, rate=LEARNING_RATE, seed=5):
     """Train for so much processor time with a cosine decay over it; return pairs seen."""
     observer = Observer(
         varied_share=0.3, sdss_share=0.15, varied_image_share=0.25, transform_images=True
     )
     generator = torch.Generator().manual_seed(seed)
     used = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(used, lr=LEARNING_RATE, weight_decay=0.03)
+    optimizer = torch.optim.AdamW(used, lr=rate, weight_decay=0.03)
     start, n_seen, epoch = time.process_time(), 0, 0
     model.train()
     while True:
@@ -187,7 +189,7 @@ def train(model, pairs, seconds, *, seed=5):
                 return n_seen
             warm = min(1.0, (n_seen + BATCH) / (30 * BATCH))
             for group in optimizer.param_groups:
-                group["lr"] = LEARNING_RATE * warm * 0.5 * (1 + math.cos(math.pi * passed))
+                group["lr"] = rate * warm * 0.5 * (1 + math.cos(math.pi * passed))
             loss = model.loss(model.embed(batch, observer, generator), batch)
             optimizer.zero_grad()
             loss.backward()
@@ -228,7 +230,8 @@ def run_design(part, name, build, kind, data, minutes, *, predictions=None):
     labels = torch.cat([batch["labels"] for batch in batches_of(pairs, kind, shuffle=False)])
     statistics = labels.mean(dim=0), labels.std(dim=0).clamp(min=1e-3)
     model = Supervised(build(), kind, statistics).to(memory_format=torch.channels_last)
-    n_seen = train(model, pairs, 60 * minutes)
+    rate = LEARNING_RATE_ON if part == "bound" else LEARNING_RATE
+    n_seen = train(model, pairs, 60 * minutes, rate=rate)
     row = {
         "part": part, "design": name, "n_pairs": len(pairs["redshift"]), "n_seen": n_seen,
         "minutes": minutes,
@@ -279,7 +282,17 @@ def subset(pairs, n_pairs):
     return {name: values[:n_pairs] for name, values in pairs.items()}
 
 
-def jobs(part, pairs):
+def from_weights(kind, weights):
+    """Return a constructor of the bundled encoder of a modality with a file's weights."""
+
+    def build():
+        model = load_model(weights or "astroclip-small")
+        return getattr(model.network, f"{kind}_encoder").requires_grad_()
+
+    return build
+
+
+def jobs(part, pairs, start):
     """Yield name, constructor, modality and training pairs of every run of a part."""
     if part == "spectra":
         yield from ((name, build, "spectrum", pairs) for name, build in SPECTRA.items())
@@ -289,7 +302,8 @@ def jobs(part, pairs):
         for n_pairs in (1000, 4000, 16_000, len(pairs["redshift"])):
             yield f"{n_pairs} pairs", SmallImageEncoder, "image", subset(pairs, n_pairs)
     else:
-        yield "image encoder, labels alone", SmallImageEncoder, "image", pairs
+        for kind in FIELDS:
+            yield f"{kind} encoder, labels alone", from_weights(kind, start), kind, pairs
 
 
 def main():
@@ -300,6 +314,7 @@ def main():
     parser.add_argument("--part", choices=("spectra", "images", "curve", "bound"))
     parser.add_argument("--minutes", type=float, default=4.0, help="processor time a design")
     parser.add_argument("--n-pairs", type=int, default=48_000, help="pairs to learn from")
+    parser.add_argument("--start", help="weights that the bound starts from; the bundled ones")
     parser.add_argument("--tables", type=Path, help="only write the docs' tables, to this folder")
     options = parser.parse_args()
     if options.tables is not None:
@@ -313,12 +328,12 @@ def main():
     done = set()
     if options.output.exists():
         done = {(r["part"], r["design"]) for r in csv.DictReader(options.output.open())}
-    for name, build, kind, chosen in jobs(options.part, pairs):
+    for name, build, kind, chosen in jobs(options.part, pairs, options.start):
         if (options.part, name) in done:
             continue
         target = None
         if options.part == "bound":
-            target = folder / "test", options.output.with_name("supervised_image.npz")
+            target = folder / "test", options.output.with_name(f"supervised_{kind}.npz")
         data = chosen, reference, held
         row = run_design(
             options.part, name, build, kind, data, options.minutes, predictions=target

@@ -66,8 +66,8 @@ def _add_build(commands):
     build.add_argument("--output", required=True, metavar="INDEX", help="file to write")
     build.add_argument("--overwrite", action="store_true", help="replace what exists")
     build.add_argument(
-        "--method", choices=("auto", "exact", "hnsw", "ivf", "ivfpq"), default="auto",
-        help="of searching: exact, or approximate with FAISS; by the number of rows by default",
+        "--method", choices=("auto", "exact", "cells", "hnsw", "ivf", "ivfpq"), default="auto",
+        help="of searching: exact, approximate in cells, or with FAISS; by the number of rows by default",
     )
     build.add_argument(
         "--recall", type=probability, default=0.97, metavar="P",

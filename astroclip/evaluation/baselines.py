@@ -10,6 +10,7 @@ __all__ = [
     "boosted_estimates",
     "estimate_from_photometry",
     "estimate_from_principal_components",
+    "fibre_features",
     "measured_magnitudes",
     "read_predictions",
     "structural_features",
@@ -19,6 +20,7 @@ N_COMPONENTS = 32
 LEVEL_WEIGHT = 0.5
 FIT_ROWS = 8000
 PHOTOMETRIC_ERROR = 0.02
+THROUGHPUT_SCATTER = 0.08  # of a fibre, natural logarithm: that of the DESI-like instrument
 
 
 def estimate_from_principal_components(
@@ -135,6 +137,31 @@ def structural_features(galaxies, *, seed):
     measured = measured_magnitudes(galaxies["magnitude"], seed=seed)
     shapes = (galaxies["bulge_to_total"], galaxies["axis_ratio"])
     return np.column_stack([colours(measured), *radii, *shapes])
+
+
+def fibre_features(galaxies, truth, *, seed):
+    """Return what a perfect analysis of spectra would know when it estimates a mass.
+
+    Parameters
+    ----------
+    galaxies : dict of str to `numpy.ndarray`
+        See `EmbeddedPairs`.
+    truth : dict of str to (N,) array-like
+        True ``redshift``, ``log_ssfr`` and ``log_metallicity``.
+    seed : int
+        Of the fibres' throughputs, which scatter by 8 %.
+
+    Returns
+    -------
+    (N, 6) `numpy.ndarray`
+        g - r, r - z and r of the light inside the fibre as it is recorded, and the truths.
+        How much light falls outside, and with it mass, no spectrum tells.
+    """
+    inside = np.asarray(galaxies["fibre_magnitude"], dtype=float)
+    scatter = np.random.default_rng(seed).standard_normal((len(inside), 1))
+    recorded = inside - 2.5 / np.log(10) * THROUGHPUT_SCATTER * scatter
+    known = (truth[name] for name in ("redshift", "log_ssfr", "log_metallicity"))
+    return np.column_stack([colours(recorded), *known])
 
 
 def boosted_estimates(reference, values, queries, *, seed=0):

@@ -54,7 +54,8 @@ def add_parser(subparsers):
     for name, what in (
         ("image-only", "image-only self-supervised encoder: weights"),
         ("self-supervised", "model aligned without labels: weights"),
-        ("supervised", "supervised encoder: weights, or .npz of predictions for the pairs"),
+        ("supervised-spectrum", "supervised spectrum encoder: .npz of predictions for the pairs"),
+        ("supervised-image", "the same of images"),
         ("rest-frame", "model of rest-frame spectra: name or weights"),
     ):
         parser.add_argument(f"--{name}", default=None, metavar="MODEL", help=what)

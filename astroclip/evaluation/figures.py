@@ -36,13 +36,19 @@ METHODS = {
         for label in OTHERS.values()
         for kind in ("spectrum", "image")
     },
-    OTHERS["supervised"]: _method(OTHERS["supervised"], protocol="predictions"),
+    **{
+        OTHERS[name]: _method(OTHERS[name], protocol="predictions")
+        for name in ("supervised_spectrum", "supervised_image")
+    },
     "principal components of spectra": _method("spectrum, principal components"),
     "photometry": _method("photometry"),
     "photometry, r and colours": _method("photometry, r and colours"),
     "photometry, network": _method("photometry", protocol="few-shot"),
     "photometry and true shapes, boosted": _method(
         "photometry and true shapes", protocol="gradient boosting"
+    ),
+    "fibre light and true properties, boosted": _method(
+        "fibre light and true properties", protocol="gradient boosting"
     ),
 }
 """Ways to estimate properties, by how tables and figures name them, as rows to look for."""

@@ -34,7 +34,8 @@ ROUNDING = 1e-9  # of differences that are the limit itself
 OTHERS = {
     "image_only": "image-only encoder",
     "self_supervised": "aligned without labels",
-    "supervised": "supervised encoder",
+    "supervised_spectrum": "supervised spectrum encoder",
+    "supervised_image": "supervised image encoder",
     "rest_frame": "rest-frame model",
 }
 """Other models that `evaluate` may be given, by the command's options."""

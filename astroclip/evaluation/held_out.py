@@ -10,6 +10,7 @@ from astroclip.evaluation.baselines import (
     boosted_estimates,
     estimate_from_photometry,
     estimate_from_principal_components,
+    fibre_features,
     measured_magnitudes,
     read_predictions,
     structural_features,
@@ -30,6 +31,7 @@ __all__ = ["HELD_OUT", "Run", "score_baselines", "score_model", "score_other"]
 
 HELD_OUT = "held-out pairs"
 N_RETRIEVED = 1000
+MASS = "log_stellar_mass"
 
 
 @dataclasses.dataclass
@@ -172,6 +174,21 @@ def score_baselines(run):
     ]
     bound = boosted_estimates(features[0], known.truth, features[1], seed=seed)
     run.add_estimates("gradient boosting", "photometry and true shapes", bound)
+    _score_mass_bound(run)
+
+
+def _score_mass_bound(run):
+    """Add how well masses would be known if everything else about the spectra were."""
+    needed = ("redshift", "log_ssfr", "log_metallicity", MASS)
+    if not set(needed) <= set(run.known.truth):
+        return
+    near, queries = (
+        fibre_features(part.galaxies, part.truth, seed=(run.scores.seed, number))
+        for number, part in enumerate((run.known, run.held))
+    )
+    mass = {MASS: run.known.truth[MASS]}
+    bound = boosted_estimates(near, mass, queries, seed=run.scores.seed)
+    run.add_estimates("gradient boosting", "fibre light and true properties", bound)
 
 
 def score_other(run, label, source, pairs, reference):

@@ -42,7 +42,8 @@ PROPERTIES = (
 )
 """Properties that are scored, where the pairs have them."""
 GALAXY_FIELDS = (
-    "magnitude", "disc_radius", "bulge_radius", "bulge_to_total", "axis_ratio",
+    "magnitude", "fibre_magnitude", "disc_radius", "bulge_radius", "bulge_to_total",
+    "axis_ratio",
 )
 
 
@@ -239,8 +240,8 @@ class EmbeddedPairs:
     truth : dict of str to (N,) `numpy.ndarray`
         See `true_properties`.
     galaxies : dict of str to `numpy.ndarray`
-        True ``magnitude`` (N, 3), ``disc_radius``, ``bulge_radius``, ``bulge_to_total`` and
-        ``axis_ratio``.
+        True ``magnitude`` and ``fibre_magnitude`` (N, 3), ``disc_radius``, ``bulge_radius``,
+        ``bulge_to_total`` and ``axis_ratio``.
     features : (N, P + 1) float16 `numpy.ndarray` or None
         Spectra as a bundled encoder sees them: arcsinh of the flux over its weighted mean,
         and log10 of that mean.

@@ -3,28 +3,26 @@
 import numpy as np
 
 from astroclip._validation import import_extra
-from astroclip.similarity.exact import nearest
+from astroclip.similarity.cells import LEAST_ROWS as CELLED_ROWS
 from astroclip.similarity.threads import workers
+from astroclip.similarity.tuning import KnownNeighbors, least_effort, wanted_recall
 from astroclip.similarity.vectors import as_float32
 
 __all__ = ["ApproximateSearch", "choose_method"]
 
-LEAST_ROWS = {"hnsw": 1000, "ivf": 1000, "ivfpq": 10_000}  # fewer are searched exactly
-HNSW_FROM, IVF_FROM, IVFPQ_FROM = 20_000, 100_000, 20_000_000
+LEAST_ROWS = {"cells": CELLED_ROWS, "hnsw": 1000, "ivf": 1000, "ivfpq": 10_000}  # else exactly
+HNSW_FROM, CELLS_FROM, IVF_FROM, IVFPQ_FROM = 20_000, 100_000, 4_000_000, 20_000_000
 BLOCK_ROWS = 65_536
 QUERY_BLOCK = 256
 LISTS = {"ivf": (1, 2), "ivfpq": (2,)}  # numbers to choose from, by the root of that of rows
 LIST_COST = 50  # rows that could be compared in the time that going to a list takes
 TRAINING_ROWS = 40  # for a list
-N_SAMPLE = 1000  # rows that the effort is set with and the recall is measured with
-N_MEASURED = 10  # neighbours whose recall is measured
 GRAPH_LINKS, GRAPH_EFFORT = 32, 80
 GREATEST_EFFORT = 2048  # of a graph
 FACTORS = (1, 2, 4, 8, 16)
 MOST_FLAT_LISTS = 16_384  # more are found by a graph of their centers
 CODED = 0.9999  # part of the vectors' numbers that codes reach
 SPARE = 0.5  # candidates beyond the neighbours wanted, as a share of them
-SAFETY = 0.1  # part of the misses allowed that the effort is to avoid besides
 
 
 def choose_method(n_rows):
@@ -37,10 +35,11 @@ def choose_method(n_rows):
     Returns
     -------
     str
-        ``"exact"`` to 20,000 rows, ``"hnsw"`` to 100,000, ``"ivf"`` to 20 million and
-        ``"ivfpq"`` above.
+        ``"exact"`` to 20,000 rows, ``"hnsw"`` to 100,000, ``"cells"`` to 4 million, ``"ivf"``
+        to 20 million and ``"ivfpq"`` above.
     """
-    for method, first in (("ivfpq", IVFPQ_FROM), ("ivf", IVF_FROM), ("hnsw", HNSW_FROM)):
+    limits = {"ivfpq": IVFPQ_FROM, "ivf": IVF_FROM, "cells": CELLS_FROM, "hnsw": HNSW_FROM}
+    for method, first in limits.items():
         if n_rows >= first:
             return method
     return "exact"
@@ -96,7 +95,7 @@ class ApproximateSearch:
         `ApproximateSearch`
         """
         start, stop = store.sections[name]
-        known = _known_neighbors(store, name, random_state=random_state)
+        known = KnownNeighbors.sample(store, name, random_state=random_state)
         rng = np.random.default_rng(random_state)
         choices = _list_counts(method, stop - start)
         n_rows = min(stop - start, max(TRAINING_ROWS * max(choices), 10_000))
@@ -118,8 +117,8 @@ class ApproximateSearch:
 
     def _cost(self, store, known, n_rows, recall):
         """Return how many vectors a query is compared with if lists hold all of them alike."""
-        queries, positions, _ = known
-        near = as_float32(store.read(positions[:, 1:].ravel()))
+        queries = known.queries
+        near = as_float32(store.read(known.positions[:, 1:].ravel()))
         quantizer, n_lists = self.index.quantizer, self.index.nlist
         _, home = quantizer.search(self.coded(near), 1)
         _, nearest_lists = quantizer.search(self.coded(queries), n_lists)
@@ -137,9 +136,21 @@ class ApproximateSearch:
             self._index = faiss.deserialize_index(np.array(self._index[:]))
         return self._index
 
-    def to_array(self):
-        """Return the FAISS index as an array of bytes."""
-        return import_extra("faiss", "ann").serialize_index(self.index)
+    def arrays(self):
+        """Return what a file keeps: the FAISS index as bytes, and the rows."""
+        content = import_extra("faiss", "ann").serialize_index(self.index)
+        return {"approximate": content, "approximate_rows": self.rows}
+
+    def settings(self):
+        """Return what a file keeps besides: all but the arrays that it is made from."""
+        names = ("method", "effort", "factor", "recall", "scale")
+        return {name: getattr(self, name) for name in names}
+
+    def update(self, store, name, place):
+        """Add the rows of a modality that are missing here."""
+        start, stop = store.sections[name]
+        new = np.setdiff1d(store.rows[start:stop], self.rows, assume_unique=True)
+        self.add(store, place[new])
 
     def add(self, store, positions):
         """Add rows of a store."""
@@ -241,42 +252,22 @@ class ApproximateSearch:
         """Set the effort from a wanted recall, and measure the recall on other rows.
 
         Half of a sample of the reference's rows sets it, the other half measures; a row itself
-        is no neighbour of it. ``known`` is what `_known_neighbors` returned.
+        is no neighbour of it. ``known`` is that sample if it is drawn already.
         """
-        place = store.positions(int(store.rows.max()) + 1)
         if known is None:
-            known = _known_neighbors(store, name, random_state=random_state)
-        queries, _, true = known
-        n_neighbors = true.shape[1]
-        # equal rows may stand for each other: a neighbour as similar as the true one is true
-        least = true[:, -1:] - 1e-6
+            known = KnownNeighbors.sample(store, name, random_state=random_state)
+        place, wanted = store.positions(int(store.rows.max()) + 1), wanted_recall(recall)
 
-        def reached(part, effort):
-            found = self.search(store, place, queries[part], n_neighbors, effort=effort)[1]
-            return float(((found >= least[part]).sum(axis=1) - 1).mean() / (n_neighbors - 1))
+        def suffices(effort):
+            return known.recall(self, store, place, effort=effort, first=True) >= wanted
 
-        half = len(queries) // 2
-        wanted = recall + SAFETY * (1 - recall)
         most = GREATEST_EFFORT if self.method == "hnsw" else self.index.nlist
         for factor in FACTORS:  # codes are coarse: how many candidates make up for that?
             self.factor = factor
-            if reached(slice(half), -(-most // 8)) >= wanted:
+            if suffices(-(-most // 8)):
                 break
-        self.effort = _least_effort(lambda effort: reached(slice(half), effort) >= wanted, most)
-        self.recall = reached(slice(half, None), self.effort)
-
-
-def _known_neighbors(store, name, *, random_state):
-    """Return some rows of a modality, and positions and cosines of their true neighbours.
-
-    The first neighbour is the row itself, or one equal to it.
-    """
-    start, stop = store.sections[name]
-    rng = np.random.default_rng(random_state)
-    chosen = start + rng.choice(stop - start, min(N_SAMPLE, stop - start), replace=False)
-    queries = as_float32(store.read(chosen))
-    n_neighbors = min(N_MEASURED, stop - start - 1) + 1
-    return queries, *nearest(store, queries, n_neighbors, cells=store.cells([name]))
+        self.effort = least_effort(suffices, most)
+        self.recall = known.recall(self, store, place, effort=self.effort, first=False)
 
 
 def _list_counts(method, n_rows):
@@ -286,18 +277,6 @@ def _list_counts(method, n_rows):
         n_lists = int(2 ** np.round(np.log2(factor * np.sqrt(max(n_rows, 1)))))
         counts.add(max(1, min(n_lists, n_rows // TRAINING_ROWS)))
     return sorted(counts)
-
-
-def _least_effort(suffices, most):
-    """Return the least effort that suffices, within a tenth; ``most`` if none does."""
-    high = 1
-    while high < most and not suffices(high):
-        high = min(2 * high, most)
-    low = high // 2
-    while high - low > max(1, high // 10):
-        middle = (low + high) // 2
-        low, high = (low, middle) if suffices(middle) else (middle, high)
-    return high
 
 
 def _new_index(method, n_lists, dim, seed):

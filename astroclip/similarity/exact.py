@@ -8,7 +8,7 @@ from astroclip.similarity.store import Store
 from astroclip.similarity.threads import workers
 from astroclip.similarity.vectors import as_float32, cosines, paired_cosines, product_margin
 
-__all__ = ["nearest", "nearest_rows", "within"]
+__all__ = ["BlockSearch", "cell_tasks", "nearest", "nearest_rows", "row_counts", "within"]
 
 QUERY_BLOCK = 1024  # queries searched together
 BOUND_BLOCK = 128  # queries whose bounds are computed together
@@ -54,11 +54,11 @@ def nearest(store, queries, n_neighbors, *, cells=None, allowed=None):
     cells = store.cells() if cells is None else cells
     positions = np.empty((len(queries), n_neighbors), dtype=np.int64)
     similarity = np.empty((len(queries), n_neighbors))
-    count = _counts(cells, allowed)
+    count = row_counts(cells, allowed)
     with workers(len(queries) * int(count.sum())) as run:
         for first in range(0, len(queries), QUERY_BLOCK):
             part = slice(first, first + QUERY_BLOCK)
-            search = _Search(store, queries[part], n_neighbors, cells, count, allowed, run)
+            search = BlockSearch(store, queries[part], n_neighbors, cells, count, allowed, run)
             positions[part], similarity[part] = search.neighbors()
     return positions, similarity
 
@@ -108,41 +108,56 @@ def within(store, queries, similarity, *, cells=None, allowed=None):
     similarity : (T,) float64 `numpy.ndarray`
     """
     cells = store.cells() if cells is None else cells
-    count = _counts(cells, allowed)
+    count = row_counts(cells, allowed)
     with workers(len(queries) * int(count.sum())) as run:
         for first in range(0, len(queries), QUERY_BLOCK):
             part = queries[first : first + QUERY_BLOCK]
-            search = _Search(store, part, 1, cells, count, allowed, run)
+            search = BlockSearch(store, part, 1, cells, count, allowed, run)
             query, position, cosine = search.similar(similarity)
             yield query + first, position, cosine
 
 
-def _counts(cells, allowed):
-    """Return how many rows of each cell may be found."""
+def row_counts(cells, allowed):
+    """Return how many rows of each cell may be found: all, or those at ``allowed`` positions."""
     if allowed is None:
         return cells.stop - cells.start
     before = np.append(0, np.cumsum(allowed, dtype=np.int64))
     return before[cells.stop] - before[cells.start]
 
 
-class _Search:
-    """One block of queries on its way through the cells."""
+class BlockSearch:
+    """One block of queries on its way through the cells.
+
+    Parameters
+    ----------
+    store, queries, n_neighbors, cells, allowed
+        As in `nearest`.
+    count : (C,) int `numpy.ndarray`
+        From `row_counts`.
+    run : callable
+        A ``map``, from `~astroclip.similarity.threads.workers`.
+    """
 
     def __init__(self, store, queries, n_neighbors, cells, count, allowed, run):
         self.store, self.queries, self.cells = store, queries, cells
         self.count, self.allowed, self.run = count, allowed, run
         self.wide = queries.astype(np.float64)
         self.wide /= np.linalg.norm(self.wide, axis=1, keepdims=True)
-        margin = product_margin(queries.shape[1], store.length_error)
-        self.found = Candidates(len(queries), n_neighbors, margin)
-        self.reach = np.empty((len(queries), len(cells)), dtype=np.float32)
-        self.first = np.zeros((len(queries), len(cells)), dtype=bool)
-        for start in range(0, len(queries), BOUND_BLOCK):
+        self.margin = np.float32(product_margin(queries.shape[1], store.length_error))
+        self.found = Candidates(len(queries), n_neighbors, self.margin)
+        self.reach, self.first = self._bounds()
+
+    def _bounds(self):
+        """Return how similar rows of each cell can be, and in which cells to begin."""
+        shape = len(self.queries), len(self.cells)
+        reach, first = np.empty(shape, dtype=np.float32), np.zeros(shape, dtype=bool)
+        for start in range(0, len(self.queries), BOUND_BLOCK):
             part = slice(start, start + BOUND_BLOCK)
-            bound, guess = upper_bounds(self.wide[part], cells)
-            bound[:, count == 0] = guess[:, count == 0] = -np.inf
-            self.reach[part] = bound + np.float32(margin)
-            self._choose_first(self.first[part], guess)
+            bound, guess = upper_bounds(self.wide[part], self.cells)
+            bound[:, self.count == 0] = guess[:, self.count == 0] = -np.inf
+            reach[part] = bound + self.margin
+            self._choose_first(first[part], guess)
+        return reach, first
 
     def _choose_first(self, first, guess):
         """Mark the cells that look nearest, enough of them to hold the neighbours."""
@@ -192,6 +207,11 @@ class _Search:
     def _scan(self, wanted):
         """Compare queries with the rows of cells that they want."""
 
+        self._compare(cell_tasks(*np.nonzero(wanted.T)))
+
+    def _compare(self, tasks):
+        """Compare queries with the rows of cells: pairs of a cell and the queries' numbers."""
+
         def scan(task):
             cell, members = task
             least = self.found.least[members]
@@ -200,7 +220,7 @@ class _Search:
                 for positions in self._pieces(cell, len(members))
             ]
 
-        parts = [part for found in self.run(scan, _tasks(wanted)) for part in found]
+        parts = [part for found in self.run(scan, tasks) for part in found]
         if parts:
             self.found.add(parts)
 
@@ -317,9 +337,8 @@ class _Best:
         )
 
 
-def _tasks(wanted):
-    """Yield each cell that queries want, and those queries."""
-    cell, query = np.nonzero(wanted.T)
+def cell_tasks(cell, query):
+    """Yield each cell, which ascend, and its queries."""
     if not len(cell):
         return
     present, first = np.unique(cell, return_index=True)

@@ -21,6 +21,7 @@ from astroclip.similarity.files import (
     write_archive,
 )
 from astroclip.similarity.gap import ModalityCenters
+from astroclip.similarity.probing import CellSearch
 from astroclip.similarity.searching import Searcher
 from astroclip.similarity.store import Store
 from astroclip.tables import embedding_matrix, read_table
@@ -68,12 +69,9 @@ def write_index(path, columns, searcher, *, gap, settings):
         arrays[f"gap_{section}"] = center
     searches = {}
     for section, search in searcher.approximate.items():
-        arrays[f"approximate_{section}"] = search.to_array()
-        arrays[f"approximate_rows_{section}"] = search.rows
-        searches[section] = {
-            "method": search.method, "effort": search.effort, "factor": search.factor,
-            "recall": search.recall, "scale": search.scale,
-        }
+        searches[section] = search.settings()
+        for name, array in search.arrays().items():
+            arrays[f"{name}_{section}"] = array
     for number, array in enumerate(plain):
         arrays[f"column_{number:03d}"] = array
     header = {
@@ -131,17 +129,22 @@ def _assembled(header, arrays):
     plain = [arrays[f"column_{number:03d}"] for number in range(len(header["columns"]))]
     columns = MappedColumns(header["columns"], plain, header["description"])
     approximate = {
-        section: ApproximateSearch(
-            arrays[f"approximate_{section}"],
-            rows=arrays[f"approximate_rows_{section}"][:],
-            **each,
-        )
+        section: _approximate(section, each, arrays)
         for section, each in header["approximate"].items()
     }
     searcher = Searcher(store, len(columns), approximate=approximate)
     names = header["gap"]
     gap = None if names is None else ModalityCenters({n: arrays[f"gap_{n}"][:] for n in names})
     return columns, searcher, gap, header["settings"]
+
+
+def _approximate(section, settings, arrays):
+    """Return the approximate search of a modality."""
+    if settings["method"] == CellSearch.method:
+        known = {name: value for name, value in settings.items() if name != "method"}
+        return CellSearch(section, **known)
+    rows = arrays[f"approximate_rows_{section}"][:]
+    return ApproximateSearch(arrays[f"approximate_{section}"], rows=rows, **settings)
 
 
 def _read_first_format(path, header):

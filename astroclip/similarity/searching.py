@@ -4,10 +4,11 @@ import numpy as np
 
 from astroclip.similarity.approximate import LEAST_ROWS, ApproximateSearch, choose_method
 from astroclip.similarity.exact import nearest, within
+from astroclip.similarity.probing import CellSearch
 
 __all__ = ["METHODS", "Searcher"]
 
-METHODS = ("exact", "auto", "hnsw", "ivf", "ivfpq")
+METHODS = ("exact", "auto", "cells", "hnsw", "ivf", "ivfpq")
 EXACT_ROWS = 500_000  # allowed rows that are searched exactly rather than by a filtered graph
 EXACT_SHARE = 0.25  # the same as a share of all
 
@@ -20,7 +21,7 @@ class Searcher:
     store : `~astroclip.similarity.store.Store`
     n_rows : int
         Of the table.
-    approximate : dict of str to `ApproximateSearch`
+    approximate : dict of str to `ApproximateSearch` or `CellSearch`
         By modality; others are searched exactly.
     device : str or `torch.device`, optional
         Where exact searches multiply.
@@ -51,9 +52,10 @@ class Searcher:
         method : str
         recall : float
         random_state : int
-        old : dict of str to `ApproximateSearch`, optional
+        old : dict of str to `ApproximateSearch` or `CellSearch`, optional
             Trained ones, to which rows that they lack are added.
         """
+        options = {"recall": recall, "random_state": random_state}
         for name, (start, stop) in self.store.sections.items():
             kind = choose_method(stop - start) if method == "auto" else method
             if kind == "ivfpq" and stop - start < LEAST_ROWS[kind]:
@@ -61,13 +63,13 @@ class Searcher:
             if kind == "exact" or stop - start < LEAST_ROWS[kind]:
                 continue
             known = (old or {}).get(name)
-            if known is None or known.method != kind:
-                options = {"method": kind, "recall": recall, "random_state": random_state}
-                self.approximate[name] = ApproximateSearch.build(self.store, name, **options)
-                continue
-            new = np.setdiff1d(self.store.rows[start:stop], known.rows, assume_unique=True)
-            known.add(self.store, self.place[new])
-            known.set_effort(self.store, name, recall=recall, random_state=random_state)
+            if known is not None and known.method == kind:
+                known.update(self.store, name, self.place)
+                known.set_effort(self.store, name, **options)
+            elif kind == CellSearch.method:
+                known = CellSearch.build(self.store, name, **options)
+            else:
+                known = ApproximateSearch.build(self.store, name, method=kind, **options)
             self.approximate[name] = known
 
     def names(self, modality, kind):

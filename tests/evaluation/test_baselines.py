@@ -10,6 +10,7 @@ from astroclip.evaluation.baselines import (
     boosted_estimates,
     estimate_from_photometry,
     estimate_from_principal_components,
+    fibre_features,
     measured_magnitudes,
     read_predictions,
     structural_features,
@@ -89,6 +90,26 @@ def test_the_bound_knows_colours_and_shapes():
     values = {"mix": radius + ratio + colour}
     found = boosted_estimates(features[:700], {"mix": values["mix"][:700]}, features[700:])
     assert r2_score(found["mix"], values["mix"][700:]) > 0.9
+
+
+def test_the_bound_on_masses_knows_the_light_in_the_fibre_and_no_more():
+    rng = np.random.default_rng(9)
+    n = 3000
+    inside = rng.uniform(16, 19, (n, 3))
+    truth = {
+        name: rng.normal(size=n) for name in ("redshift", "log_ssfr", "log_metallicity")
+    }
+    features = fibre_features({"fibre_magnitude": inside}, truth, seed=4)
+    assert features.shape == (n, 6)
+    np.testing.assert_allclose(features[:, 1], inside[:, 0] - inside[:, 1])  # grey throughput
+    np.testing.assert_allclose(features[:, 2], inside[:, 1] - inside[:, 2])
+    relative = np.log(10) / 2.5 * (inside[:, 1] - features[:, 0])
+    assert relative.std() == pytest.approx(0.08, rel=0.04)
+    outside = rng.normal(size=n)
+    mass = truth["redshift"] - 0.4 * inside[:, 1] + outside
+    found = boosted_estimates(features[:2500], {"mass": mass[:2500]}, features[2500:])
+    share = 1 - outside.var() / mass.var()
+    assert r2_score(found["mass"], mass[2500:]) == pytest.approx(share, abs=0.06)
 
 
 def test_predictions_are_read_and_checked(tmp_path):

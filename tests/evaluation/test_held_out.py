@@ -59,7 +59,7 @@ def test_baselines_are_scored_on_the_same_galaxies(run):
     table = run.scores.table()
     assert set(table["query"]) == {
         "spectrum, principal components", "photometry", "photometry, r and colours",
-        "photometry and true shapes",
+        "photometry and true shapes", "fibre light and true properties",
     }
     assert set(table["n_queries"]) == {len(run.held)}
     assert set(table["n_reference"]) == {len(run.known)}

@@ -6,6 +6,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from astroclip.exceptions import MissingExtraError
 from astroclip.similarity import SimilarityIndex, approximate
+from astroclip.similarity.tuning import KnownNeighbors
 from tests.similarity.clouds import as_unit, broad, make_table, naive_neighbors
 
 pytest.importorskip("faiss")
@@ -104,8 +105,8 @@ def test_number_of_lists_is_the_one_that_compares_least(monkeypatch):
 
 def naive_cost(search, index, recall, list_cost=50):
     """Return centers compared, and rows of as many lists as hold that part of the neighbours."""
-    known = approximate._known_neighbors(index._searcher.store, "spectrum", random_state=0)
-    queries, positions, _ = known
+    known = KnownNeighbors.sample(index._searcher.store, "spectrum", random_state=0)
+    queries, positions = known.queries, known.positions
     centers = search.index.quantizer.reconstruct_n(0, search.index.nlist).astype(float)
     store, ranks = index._searcher.store, []
     for query, near in zip(queries, positions[:, 1:], strict=True):
@@ -135,7 +136,10 @@ def test_codes_order_vectors_as_cosines_do(dim):
 
 @pytest.mark.parametrize(
     ("n_rows", "method"),
-    [(19_999, "exact"), (20_000, "hnsw"), (100_000, "ivf"), (20_000_000, "ivfpq")],
+    [
+        (19_999, "exact"), (20_000, "hnsw"), (100_000, "cells"), (4_000_000, "ivf"),
+        (20_000_000, "ivfpq"),
+    ],
 )
 def test_size_chooses(n_rows, method):
     assert approximate.choose_method(n_rows) == method
@@ -143,7 +147,7 @@ def test_size_chooses(n_rows, method):
 
 def test_few_rows_are_searched_exactly():
     table = make_table(cloud(300))
-    for method in (*METHODS, "auto"):
+    for method in (*METHODS, "cells", "auto"):
         assert SimilarityIndex(table, method=method).recall_ == 1.0
 
 
@@ -151,10 +155,3 @@ def test_missing_faiss_says_what_to_install(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "faiss", None)
     with pytest.raises(MissingExtraError, match=r"faiss is needed .*astroclip\[ann\]"):
         SimilarityIndex(make_table(cloud(2000)), method="ivf")
-
-
-@pytest.mark.parametrize("needed", [1, 2, 7, 40, 100])
-def test_least_effort_is_found_within_a_tenth(needed):
-    found = approximate._least_effort(lambda effort: effort >= needed, 100)
-    assert needed <= found <= max(needed + 1, 1.1 * needed + 1)
-    assert approximate._least_effort(lambda effort: False, 100) == 100

@@ -283,7 +283,7 @@ def test_half_precision_costs_half_and_little_else(dtype):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"method": "tree"}, "method is 'tree'; expected one of 'exact', 'auto', 'hnsw'"),
+        ({"method": "tree"}, "method is 'tree'; expected one of 'exact', 'auto', 'cells'"),
         ({"dtype": "int8"}, "dtype is 'int8'; expected one of 'float32', 'float16'"),
         ({"recall": 1.0}, "recall is 1.0; expected a number between 0 and 1"),
     ],
