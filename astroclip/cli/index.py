@@ -67,7 +67,8 @@ def _add_build(commands):
     build.add_argument("--overwrite", action="store_true", help="replace what exists")
     build.add_argument(
         "--method", choices=("auto", "exact", "cells", "hnsw", "ivf", "ivfpq"), default="auto",
-        help="of searching: exact, approximate in cells, or with FAISS; by the number of rows by default",
+        help="of searching: exact, approximate in cells, or with FAISS; by default chosen by the "
+        "number of rows",
     )
     build.add_argument(
         "--recall", type=probability, default=0.97, metavar="P",

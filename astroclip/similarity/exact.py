@@ -206,7 +206,6 @@ class BlockSearch:
 
     def _scan(self, wanted):
         """Compare queries with the rows of cells that they want."""
-
         self._compare(cell_tasks(*np.nonzero(wanted.T)))
 
     def _compare(self, tasks):
