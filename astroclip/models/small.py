@@ -195,14 +195,17 @@ class SmallSpectrumEncoder(nn.Module):
         First pixel seen and the one after the last; all by default.
     brightness : bool
         Whether the mean flux is seen, or only its shape and signal-to-noise ratio.
+    level_range : (float, float), optional
+        log10 of the mean flux, 1e-17 erg/s/cm2/A, of the faintest and brightest spectra that
+        are told from fainter and brighter ones: what training has seen. Not limited by default.
     """
 
     def __init__(
         self, *, n_pixels=4360, width=24, n_blocks=1, n_heads=4, dim=128, window=None,
-        brightness=True,
+        brightness=True, level_range=None,
     ):
         super().__init__()
-        self.window, self.brightness = window, brightness
+        self.window, self.brightness, self.level_range = window, brightness, level_range
         if width < 16 or width % 8:
             msg = f"width is {width}; expected a multiple of eight, 16 or more."
             raise ValueError(msg)
@@ -258,6 +261,8 @@ class SmallSpectrumEncoder(nn.Module):
         channels, level = spectrum_channels(flux, ivar, mask)
         if not self.brightness:
             level = torch.stack([torch.zeros_like(level[:, 0]), level[:, 1]], dim=1)
+        elif self.level_range is not None:
+            level = torch.stack([level[:, 0].clamp(*self.level_range), level[:, 1]], dim=1)
         tokens, empty = self.tokens(channels, level)
         logits, values = self.gate(tokens).float().chunk(2, dim=2)
         attention = logits.masked_fill(empty[:, :, None], -1e4).softmax(dim=1)

@@ -56,6 +56,24 @@ def test_an_empty_row_is_finite_and_harmless(encoder, spectra):
     torch.testing.assert_close(embedding[[0, 1, 3]], others[[0, 1, 3]], rtol=0, atol=1e-5)
 
 
+def test_brightness_beyond_the_range_is_not_told_apart(spectra):
+    flux, ivar, mask = spectra
+    torch.manual_seed(1)
+    limited = SmallSpectrumEncoder(width=16, dim=16, level_range=[-1.0, 1.5]).eval()
+    torch.manual_seed(1)
+    free = SmallSpectrumEncoder(width=16, dim=16).eval()
+
+    def embedded(encoder, factor):
+        with torch.inference_mode():
+            return encoder(flux * factor, ivar / factor**2, mask)
+
+    torch.testing.assert_close(embedded(limited, 1.0), embedded(free, 1.0), rtol=0, atol=0)
+    for bright, brighter in ((1e3, 1e6), (1e-3, 3e-4)):
+        first, second = embedded(limited, bright), embedded(limited, brighter)
+        torch.testing.assert_close(first, second, rtol=0, atol=1e-4)
+        assert not torch.allclose(embedded(free, bright), embedded(free, brighter), atol=1e-3)
+
+
 def test_channels_are_the_documented_formulas():
     flux = torch.tensor([[2.0, 4.0, 100.0]])
     ivar = torch.tensor([[1.0, 3.0, 5.0]])
