@@ -3,9 +3,9 @@
     python tools/export_self_supervised.py WORKSPACE OUTPUT
 
 WORKSPACE is one in which the recipe ``published`` was trained: the objectives spectra and
-images, then the alignment. OUTPUT receives ``image_only.safetensors`` (both encoders before
-the alignment; ``astroclip evaluate --image-only``) and ``published.safetensors`` (after it;
-``--self-supervised``).
+images, then the alignment, then the heads of ``published-heads``. OUTPUT receives
+``image_only.safetensors`` (both encoders before the alignment; ``astroclip evaluate
+--image-only``) and ``published.safetensors`` (after all; ``--self-supervised``).
 """
 
 import argparse
@@ -34,6 +34,7 @@ def main():
         load_pretrained_images(options.workspace / "images"), strict=False
     )
     export_weights(before.eval(), options.output / "image_only.safetensors")
+    recipe = find_recipe("published-heads")
     after = load_alignment(options.workspace / recipe.folder, recipe=recipe)
     export_weights(after.eval(), options.output / "published.safetensors")
 

@@ -198,11 +198,13 @@ class SmallSpectrumEncoder(nn.Module):
     level_range : (float, float), optional
         log10 of the mean flux, 1e-17 erg/s/cm2/A, of the faintest and brightest spectra that
         are told from fainter and brighter ones: what training has seen. Not limited by default.
+    hidden : int
+        Width of the projection between pooled tokens and embedding.
     """
 
     def __init__(
         self, *, n_pixels=4360, width=24, n_blocks=1, n_heads=4, dim=128, window=None,
-        brightness=True, level_range=None,
+        brightness=True, level_range=None, hidden=256,
     ):
         super().__init__()
         self.window, self.brightness, self.level_range = window, brightness, level_range
@@ -230,7 +232,7 @@ class SmallSpectrumEncoder(nn.Module):
         self.level = nn.Linear(2, inner)
         self.windows = SidePath(2 * N_WINDOWS + 2, 128, inner)
         self.head = nn.Sequential(
-            nn.LayerNorm(inner), nn.Linear(inner, 256), nn.GELU(), nn.Linear(256, dim)
+            nn.LayerNorm(inner), nn.Linear(inner, hidden), nn.GELU(), nn.Linear(hidden, dim)
         )
 
     def _empty_tokens(self, coverage, n_tokens):
@@ -290,9 +292,11 @@ class SmallImageEncoder(nn.Module):
         Residual blocks per stage.
     dim : int
         Size of the embedding.
+    hidden : int
+        Width of the projection between pooled features and embedding.
     """
 
-    def __init__(self, *, width=32, layers=(1, 1, 1, 1), dim=128):
+    def __init__(self, *, width=32, layers=(1, 1, 1, 1), dim=128, hidden=256):
         super().__init__()
         from timm.models.resnet import BasicBlock, ResNet
 
@@ -309,8 +313,10 @@ class SmallImageEncoder(nn.Module):
                 n_in, n_out = strided.in_channels, strided.out_channels
                 block.downsample[0] = PointwiseConvolution(n_in, n_out, step=strided.stride)
         inner = channels[-1]
-        self.apertures = SidePath(2 * n_bands * len(APERTURE_RADII), 192, 256)
-        self.head = nn.Sequential(nn.Linear(2 * inner, 256), nn.GELU(), nn.Linear(256, dim))
+        self.apertures = SidePath(2 * n_bands * len(APERTURE_RADII), 192, hidden)
+        self.head = nn.Sequential(
+            nn.Linear(2 * inner, hidden), nn.GELU(), nn.Linear(hidden, dim)
+        )
 
     def features(self, pixels, mask):
         """Return pooled features (N, 2 C) of the residual network: mean and maximum."""

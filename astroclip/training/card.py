@@ -151,11 +151,11 @@ coadds, one of them that of the DESI galaxy at z = 0.2036 below.
 simulation's known redshifts and properties, predicted from the embedding (weights
 {redshift_weight} and {label_weight}) and from the embedding's neighbours ({neighbor_weight}); a
 contrast between two recordings of one spectrum ({second_view_weight}){second_images}. Each step
-draws noise, instrument and calibration anew. An instrument drawn at random (resolution, range,
+{drawn}. An instrument drawn at random (resolution, range,
 noise, flux calibration) records {varied} of the spectra,
 that of SDSS or BOSS {sdss_share:.0%}, DESI's the rest; a camera drawn at random records
 {varied_image_share:.0%} of the images. Seed {seed}, {n_epochs} epochs of {epoch_size:,} pairs,
-batch {batch_size}.{statistics}{average}{outliers}
+batch {batch_size}.{statistics}{outliers}
 
 {start}
 
@@ -334,14 +334,14 @@ def _statistics_text(recipe):
     return "\nBatch normalization kept the statistics that it started with."
 
 
-def _average_text(recipe):
-    """Return what the weights are a mean of."""
-    if not recipe.start_share:
-        return ""
+def _drawn_text(recipe, name):
+    """Return how often noise, instrument and calibration are drawn."""
+    if not STAGES.get(name):
+        return "draws noise, instrument and calibration anew"
     return (
-        f"\nOnly the projections were trained, from what the backbones made of "
-        f"{recipe.n_summaries} recordings of every pair;\nthey are the mean of the last weights "
-        f"({1 - recipe.start_share:.0%}) and the first ones."
+        f"takes one of {recipe.n_summaries} recordings of every pair, from which the backbones, "
+        f"done before, made\nsummaries once: only the projections were trained. Noise, instrument "
+        f"and calibration were drawn for each recording"
     )
 
 
@@ -384,7 +384,7 @@ def write_card(workspace, model, output, *, scale, recipe_name="small", real_dat
         looked_at=SECOND_LOOK if recipe_name in list(STAGES)[1:] else "",
         second_images=_second_image_text(recipe),
         statistics=_statistics_text(recipe),
-        average=_average_text(recipe),
+        drawn=_drawn_text(recipe, recipe_name),
         outliers=_outlier_text(recipe),
         start=_history(read_start(workspace.checkpoints), recipe),
         recipe=recipe_name,

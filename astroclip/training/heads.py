@@ -16,7 +16,6 @@ from astroclip.training.alignment import Alignment
 from astroclip.training.data import PairBatches
 from astroclip.training.recipes import find_recipe
 from astroclip.training.run import (
-    averaged_folder,
     find_checkpoint,
     make_trainer,
     read_sources,
@@ -211,17 +210,7 @@ def train_heads(
     Returns
     -------
     `~astroclip.training.alignment.Alignment`
-        With the trained projections, on the CPU, or their mean with those that it started from
-        (see ``start_share`` of the recipe).
-
-    Notes
-    -----
-    Trained projections are better on pairs like those trained on and worse on spectra unlike
-    them; a mean of the weights keeps most of both.
-
-    References
-    ----------
-    Wortsman et al. (2022), arXiv:2109.01903.
+        With the trained projections, on the CPU.
 
     Raises
     ------
@@ -254,15 +243,7 @@ def train_heads(
         show_progress=show_progress,
     )
     trainer.fit(module, ckpt_path=find_checkpoint(output))
-    module = module.cpu().eval()
-    if recipe.start_share:
-        average_weights(module, encoders, recipe.start_share)
-        path = averaged_folder(output) / "last.ckpt"
-        path.parent.mkdir(exist_ok=True)
-        partial = path.with_suffix(".part")
-        torch.save({"state_dict": module.state_dict()}, partial)
-        partial.replace(path)
-    return module
+    return module.cpu().eval()
 
 
 def check_start(files, output):
@@ -277,24 +258,6 @@ def check_start(files, output):
             f"the same to go on from. Give those, or another folder."
         )
         raise ValueError(msg)
-
-
-def average_weights(module, start, share):
-    """Move what a run has trained back towards where it started.
-
-    Parameters
-    ----------
-    module : `HeadAlignment`
-        Changed in place. What it remembers of galaxies stays.
-    start : `~astroclip.training.alignment.Alignment`
-    share : float
-        Weight of ``start`` in the mean.
-    """
-    first = dict(start.named_parameters())
-    with torch.no_grad():
-        for name, parameter in module.named_parameters():
-            if not name.startswith("memory."):
-                parameter.lerp_(first[name], share)
 
 
 def _digest(files):

@@ -345,12 +345,4 @@ def load_trained(workspace):
     """Return a workspace's alignment as the last step of its recipe left it."""
     if workspace.recipe.refinement:
         return load_refinement(workspace.refined, recipe=workspace.recipe)
-    folder = workspace.checkpoints
-    if workspace.recipe.start_share:
-        folder = averaged_folder(folder)
-    return load_alignment(folder, recipe=workspace.recipe)
-
-
-def averaged_folder(output):
-    """Return the folder of the mean of a run's first and last weights."""
-    return Path(output) / "averaged"
+    return load_alignment(workspace.checkpoints, recipe=workspace.recipe)

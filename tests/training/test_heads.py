@@ -12,11 +12,9 @@ from astroclip.training.heads import HeadAlignment, summarize_pairs, train_heads
 from astroclip.training.run import (
     find_checkpoint,
     load_alignment,
-    load_trained,
     read_sources,
     train_alignment,
 )
-from astroclip.training.workspace import Workspace
 from tests.training.test_run import QUIET
 
 pytestmark = QUIET
@@ -139,22 +137,6 @@ def test_summaries_are_found_again_and_runs_resume(
     again = train(workspace, tmp_path, head_recipe, start)
     assert again.state_dict().keys() == module.state_dict().keys()
     assert not list(tmp_path.glob("*/part-*"))
-
-
-def test_mean_of_first_and_last_weights_is_what_is_loaded(
-    workspace, head_recipe, start, trained, before, tmp_path
-):
-    last = trained[0].state_dict()
-    recipe = dataclasses.replace(head_recipe, start_share=0.25, folder=tmp_path.name)
-    averaged = train(workspace, tmp_path, recipe, start).state_dict()
-    loaded = load_trained(Workspace(tmp_path.parent, recipe)).state_dict()
-    for name in ("spectrum_encoder.head.1.weight", "image_redshift.bias", "contrast.log_scale"):
-        expected = 0.25 * before[name] + 0.75 * last[name]
-        torch.testing.assert_close(averaged[name], expected)
-        assert torch.equal(loaded[name], averaged[name])
-    train(workspace, tmp_path, recipe, start)  # all epochs are done: nothing changes
-    again = load_trained(Workspace(tmp_path.parent, recipe)).state_dict()
-    assert all(torch.equal(again[name], value) for name, value in loaded.items())
 
 
 def test_heads_need_weights_to_start_from(workspace, head_recipe, tmp_path):
