@@ -5,10 +5,10 @@
 WORKSPACE is a folder that ``astroclip train`` filled with simulated pairs. Every design is
 trained alone from random weights for the same processor time on one thread, on redshift bins
 and known properties, and scored by k-NN (k = 16, cosine) on held-out pairs. Rows that OUTPUT
-has already are kept. ``--part bound`` trains both encoders of the bundled model, from its
-weights (``--start``), on the known properties alone, and also writes their predictions for the
-test pairs: the supervised bounds that ``astroclip evaluate --supervised-spectrum`` and
-``--supervised-image`` take.
+has already are kept. ``--part bound`` trains networks on what the backbones of the bundled model
+(or of ``--start``) make of spectra and images, on the known properties alone, and also writes
+their predictions for the test pairs: the supervised bounds that ``astroclip evaluate
+--supervised-spectrum`` and ``--supervised-image`` take.
 """
 
 import argparse
@@ -32,7 +32,7 @@ from astroclip.training.alignment import N_ESTIMATED, RedshiftBins
 from astroclip.training.data import LABELS, Observer, PairBatches
 
 BATCH, N_NEIGHBORS, N_REFERENCE = 128, 16, 2000
-LEARNING_RATE, LEARNING_RATE_ON = 1.5e-3, 5e-4  # from random weights, from trained ones
+LEARNING_RATE = 1.5e-3
 FIELDS = {"spectrum": ("spectrum", "redshift"), "image": ("image", "seeing", "redshift")}
 COLUMNS = (
     "part", "design", "million_weights", "n_pairs", "n_seen", "minutes",
@@ -118,6 +118,34 @@ class PatchImageEncoder(nn.Module):
         return self.head(self.backbone(torch.cat([pixels * good, good], dim=1)))
 
 
+class OnBackbone(nn.Module):
+    """A network on the summaries of a trained encoder, whose backbone stays as it is."""
+
+    def __init__(self, encoder, *, dim=128):
+        super().__init__()
+        self.encoder = encoder.requires_grad_(requires_grad=False)
+        if isinstance(encoder, SmallImageEncoder):
+            n_features = encoder.head[0].in_features + encoder.apertures[0].in_features
+        else:
+            n_features = encoder.gate.in_features + encoder.windows[0].in_features
+        self.network = nn.Sequential(
+            nn.BatchNorm1d(n_features), nn.Linear(n_features, 512), nn.GELU(),
+            nn.Linear(512, 256), nn.GELU(), nn.Linear(256, dim),
+        )
+
+    def train(self, mode=True):
+        """Keep the backbone's statistics."""
+        super().train(mode)
+        self.encoder.eval()
+        return self
+
+    def forward(self, *inputs):
+        """Return features (N, dim) of an encoder's input."""
+        with torch.no_grad():
+            summary = self.encoder.summary(*inputs)
+        return self.network(summary)
+
+
 SPECTRA = {
     "convolutions, 1 transformer block (bundled)": SmallSpectrumEncoder,
     "the same, no side path of window fluxes": WithoutWindows,
@@ -172,14 +200,14 @@ def batches_of(pairs, kind, **options):
     return PairBatches(pairs, batch_size=BATCH, fields=FIELDS[kind], **options)
 
 
-def train(model, pairs, seconds, *, rate=LEARNING_RATE, seed=5):
+def train(model, pairs, seconds, *, seed=5):
     """Train for so much processor time with a cosine decay over it; return pairs seen."""
     observer = Observer(
         varied_share=0.3, sdss_share=0.15, varied_image_share=0.25, transform_images=True
     )
     generator = torch.Generator().manual_seed(seed)
     used = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(used, lr=rate, weight_decay=0.03)
+    optimizer = torch.optim.AdamW(used, lr=LEARNING_RATE, weight_decay=0.03)
     start, n_seen, epoch = time.process_time(), 0, 0
     model.train()
     while True:
@@ -189,7 +217,7 @@ def train(model, pairs, seconds, *, rate=LEARNING_RATE, seed=5):
                 return n_seen
             warm = min(1.0, (n_seen + BATCH) / (30 * BATCH))
             for group in optimizer.param_groups:
-                group["lr"] = rate * warm * 0.5 * (1 + math.cos(math.pi * passed))
+                group["lr"] = LEARNING_RATE * warm * 0.5 * (1 + math.cos(math.pi * passed))
             loss = model.loss(model.embed(batch, observer, generator), batch)
             optimizer.zero_grad()
             loss.backward()
@@ -230,8 +258,7 @@ def run_design(part, name, build, kind, data, minutes, *, predictions=None):
     labels = torch.cat([batch["labels"] for batch in batches_of(pairs, kind, shuffle=False)])
     statistics = labels.mean(dim=0), labels.std(dim=0).clamp(min=1e-3)
     model = Supervised(build(), kind, statistics).to(memory_format=torch.channels_last)
-    rate = LEARNING_RATE_ON if part == "bound" else LEARNING_RATE
-    n_seen = train(model, pairs, 60 * minutes, rate=rate)
+    n_seen = train(model, pairs, 60 * minutes)
     row = {
         "part": part, "design": name, "n_pairs": len(pairs["redshift"]), "n_seen": n_seen,
         "minutes": minutes,
@@ -282,12 +309,12 @@ def subset(pairs, n_pairs):
     return {name: values[:n_pairs] for name, values in pairs.items()}
 
 
-def from_weights(kind, weights):
-    """Return a constructor of the bundled encoder of a modality with a file's weights."""
+def on_backbone(kind, weights):
+    """Return a constructor of a network on the backbone of a modality."""
 
     def build():
         model = load_model(weights or "astroclip-small")
-        return getattr(model.network, f"{kind}_encoder").requires_grad_()
+        return OnBackbone(getattr(model.network, f"{kind}_encoder"))
 
     return build
 
@@ -303,7 +330,7 @@ def jobs(part, pairs, start):
             yield f"{n_pairs} pairs", SmallImageEncoder, "image", subset(pairs, n_pairs)
     else:
         for kind in FIELDS:
-            yield f"{kind} encoder, labels alone", from_weights(kind, start), kind, pairs
+            yield f"network on the {kind} backbone", on_backbone(kind, start), kind, pairs
 
 
 def main():
