@@ -11,7 +11,7 @@ from astroclip.similarity.vectors import as_float32
 __all__ = ["ApproximateSearch", "choose_method"]
 
 LEAST_ROWS = {"cells": CELLED_ROWS, "hnsw": 1000, "ivf": 1000, "ivfpq": 10_000}  # else exactly
-HNSW_FROM, CELLS_FROM, IVF_FROM, IVFPQ_FROM = 20_000, 100_000, 4_000_000, 20_000_000
+HNSW_FROM, IVF_FROM, IVFPQ_FROM = 20_000, 100_000, 20_000_000
 BLOCK_ROWS = 65_536
 QUERY_BLOCK = 256
 LISTS = {"ivf": (1, 2), "ivfpq": (2,)}  # numbers to choose from, by the root of that of rows
@@ -25,21 +25,24 @@ CODED = 0.9999  # part of the vectors' numbers that codes reach
 SPARE = 0.5  # candidates beyond the neighbours wanted, as a share of them
 
 
-def choose_method(n_rows):
+def choose_method(n_rows, *, with_faiss=True):
     """Return the method that suits a number of rows.
 
     Parameters
     ----------
     n_rows : int
+    with_faiss : bool
+        Whether FAISS is there.
 
     Returns
     -------
     str
-        ``"exact"`` to 20,000 rows, ``"hnsw"`` to 100,000, ``"cells"`` to 4 million, ``"ivf"``
-        to 20 million and ``"ivfpq"`` above.
+        ``"exact"`` to 20,000 rows; then ``"hnsw"`` to 100,000, ``"ivf"`` to 20 million and
+        ``"ivfpq"`` above, or ``"cells"`` without FAISS.
     """
-    limits = {"ivfpq": IVFPQ_FROM, "ivf": IVF_FROM, "cells": CELLS_FROM, "hnsw": HNSW_FROM}
-    for method, first in limits.items():
+    if not with_faiss:
+        return "cells" if n_rows >= HNSW_FROM else "exact"
+    for method, first in (("ivfpq", IVFPQ_FROM), ("ivf", IVF_FROM), ("hnsw", HNSW_FROM)):
         if n_rows >= first:
             return method
     return "exact"

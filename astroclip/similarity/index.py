@@ -27,10 +27,10 @@ class SimilarityIndex(IndexedTable):
         ``"exact"``; ``"cells"``: approximate, in the parts of the reference that look nearest,
         with nothing to build or to store; ``"hnsw"``, ``"ivf"`` or ``"ivfpq"``: approximate,
         with FAISS (the extra ``ann``); or ``"auto"``, which chooses by the number of rows of a
-        modality: exact to 20,000, a graph (HNSW) to 100,000, cells to 4 million, inverted lists
-        (IVF) to 20 million, and lists of product codes (IVF-PQ) above. Candidates of all are
-        ranked anew by the stored vectors. Modalities with fewer than 1,000 rows (20,000 for
-        cells) are always searched exactly.
+        modality: exact to 20,000, a graph (HNSW) to 100,000, inverted lists (IVF) to 20
+        million, and lists of product codes (IVF-PQ) above; where FAISS is not installed, cells
+        above 20,000. Candidates of all are ranked anew by the stored vectors. Modalities with
+        fewer than 1,000 rows (20,000 for cells) are always searched exactly.
     recall : float
         Part of the true ten nearest neighbours that an approximate search is to find.
     dtype : str

@@ -1,5 +1,7 @@
 """One way to search by all methods: exact, approximate, on a device, with and without filter."""
 
+import importlib.util
+
 import numpy as np
 
 from astroclip.similarity.approximate import LEAST_ROWS, ApproximateSearch, choose_method
@@ -57,7 +59,10 @@ class Searcher:
         """
         options = {"recall": recall, "random_state": random_state}
         for name, (start, stop) in self.store.sections.items():
-            kind = choose_method(stop - start) if method == "auto" else method
+            kind = method
+            if method == "auto":
+                with_faiss = importlib.util.find_spec("faiss") is not None
+                kind = choose_method(stop - start, with_faiss=with_faiss)
             if kind == "ivfpq" and stop - start < LEAST_ROWS[kind]:
                 kind = "ivf"
             if kind == "exact" or stop - start < LEAST_ROWS[kind]:

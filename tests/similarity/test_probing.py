@@ -1,5 +1,7 @@
 """Approximate search in few cells: recall as measured by a naive search, filters, ties, files."""
 
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -81,6 +83,14 @@ def test_rows_come_and_go(made, tmp_path):
     again.remove(names)
     assert recall(again.neighbors(make_table(queries), 5)[0], before) > 0.8
     assert len(again) == N_ROWS
+
+
+def test_size_chooses_cells_where_faiss_is_missing(made, monkeypatch):
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    _, references, queries = made
+    index = SimilarityIndex(make_table(references), method="auto", recall=0.9)
+    assert isinstance(index._searcher.approximate["spectrum"], CellSearch)
+    assert len(index.query_vectors(queries[:2], 3)) == 6
 
 
 def test_set_recall_changes_the_effort(made):
