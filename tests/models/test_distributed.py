@@ -1,5 +1,7 @@
 """Several processes: their losses and averaged gradients are those of one with all the pairs."""
 
+import os
+
 import pytest
 import torch
 from torch import distributed, multiprocessing, nn
@@ -137,8 +139,10 @@ def run_everything(rank, folder):
         found["unequal"] = unequal_batches(rank)
         found["misshapen"] = misshapen(rank)
         torch.save(found, folder / f"rank-{rank}.pt")
+        distributed.barrier()  # no rank leaves while another one listens to it
     finally:
         distributed.destroy_process_group()
+    os._exit(0)  # not by way of torch's threads, which may abort a process that ends
 
 
 @pytest.fixture(scope="module")
