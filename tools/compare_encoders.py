@@ -8,7 +8,8 @@ and known properties, and scored by k-NN (k = 16, cosine) on held-out pairs. Row
 has already are kept. ``--part bound`` trains networks on what the backbones of the bundled model
 (or of ``--start``) make of spectra and images, on the known properties alone, and also writes
 their predictions for the test pairs: the supervised bounds that ``astroclip evaluate
---supervised-spectrum`` and ``--supervised-image`` take.
+--supervised-spectrum`` and ``--supervised-image`` take. ``--part pretraining`` needs the encoders
+that the objectives spectra and images left in WORKSPACE.
 """
 
 import argparse
@@ -31,7 +32,9 @@ from astroclip.simulation.instruments import WAVELENGTH
 from astroclip.simulation.pairs import read_pairs
 from astroclip.training.alignment import N_ESTIMATED, RedshiftBins
 from astroclip.training.data import LABELS, Observer, PairBatches
+from astroclip.training.pretraining import load_pretrained_images, load_pretrained_spectra
 
+PARTS = ("spectra", "images", "curve", "pretraining", "bound")
 BOUND = {"hidden": (512, 256), "n_epochs": 8, "batch_size": 512}  # of `few_shot`
 BATCH, N_NEIGHBORS, N_REFERENCE = 128, 16, 2000
 LEARNING_RATE = 1.5e-3
@@ -308,12 +311,31 @@ def run_bound(kind, weights, pairs, held, path):
     }
 
 
-def jobs(part, pairs):
+def pretrained(build, load, folder):
+    """Return a constructor of an encoder that begins with self-supervised weights."""
+
+    def start():
+        encoder = build()
+        encoder.load_state_dict(load(folder), strict=False)
+        return encoder
+
+    return start
+
+
+def jobs(part, pairs, workspace):
     """Yield name, constructor, modality and training pairs of every run of a part."""
     if part == "spectra":
         yield from ((name, build, "spectrum", pairs) for name, build in SPECTRA.items())
     elif part == "images":
         yield from ((name, build, "image", pairs) for name, build in IMAGES.items())
+    elif part == "pretraining":
+        for kind, build, load in (
+            ("spectrum", SmallSpectrumEncoder, load_pretrained_spectra),
+            ("image", SmallImageEncoder, load_pretrained_images),
+        ):
+            folder = workspace / {"spectrum": "spectra", "image": "images"}[kind]
+            yield f"{kind} encoder, random weights", build, kind, pairs
+            yield f"{kind} encoder, pre-trained", pretrained(build, load, folder), kind, pairs
     else:
         for n_pairs in (1000, 4000, 16_000, len(pairs["redshift"])):
             yield f"{n_pairs} pairs", SmallImageEncoder, "image", subset(pairs, n_pairs)
@@ -324,7 +346,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("workspace", type=Path)
     parser.add_argument("output", type=Path)
-    parser.add_argument("--part", choices=("spectra", "images", "curve", "bound"))
+    parser.add_argument("--part", choices=PARTS)
     parser.add_argument("--minutes", type=float, default=4.0, help="processor time a design")
     parser.add_argument("--n-pairs", type=int, default=48_000, help="pairs to learn from")
     parser.add_argument("--start", help="weights that the bound starts from; the bundled ones")
@@ -348,7 +370,7 @@ def main():
             append_row(options.output, row)
             print(row, flush=True)
         return
-    for name, build, kind, chosen in jobs(options.part, pairs):
+    for name, build, kind, chosen in jobs(options.part, pairs, options.workspace):
         if (options.part, name) in done:
             continue
         data = chosen, reference, held
