@@ -29,7 +29,8 @@ Performance
 Made again by::
 
     astroclip evaluate --pairs FOLDER --reference FOLDER --real-data FOLDER \\
-        --rest-frame astroclip-small-rest --output OUT
+        --rest-frame astroclip-small-rest --image-only FILE --self-supervised FILE \\
+        --supervised-spectrum FILE --supervised-image FILE --output OUT
     python tools/make_performance_page.py OUT/evaluation.ecsv
 
 Goals

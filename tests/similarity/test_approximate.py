@@ -136,9 +136,7 @@ def test_codes_order_vectors_as_cosines_do(dim):
 
 @pytest.mark.parametrize(
     ("n_rows", "method"),
-    [
-        (19_999, "exact"), (20_000, "hnsw"), (100_000, "ivf"), (20_000_000, "ivfpq"),
-    ],
+    [(19_999, "exact"), (20_000, "hnsw"), (100_000, "ivf"), (20_000_000, "ivfpq")],
 )
 def test_size_chooses(n_rows, method):
     assert approximate.choose_method(n_rows) == method
