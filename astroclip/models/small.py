@@ -144,7 +144,9 @@ class PointwiseConvolution(nn.Conv2d):
     """A convolution with one pixel's kernel that takes every ``step``-th pixel.
 
     The same as one with strides. Their gradient in torch 2.14 overwrites foreign memory on
-    processors with AVX-512: channels last, fewer than 16 channels.
+    processors with AVX-512: channels last, fewer than 16 channels. Pixels are taken by
+    pooling, because the gradient of a slice has another order in memory, which makes all
+    that follows from it several times as slow.
     """
 
     def __init__(self, n_in, n_out, *, step):
@@ -152,8 +154,9 @@ class PointwiseConvolution(nn.Conv2d):
         self.step = step
 
     def forward(self, x):
-        vertical, horizontal = self.step
-        return super().forward(x[..., ::vertical, ::horizontal])
+        if max(self.step) > 1:
+            x = functional.avg_pool2d(x, 1, stride=self.step)
+        return super().forward(x)
 
 
 class ResidualBlock(nn.Module):
@@ -246,10 +249,12 @@ class SmallSpectrumEncoder(nn.Module):
         """Return tokens (N, T, C) and which are empty (N, T) of `spectrum_channels`."""
         image = channels[:, :, None].contiguous(memory_format=torch.channels_last)
         features = self.blocks(functional.gelu(self.stem(image)))
-        tokens = features[:, :, 0].transpose(1, 2)  # (N, T, C)
-        tokens = tokens + self.position + self.level(level)[:, None]
+        tokens = features.squeeze(2).transpose(1, 2)  # (N, T, C)
         empty = self._empty_tokens(channels[:, 2], tokens.shape[1])
-        return self.transformer(tokens, src_key_padding_mask=empty), empty
+        # attention in bfloat16 takes three times as long on CPUs
+        with torch.autocast(tokens.device.type, enabled=tokens.is_cuda):
+            tokens = tokens.float() + self.position + self.level(level)[:, None]
+            return self.transformer(tokens, src_key_padding_mask=empty), empty
 
     def forward(self, flux, ivar, mask):
         """Return embeddings (N, dim) of spectra (N, P) on the model's grid."""

@@ -120,6 +120,18 @@ def test_pointwise_convolution_is_one_with_strides(n_in, step):
     torch.testing.assert_close(module.weight.grad.double(), weight.grad, rtol=1e-4, atol=1e-2)
 
 
+def test_gradients_keep_the_order_of_channels_in_memory():
+    torch.manual_seed(0)
+    pixels = torch.randn(5, 16, 1, 64).contiguous(memory_format=torch.channels_last)
+    pixels.requires_grad_()
+    module = PointwiseConvolution(16, 20, step=(1, 2)).to(memory_format=torch.channels_last)
+    gradients = []
+    pixels.register_hook(gradients.append)
+    module(pixels).square().sum().backward()
+    assert gradients[0].stride()[1] == 1
+    assert gradients[0].stride()[3] == 16
+
+
 def test_no_encoder_has_a_strided_pointwise_convolution():
     for encoder in (SmallSpectrumEncoder(width=16), SmallImageEncoder(width=8)):
         for module in encoder.modules():
