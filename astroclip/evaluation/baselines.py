@@ -8,6 +8,7 @@ from astroclip.evaluation.protocols import average_neighbors, few_shot, zero_sho
 
 __all__ = [
     "boosted_estimates",
+    "chi_square_ranks",
     "estimate_from_photometry",
     "estimate_from_principal_components",
     "fibre_features",
@@ -186,6 +187,29 @@ def boosted_estimates(reference, values, queries, *, seed=0):
         )
         estimates[name] = model.fit(reference, wanted).predict(queries)
     return estimates
+
+
+def chi_square_ranks(batch, light):
+    """Return the rank of every galaxy's own noiseless light in fitting its recorded spectrum.
+
+    Parameters
+    ----------
+    batch : `~astroclip.preparation.SpectrumBatch`
+        N recorded spectra.
+    light : (N, P) array-like
+        Noiseless flux density of the same galaxies on the same grid, any unit.
+
+    Returns
+    -------
+    (N,) int `numpy.ndarray`
+        Zero where no other galaxy's light, scaled freely, has a smaller chi-square. No search
+        that knows the others from spectra with noise can be expected to find more.
+    """
+    light = np.asarray(light, dtype=np.float32)
+    weight = np.where(batch.mask, 0.0, batch.ivar).astype(np.float32)
+    weighted = weight * np.where(batch.mask, 0.0, batch.flux).astype(np.float32)
+    explained = (weighted @ light.T) ** 2 / np.maximum(weight @ (light**2).T, 1e-30)
+    return (explained > np.diag(explained)[:, None]).sum(axis=1)
 
 
 def read_predictions(path, names, n_objects):

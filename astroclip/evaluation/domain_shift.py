@@ -1,7 +1,10 @@
 """The held-out pairs recorded otherwise: other instruments, noise, range, depth and seeing."""
 
-from astroclip.evaluation.held_out import HELD_OUT
-from astroclip.evaluation.observation import embed_pairs
+import numpy as np
+
+from astroclip.evaluation.baselines import chi_square_ranks
+from astroclip.evaluation.held_out import HELD_OUT, N_RETRIEVED
+from astroclip.evaluation.observation import embed_pairs, iterate_pairs, record_spectra
 from astroclip.evaluation.scores import find_score
 from astroclip.tables import embedding_matrix
 
@@ -42,8 +45,31 @@ def score_domain_shifts(run, pairs):
                 run.model, pairs, seed=run.scores.seed, modalities=(kind,), **{option: settings}
             )
             score_shift(run, seen.tables[kind], kind, data)
+    if "spectrum" in run.held.tables:
+        score_noise_bound(run, pairs)
     if "image" in run.held.tables:
         score_second_epoch(run, pairs)
+
+
+def score_noise_bound(run, pairs):
+    """Add how many spectra of either instrument their noise leaves recognizable.
+
+    Each is compared, by chi-square, with the noiseless light of all galaxies: what bounds
+    finding it among recorded spectra.
+    """
+    first = next(iterate_pairs(pairs))
+    sample = {name: first[name][:N_RETRIEVED] for name in ("spectrum", "redshift")}
+    n_pairs = len(sample["redshift"])
+    for name, instrument in (("SDSS-like", "sdss"), ("DESI-like", "desi")):
+        batch = record_spectra(sample, seed=(run.scores.seed, 0), instrument=instrument)
+        ranks = chi_square_ranks(batch, sample["spectrum"])
+        found = {f"recall_{n}": (ranks < n).mean() for n in (1, 5, 10)}
+        for score, value in {**found, "median_rank": np.median(ranks) + 1}.items():
+            run.scores.add(
+                "retrieval", score, float(value), data=SAME_GALAXY,
+                query=f"{name} spectrum, chi-square", reference="noiseless light",
+                n_queries=n_pairs, n_reference=n_pairs,
+            )
 
 
 def score_second_epoch(run, pairs):

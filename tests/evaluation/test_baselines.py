@@ -8,6 +8,7 @@ from sklearn.neighbors import KNeighborsRegressor
 from astroclip.evaluation import few_shot, zero_shot
 from astroclip.evaluation.baselines import (
     boosted_estimates,
+    chi_square_ranks,
     estimate_from_photometry,
     estimate_from_principal_components,
     fibre_features,
@@ -16,6 +17,7 @@ from astroclip.evaluation.baselines import (
     structural_features,
 )
 from astroclip.metrics import r2_score
+from astroclip.preparation import SpectrumBatch
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +112,27 @@ def test_the_bound_on_masses_knows_the_light_in_the_fibre_and_no_more():
     found = boosted_estimates(features[:2500], {"mass": mass[:2500]}, features[2500:])
     share = 1 - outside.var() / mass.var()
     assert r2_score(found["mass"], mass[2500:]) == pytest.approx(share, abs=0.06)
+
+
+def test_chi_square_ranks_equal_a_fit_of_every_scale():
+    rng = np.random.default_rng(6)
+    light = rng.uniform(1, 3, (7, 40))
+    flux = 5 * light + rng.normal(0, 25, light.shape)
+    flux[:, 3] = 1e6  # masked
+    mask = np.zeros(light.shape, dtype=bool)
+    mask[:, 3] = True
+    ivar = np.full(light.shape, 1 / 625)
+    batch = SpectrumBatch.from_arrays(np.linspace(4000, 9000, 40), flux, ivar=ivar, mask=mask)
+    found = chi_square_ranks(batch, light)
+    expected = []
+    for row, own in zip(flux, range(7), strict=True):
+        chi_square = []
+        for candidate in light:
+            kept = np.delete(candidate, 3)[:, None]
+            chi_square.append(np.linalg.lstsq(kept, np.delete(row, 3), rcond=None)[1][0])
+        expected.append(np.sum(np.array(chi_square) < chi_square[own]))
+    assert len(set(expected)) > 2
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_predictions_are_read_and_checked(tmp_path):

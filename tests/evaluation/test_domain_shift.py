@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 
 from astroclip.evaluation import domain_shift, embed_pairs, score_retrieval
+from astroclip.evaluation.baselines import chi_square_ranks
 from astroclip.evaluation.domain_shift import score_domain_shifts
 from astroclip.evaluation.held_out import HELD_OUT, score_neighbors
+from astroclip.evaluation.observation import record_spectra
 from astroclip.evaluation.scores import find_score
 
 
@@ -44,6 +46,17 @@ def test_one_galaxy_is_sought_as_two_surveys_see_it(shifted, model, pairs):
     ):
         found = find_score(table, "recall_1", query=names[0], reference=names[1])
         assert found == score_retrieval(*views)["recall_1"]
+
+
+def test_noise_bounds_what_is_recognized(shifted, pairs):
+    table = shifted.scores.table()
+    for name, instrument in (("SDSS-like", "sdss"), ("DESI-like", "desi")):
+        batch = record_spectra(pairs, seed=(shifted.scores.seed, 0), instrument=instrument)
+        n_first = (chi_square_ranks(batch, pairs["spectrum"]) < 1).sum()
+        found = find_score(
+            table, "recall_1", data="SDSS-like spectra", query=f"{name} spectrum, chi-square"
+        )
+        assert found == pytest.approx(n_first / len(batch))
 
 
 def test_a_second_image_has_its_own_noise_and_seeing(shifted, model, pairs):
