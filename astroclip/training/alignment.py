@@ -134,7 +134,9 @@ class Alignment(lightning.LightningModule):
 
     def on_train_epoch_start(self):
         """Keep the statistics of frozen backbones, or of both encoders."""
-        fixed = ("spectrum", "image") if self.recipe.fixed_statistics else self.recipe.frozen
+        recipe = self.recipe
+        done = self.current_epoch >= recipe.statistics_share * recipe.n_epochs
+        fixed = ("spectrum", "image") if done else recipe.frozen
         for name in fixed:
             getattr(self, f"{name}_encoder").eval()
 

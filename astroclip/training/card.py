@@ -329,9 +329,10 @@ def _second_image_text(recipe):
 
 def _statistics_text(recipe):
     """Return whether batch normalization keeps its statistics."""
-    if not recipe.fixed_statistics:
+    if recipe.statistics_share >= 1:
         return ""
-    return "\nBatch normalization kept the statistics that it started with."
+    kept = 1 - recipe.statistics_share
+    return f"\nBatch normalization kept its statistics in the last {kept:.0%} of the epochs."
 
 
 def _drawn_text(recipe, name):

@@ -75,8 +75,8 @@ class AlignmentRecipe:
     missing_band_share : fraction of images that lose one band
     extra_noise : largest noise added to pairs that a survey recorded, in units of theirs
     frozen : encoders (``"spectrum"``, ``"image"``) whose backbones keep their weights
-    fixed_statistics : whether batch normalization keeps the statistics that it starts with: for
-        runs from trained weights, whose fine differences those of single batches drown
+    statistics_share : share of the epochs in which batch normalization follows the statistics of
+        single batches, whose noise drowns fine differences; it keeps its own in the rest
     patience : epochs without a better recall@10 of held-out pairs after which the run stops;
         never if None
     redshift_weight, label_weight : weights of the auxiliary losses on redshift bins and
@@ -130,7 +130,7 @@ class AlignmentRecipe:
     missing_band_share: float = 0.05
     extra_noise: float = 0.5
     frozen: tuple = ()
-    fixed_statistics: bool = False
+    statistics_share: float = 1.0
     patience: int | None = None
     redshift_weight: float = 0.7
     label_weight: float = 1.0

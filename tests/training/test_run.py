@@ -1,6 +1,7 @@
 """Training: it learns, is reproducible, and resumes to the same weights."""
 
 import dataclasses
+import types
 
 import lightning
 import numpy as np
@@ -166,7 +167,7 @@ def test_start_takes_the_redshift_heads_of_shipped_weights(trained, workspace, t
 def test_fixed_statistics_stay(workspace, tmp_path):
     start = find_checkpoint(workspace.checkpoints)
     recipe = dataclasses.replace(
-        workspace.recipe, n_epochs=1, fixed_statistics=True, second_image_share=0.5
+        workspace.recipe, n_epochs=1, statistics_share=0.0, second_image_share=0.5
     )
     started = train(workspace, tmp_path, recipe=recipe, start=start).state_dict()
     source = load_alignment(workspace.checkpoints, recipe=workspace.recipe).state_dict()
@@ -175,6 +176,17 @@ def test_fixed_statistics_stay(workspace, tmp_path):
     assert not torch.equal(
         started["image_encoder.head.0.weight"], source["image_encoder.head.0.weight"]
     )
+
+
+def test_statistics_are_kept_from_the_epoch_that_the_share_says(workspace):
+    recipe = dataclasses.replace(workspace.recipe, n_epochs=5, statistics_share=0.6)
+    follows = []
+    for epoch in range(5):
+        module = Alignment(recipe)
+        module.trainer = types.SimpleNamespace(current_epoch=epoch)
+        module.on_train_epoch_start()
+        follows.append((module.spectrum_encoder.training, module.image_encoder.training))
+    assert follows == [(True, True)] * 3 + [(False, False)] * 2
 
 
 def test_second_images_are_contrasted_with_the_first(workspace):
