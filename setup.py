@@ -15,7 +15,7 @@ EXTRAS = {
     # below Python 3.13 it asks for numpy 1; not in "all": it asks for numpy below 2.4
     "archives": ["sparclclient>=1.3.1; python_version >= '3.13'"],
     "catalogs": ["pyarrow>=17", "pandas>=2.2", "h5py>=3.11"],
-    "train": ["lightning>=2.5,<3", "lightly>=1.6"],
+    "train": ["lightning>=2.5,<3", "lightly>=1.6", "filelock>=3.12"],
     "simulate": ["speclite>=1.0"],
     "plot": ["umap-learn>=0.5.6"],
     "docs": ["sphinx>=7.4,<10", "sphinx-astropy[confv3]>=1.11", "lightning>=2.5,<3"],

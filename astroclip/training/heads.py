@@ -6,6 +6,7 @@ training, where retrieval is decided, can be long.
 """
 
 import hashlib
+import os
 from pathlib import Path
 
 import lightning
@@ -222,6 +223,12 @@ def train_heads(
     if not start:
         msg = "start is missing; heads are trained on the backbones of a run: give its weights."
         raise ValueError(msg)
+    if recipe.n_summaries < 2 and (recipe.second_view_share or recipe.second_image_share):
+        msg = (
+            f"n_summaries of the recipe is {recipe.n_summaries}; expected 2 or more recordings, of "
+            f"which one is contrasted with another, or shares of second ones that are zero."
+        )
+        raise ValueError(msg)
     if n_threads is not None:
         torch.set_num_threads(n_threads)
     lightning.seed_everything(recipe.seed, verbose=False)
@@ -231,9 +238,9 @@ def train_heads(
     for file in files:
         start_from(encoders, file)
     cache = Summaries(encoders, Path(output) / f"summaries-{_digest(files)}")
-    parts = [cache.pairs(source, number) for number, source in enumerate(sources)]
     module = HeadAlignment(
-        recipe, pairs=join_pairs(parts), validation=cache.pairs(validation, "validation"),
+        recipe, pairs=join_pairs(cache.all_pairs(sources)),
+        validation=cache.pairs(validation, "validation"),
         contaminants=None if contaminants is None else cache.contaminants(contaminants),
     )
     if find_checkpoint(output) is None:
@@ -281,6 +288,13 @@ class Summaries:
         self.module, self.folder = module, Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
 
+    def all_pairs(self, sources):
+        """Return `summarize_pairs` of every source; processes of ``torchrun`` share the work."""
+        first = int(os.environ.get("RANK", 0)) % len(sources)
+        order = [*range(first, len(sources)), *range(first)]
+        made = {number: self.pairs(sources[number], number) for number in order}
+        return [made[number] for number in range(len(sources))]
+
     def pairs(self, source, number):
         """Return `summarize_pairs` of a source; ``number`` tells the sources apart."""
         recipe, held_out = self.module.recipe, number == "validation"
@@ -303,10 +317,14 @@ class Summaries:
         return self._kept("contaminants.npz", make)["spectrum"]
 
     def _kept(self, name, make):
+        """Return the arrays of a file, made at the first call of whatever process."""
+        from filelock import FileLock
+
         path = self.folder / name
-        if not path.exists():
-            partial = path.with_name(f"part-{name}")
-            np.savez(partial, **make())
-            partial.replace(path)
+        with FileLock(self.folder / f"{name}.lock"):
+            if not path.exists():
+                partial = path.with_name(f"part-{name}")
+                np.savez(partial, **make())
+                partial.replace(path)
         with np.load(path) as content:
             return dict(content)

@@ -1,6 +1,7 @@
 """Heads from cached summaries: backbones stay, summaries are computed once, runs resume."""
 
 import dataclasses
+import threading
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import torch
 
 from astroclip.training import heads
 from astroclip.training.alignment import Alignment
-from astroclip.training.heads import HeadAlignment, summarize_pairs, train_heads
+from astroclip.training.heads import HeadAlignment, Summaries, summarize_pairs, train_heads
 from astroclip.training.run import (
     find_checkpoint,
     load_alignment,
@@ -137,6 +138,45 @@ def test_summaries_are_found_again_and_runs_resume(
     again = train(workspace, tmp_path, head_recipe, start)
     assert again.state_dict().keys() == module.state_dict().keys()
     assert not list(tmp_path.glob("*/part-*"))
+
+
+def test_processes_begin_with_summaries_of_their_own(monkeypatch, tmp_path):
+    made = []
+    monkeypatch.setattr(Summaries, "pairs", lambda self, source, number: made.append(source))
+    for rank, expected in (("0", "abc"), ("1", "bca"), ("4", "bca")):
+        made.clear()
+        monkeypatch.setenv("RANK", rank)
+        Summaries(None, tmp_path).all_pairs("abc")
+        assert "".join(made) == expected
+
+
+def test_summaries_are_made_by_one_process_at_a_time(tmp_path):
+    begun, finish, made, found = threading.Event(), threading.Event(), [], []
+
+    def make():
+        made.append(1)
+        begun.set()
+        assert finish.wait(30)
+        return {"values": np.arange(3)}
+
+    def read():
+        found.append(Summaries(None, tmp_path)._kept("0.npz", make))
+
+    workers = [threading.Thread(target=read) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    assert begun.wait(30)
+    finish.set()
+    for worker in workers:
+        worker.join()
+    assert len(made) == 1
+    assert [list(content["values"]) for content in found] == [[0, 1, 2]] * 2
+
+
+def test_second_recordings_need_two(workspace, head_recipe, start, tmp_path):
+    single = dataclasses.replace(head_recipe, n_summaries=1)
+    with pytest.raises(ValueError, match="^n_summaries of the recipe is 1; expected 2 or more"):
+        train(workspace, tmp_path, single, start)
 
 
 def test_heads_need_weights_to_start_from(workspace, head_recipe, tmp_path):
