@@ -112,8 +112,6 @@ class RestFrameRecipe:
         view is drawn, or the recorded range would tell it
     label_weight, neighbor_weight, memory_size : losses on the kind of galaxy, directly and
         estimated from neighbours; zero for pure contrast
-    kind_weights : of the errors of log sSFR and log Z in both: what is told of the metallicity
-        of galaxies in a survey limited in brightness also tells their redshift
     instruments : options of the random instruments
     spectrum : options of the encoder: by default it sees 3600-5950 Angstrom, which are
         recorded at every redshift, and no brightness
@@ -134,7 +132,6 @@ class RestFrameRecipe:
     red_range: tuple = (5600.0, 7400.0)
     label_weight: float = 0.5
     neighbor_weight: float = 1.0
-    kind_weights: tuple = (1.0, 1.0)
     memory_size: int = 4096
     instruments: dict = dataclasses.field(
         default_factory=lambda: {
@@ -248,12 +245,6 @@ class RestFrame(lightning.LightningModule):
         pair = pair / pair.norm(dim=1, keepdim=True).clamp(min=1e-6)
         return (pair[0] * pair[1]).sum().clamp(min=0) ** 2
 
-    def _kind_error(self, view, kinds):
-        """Return the error of the kinds of galaxies (N, 2) that embeddings tell directly."""
-        told = self.kinds(HEAD_SCALE * functional.normalize(view, dim=1))
-        error = functional.smooth_l1_loss(told, kinds, reduction="none")
-        return (error * error.new_tensor(self.recipe.kind_weights)).mean()
-
     def training_step(self, batch, batch_index):
         """Return the loss of one batch of galaxies, each seen twice."""
         generator = step_generator(self, 7_000 + self.current_epoch, batch_index)
@@ -261,13 +252,16 @@ class RestFrame(lightning.LightningModule):
         views = [self._training_view(flux, redshift, generator) for _ in range(2)]
         labels = self._standardized(batch)
         n_kinds, recipe = len(KINDS), self.recipe
-        known = sum(self._kind_error(view, labels[:, :n_kinds]) for view in views)
+        known = sum(
+            functional.smooth_l1_loss(
+                self.kinds(HEAD_SCALE * functional.normalize(view, dim=1)), labels[:, :n_kinds]
+            )
+            for view in views
+        )
         terms = {
             "contrast": self.contrast(*views),
             "known": known,
-            "neighbors": self.memory.loss(
-                views, labels, n_labels=n_kinds, label_weights=recipe.kind_weights
-            ),
+            "neighbors": self.memory.loss(views, labels, n_labels=n_kinds),
             "telltale": self._telltale(views, labels[:, n_kinds]),
         }
         self.memory.remember(views, labels)

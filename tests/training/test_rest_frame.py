@@ -95,21 +95,3 @@ def test_the_penalty_is_the_squared_correlation_with_neighbours_redshifts():
     expected = max(correlation, 0) ** 2
     found = float(module._telltale(tuple(views), redshift).detach())
     assert found == pytest.approx(expected, abs=1e-5)
-
-
-@pytest.mark.parametrize(("weight", "counts"), [(0.0, False), (1.0, True)])
-def test_a_kind_of_no_weight_does_not_count(workspace, weight, counts):
-    recipe = dataclasses.replace(
-        RestFrameRecipe(), batch_size=8, memory_size=16, spectrum={"width": 16},
-        kind_weights=(1.0, weight),
-    )
-    pairs = workspace.read("train-mix")
-    losses = []
-    for metallicity in (pairs["log_metallicity"], pairs["log_metallicity"][::-1].copy()):
-        torch.manual_seed(5)
-        module = RestFrame(recipe, pairs={**pairs, "log_metallicity": metallicity})
-        module.log_dict = lambda *_, **__: None
-        batch = next(iter(module.train_dataloader()))
-        losses.append([float(module.training_step(batch, index).detach()) for index in range(2)])
-    same = np.isclose(*losses, rtol=1e-5)
-    assert not same.any() if counts else same.all()
