@@ -357,11 +357,14 @@ def _cached(url):
 
 
 def _keep(url, path):
-    """Return the path of a file put into astropy's cache; its own if that cannot be written."""
+    """Return the path of a file put into astropy's cache; its own if that cannot be written.
+
+    What another thread or process has put there meanwhile stays: it may be reading it.
+    """
     from astropy.utils.data import import_file_to_cache
 
     try:
-        return Path(import_file_to_cache(url, str(path), remove_original=True))
+        return Path(import_file_to_cache(url, str(path), remove_original=True, replace=False))
     except OSError:
         return path
 

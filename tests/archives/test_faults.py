@@ -8,7 +8,7 @@ import pytest
 from astropy.coordinates import SkyCoord
 
 from astroclip.archives import HiPS, fetch
-from astroclip.archives.transport import ArchiveError, Transport
+from astroclip.archives.transport import ArchiveError, Transport, _forget, _keep
 from tests.archives.conftest import POSITION
 
 IMAGES = {"legacysurvey": "viewer", "hips": "hips2fits", "panstarrs": "fitscut", "sdss": "frame-"}
@@ -93,6 +93,18 @@ def test_without_cache_nothing_is_kept(server, quick, archive, tmp_path):
     ask(archive, quick, cache=False)
     assert server.count(IMAGES[archive]) == 2 * n_asked
     assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
+
+
+def test_what_others_keep_meanwhile_is_not_moved_under_their_feet(server, tmp_path):
+    address, paths = "http://archive.test/image.fits", []
+    for content in (b"first", b"second"):
+        path = tmp_path / content.decode()
+        path.write_bytes(content)
+        paths.append(_keep(address, path))
+        assert not path.exists()
+    assert paths[0] == paths[1]
+    assert paths[1].read_bytes() == b"first"
+    _forget(address)
 
 
 def test_a_file_damaged_in_the_cache_is_fetched_again(server, quick, archive, tmp_path):
