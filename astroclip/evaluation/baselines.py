@@ -202,8 +202,8 @@ def chi_square_ranks(batch, light):
     Returns
     -------
     (N,) int `numpy.ndarray`
-        Zero where no other galaxy's light, scaled freely, has a smaller chi-square. No search
-        that knows the others from spectra with noise can be expected to find more.
+        Zero where no other galaxy's light, scaled freely, has a smaller chi-square: about what
+        the noise of one spectrum allows. Brightness and correlated noise are not made use of.
     """
     light = np.asarray(light, dtype=np.float32)
     weight = np.where(batch.mask, 0.0, batch.ivar).astype(np.float32)

@@ -54,8 +54,8 @@ def score_domain_shifts(run, pairs):
 def score_noise_bound(run, pairs):
     """Add how many spectra of either instrument their noise leaves recognizable.
 
-    Each is compared, by chi-square, with the noiseless light of all galaxies: what bounds
-    finding it among recorded spectra.
+    Each is compared, by chi-square, with the noiseless light of all galaxies: a measure of what
+    finding it among recorded spectra could reach.
     """
     first = next(iterate_pairs(pairs))
     sample = {name: first[name][:N_RETRIEVED] for name in ("spectrum", "redshift")}

@@ -251,8 +251,8 @@ class SmallSpectrumEncoder(nn.Module):
         features = self.blocks(functional.gelu(self.stem(image)))
         tokens = features.squeeze(2).transpose(1, 2)  # (N, T, C)
         empty = self._empty_tokens(channels[:, 2], tokens.shape[1])
-        # attention in bfloat16 takes three times as long on CPUs
-        with torch.autocast(tokens.device.type, enabled=tokens.is_cuda):
+        # attention in bfloat16 takes three times as long on CPUs; GPUs keep what they are told
+        with torch.autocast("cpu", enabled=False):
             tokens = tokens.float() + self.position + self.level(level)[:, None]
             return self.transformer(tokens, src_key_padding_mask=empty), empty
 

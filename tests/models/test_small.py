@@ -132,6 +132,22 @@ def test_gradients_keep_the_order_of_channels_in_memory():
     assert gradients[0].stride()[3] == 16
 
 
+def test_attention_keeps_full_precision_under_autocast_of_the_cpu_alone(encoder, spectra):
+    seen = []
+
+    def look(module, inputs):
+        states = [torch.is_autocast_enabled(device) for device in ("cpu", "cuda")]
+        seen.append((inputs[0].dtype, *states))
+
+    handle = encoder.transformer.register_forward_pre_hook(look)
+    with torch.no_grad():
+        encoder(*spectra)
+        with torch.autocast("cpu", torch.bfloat16):
+            encoder(*spectra)
+    handle.remove()
+    assert seen == [(torch.float32, False, False)] * 2
+
+
 def test_no_encoder_has_a_strided_pointwise_convolution():
     for encoder in (SmallSpectrumEncoder(width=16), SmallImageEncoder(width=8)):
         for module in encoder.modules():

@@ -151,7 +151,8 @@ def test_processes_begin_with_summaries_of_their_own(monkeypatch, tmp_path):
 
 
 def test_summaries_are_made_by_one_process_at_a_time(tmp_path):
-    begun, finish, made, found = threading.Event(), threading.Event(), [], []
+    both, begun, finish = threading.Barrier(2), threading.Event(), threading.Event()
+    made, found = [], []
 
     def make():
         made.append(1)
@@ -160,6 +161,7 @@ def test_summaries_are_made_by_one_process_at_a_time(tmp_path):
         return {"values": np.arange(3)}
 
     def read():
+        both.wait(30)
         found.append(Summaries(None, tmp_path)._kept("0.npz", make))
 
     workers = [threading.Thread(target=read) for _ in range(2)]
