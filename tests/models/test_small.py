@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from astroclip.models.small import (
+    AttentionBlock,
     PointwiseConvolution,
     SidePath,
     SmallImageEncoder,
@@ -74,6 +75,43 @@ def test_brightness_beyond_the_range_is_not_told_apart(spectra):
         assert not torch.allclose(embedded(free, bright), embedded(free, brighter), atol=1e-3)
 
 
+def test_attention_block_is_that_of_torch():
+    options = {"dropout": 0.0, "activation": "gelu", "batch_first": True, "norm_first": True}
+    torch.manual_seed(6)
+    plain = torch.nn.TransformerEncoderLayer(24, 3, 48, **options)
+    block = AttentionBlock(24, 3, 48, **options)
+    block.load_state_dict(plain.state_dict())
+    tokens, empty = torch.randn(5, 19, 24), torch.rand(5, 19) < 0.3
+    empty[0, 1:], empty[:, 0] = True, False
+    found, expected = block(tokens, empty), plain(tokens, src_key_padding_mask=empty)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+    gradients = [
+        torch.autograd.grad(output.square().sum(), list(module.parameters()))
+        for output, module in ((found, block), (expected, plain))
+    ]
+    for got, wanted in zip(*gradients, strict=True):
+        torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_further_blocks_start_as_the_identity(spectra):
+    encoders = []
+    for n_blocks in (1, 3):
+        torch.manual_seed(1)
+        encoders.append(SmallSpectrumEncoder(width=16, dim=16, n_blocks=n_blocks).eval())
+    one, three = encoders
+    three.load_state_dict(one.state_dict(), strict=False)
+    with torch.inference_mode():
+        torch.testing.assert_close(three(*spectra), one(*spectra), rtol=0, atol=1e-6)
+
+
+def test_tokens_are_pooled_to_as_many_values_as_asked_for(spectra):
+    encoder = SmallSpectrumEncoder(width=16, dim=16, pooled=80).eval()
+    with torch.inference_mode():
+        assert encoder.summary(*spectra).shape == (4, 80 + 42)
+        assert encoder(*spectra).shape == (4, 16)
+    assert encoder.head[0].normalized_shape == (80,)
+
+
 def test_channels_are_the_documented_formulas():
     flux = torch.tensor([[2.0, 4.0, 100.0]])
     ivar = torch.tensor([[1.0, 3.0, 5.0]])
@@ -139,7 +177,7 @@ def test_attention_keeps_full_precision_under_autocast_of_the_cpu_alone(encoder,
         states = [torch.is_autocast_enabled(device) for device in ("cpu", "cuda")]
         seen.append((inputs[0].dtype, *states))
 
-    handle = encoder.transformer.register_forward_pre_hook(look)
+    handle = encoder.transformer.layers[0].register_forward_pre_hook(look)
     with torch.no_grad():
         encoder(*spectra)
         with torch.autocast("cpu", torch.bfloat16):
