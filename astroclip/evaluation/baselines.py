@@ -11,9 +11,11 @@ __all__ = [
     "chi_square_ranks",
     "estimate_from_photometry",
     "estimate_from_principal_components",
+    "explained_chi_square",
     "fibre_features",
     "measured_magnitudes",
     "read_predictions",
+    "recorded_pair_ranks",
     "structural_features",
 ]
 
@@ -189,6 +191,27 @@ def boosted_estimates(reference, values, queries, *, seed=0):
     return estimates
 
 
+def explained_chi_square(batch, light):
+    """Return by how much every galaxy's noiseless light, scaled freely, lowers chi-square.
+
+    Parameters
+    ----------
+    batch : `~astroclip.preparation.SpectrumBatch`
+        N recorded spectra.
+    light : (M, P) array-like
+        Noiseless flux density of galaxies on the same grid, any unit.
+
+    Returns
+    -------
+    (N, M) float32 `numpy.ndarray`
+        Brightness and correlated noise are not made use of.
+    """
+    light = np.asarray(light, dtype=np.float32)
+    weight = np.where(batch.mask, 0.0, batch.ivar).astype(np.float32)
+    weighted = weight * np.where(batch.mask, 0.0, batch.flux).astype(np.float32)
+    return (weighted @ light.T) ** 2 / np.maximum(weight @ (light**2).T, 1e-30)
+
+
 def chi_square_ranks(batch, light):
     """Return the rank of every galaxy's own noiseless light in fitting its recorded spectrum.
 
@@ -197,19 +220,47 @@ def chi_square_ranks(batch, light):
     batch : `~astroclip.preparation.SpectrumBatch`
         N recorded spectra.
     light : (N, P) array-like
-        Noiseless flux density of the same galaxies on the same grid, any unit.
+        Of the same galaxies; see `explained_chi_square`.
 
     Returns
     -------
     (N,) int `numpy.ndarray`
-        Zero where no other galaxy's light, scaled freely, has a smaller chi-square: about what
-        the noise of one spectrum allows. Brightness and correlated noise are not made use of.
+        Zero where no other galaxy's light has a smaller chi-square: about what the noise of
+        one spectrum allows.
     """
-    light = np.asarray(light, dtype=np.float32)
-    weight = np.where(batch.mask, 0.0, batch.ivar).astype(np.float32)
-    weighted = weight * np.where(batch.mask, 0.0, batch.flux).astype(np.float32)
-    explained = (weighted @ light.T) ** 2 / np.maximum(weight @ (light**2).T, 1e-30)
+    explained = explained_chi_square(batch, light)
     return (explained > np.diag(explained)[:, None]).sum(axis=1)
+
+
+def recorded_pair_ranks(queries, targets, light):
+    r"""Return the rank of every galaxy's second recorded spectrum for its first, by chi-square.
+
+    Nothing but the galaxies' noiseless light connects the two: about what the noise of both
+    allows a search.
+
+    Parameters
+    ----------
+    queries, targets : `~astroclip.preparation.SpectrumBatch`
+        N spectra of the same galaxies, by one instrument and by another.
+    light : (N, P) array-like
+        Of the same galaxies; see `explained_chi_square`.
+
+    Returns
+    -------
+    (N,) int `numpy.ndarray`
+        Of the own target by the probability of the query given a target,
+
+        .. math:: P(q | t) = \sum_k P(q | k) P(k | t),
+
+        over the galaxies k, all as likely beforehand, each likelihood
+        :math:`\exp(-\chi^2 / 2)` at the best scale.
+    """
+    from scipy.special import log_softmax
+
+    query, target = (explained_chi_square(batch, light) / 2.0 for batch in (queries, targets))
+    query = np.exp(query - query.max(axis=1, keepdims=True), dtype=float)
+    likelihood = query @ np.exp(log_softmax(target.astype(float), axis=1)).T
+    return (likelihood >= np.diag(likelihood)[:, None]).sum(axis=1) - 1  # a tie is no success
 
 
 def read_predictions(path, names, n_objects):

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from astroclip.evaluation.baselines import chi_square_ranks
+from astroclip.evaluation.baselines import chi_square_ranks, recorded_pair_ranks
 from astroclip.evaluation.held_out import HELD_OUT, N_RETRIEVED
 from astroclip.evaluation.observation import embed_pairs, iterate_pairs, record_spectra
 from astroclip.evaluation.scores import find_score
@@ -54,22 +54,32 @@ def score_domain_shifts(run, pairs):
 def score_noise_bound(run, pairs):
     """Add how many spectra of either instrument their noise leaves recognizable.
 
-    Each is compared, by chi-square, with the noiseless light of all galaxies: a measure of what
-    finding it among recorded spectra could reach.
+    Each is compared, by chi-square, with the noiseless light of all galaxies, and by way of
+    that with the spectra of the other instrument: measures of what a search could reach.
     """
     first = next(iterate_pairs(pairs))
     sample = {name: first[name][:N_RETRIEVED] for name in ("spectrum", "redshift")}
-    n_pairs = len(sample["redshift"])
-    for name, instrument in (("SDSS-like", "sdss"), ("DESI-like", "desi")):
-        batch = record_spectra(sample, seed=(run.scores.seed, 0), instrument=instrument)
-        ranks = chi_square_ranks(batch, sample["spectrum"])
-        found = {f"recall_{n}": (ranks < n).mean() for n in (1, 5, 10)}
-        for score, value in {**found, "median_rank": np.median(ranks) + 1}.items():
-            run.scores.add(
-                "retrieval", score, float(value), data=SAME_GALAXY,
-                query=f"{name} spectrum, chi-square", reference="noiseless light",
-                n_queries=n_pairs, n_reference=n_pairs,
-            )
+    light, seed = sample["spectrum"], (run.scores.seed, 0)
+    recorded = {
+        name: record_spectra(sample, seed=seed, instrument=instrument)
+        for name, instrument in (("SDSS-like", "sdss"), ("DESI-like", "desi"))
+    }
+    for name, batch in recorded.items():
+        _add_ranks(run, chi_square_ranks(batch, light), name, "noiseless light")
+        other = next(key for key in recorded if key != name)
+        ranks = recorded_pair_ranks(batch, recorded[other], light)
+        _add_ranks(run, ranks, name, f"{other} spectrum")
+
+
+def _add_ranks(run, ranks, instrument, reference):
+    """Add the scores of a search by chi-square."""
+    found = {f"recall_{n}": (ranks < n).mean() for n in (1, 5, 10)}
+    for score, value in {**found, "median_rank": np.median(ranks) + 1}.items():
+        run.scores.add(
+            "retrieval", score, float(value), data=SAME_GALAXY,
+            query=f"{instrument} spectrum, chi-square", reference=reference,
+            n_queries=len(ranks), n_reference=len(ranks),
+        )
 
 
 def score_second_epoch(run, pairs):

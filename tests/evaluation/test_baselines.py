@@ -14,6 +14,7 @@ from astroclip.evaluation.baselines import (
     fibre_features,
     measured_magnitudes,
     read_predictions,
+    recorded_pair_ranks,
     structural_features,
 )
 from astroclip.metrics import r2_score
@@ -133,6 +134,30 @@ def test_chi_square_ranks_equal_a_fit_of_every_scale():
         expected.append(np.sum(np.array(chi_square) < chi_square[own]))
     assert len(set(expected)) > 2
     np.testing.assert_array_equal(found, expected)
+
+
+def test_ranks_of_recorded_pairs_are_those_of_bayes_formula():
+    rng = np.random.default_rng(9)
+    light = rng.uniform(1, 3, (6, 30))
+    grid, sigma = np.linspace(4000, 9000, 30), 4.0
+    seen = [3 * light + rng.normal(0, sigma, light.shape) for _ in range(2)]
+    batches = [
+        SpectrumBatch.from_arrays(grid, flux, ivar=np.full(flux.shape, sigma**-2)) for flux in seen
+    ]
+
+    def likelihood(flux, candidate):
+        best = np.linalg.lstsq(candidate[:, None], flux, rcond=None)[0]
+        return np.exp(-0.5 * np.sum((flux - best * candidate) ** 2) / sigma**2)
+
+    first, second = (
+        np.array([[likelihood(flux, one) for one in light] for flux in part]) for part in seen
+    )
+    expected = []
+    for own, row in enumerate(first):
+        given = [row @ target / target.sum() for target in second]
+        expected.append(sum(value > given[own] for value in given))
+    assert len(set(expected)) > 1
+    np.testing.assert_array_equal(recorded_pair_ranks(*batches, light), expected)
 
 
 def test_predictions_are_read_and_checked(tmp_path):

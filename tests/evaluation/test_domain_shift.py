@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from astroclip.evaluation import domain_shift, embed_pairs, score_retrieval
-from astroclip.evaluation.baselines import chi_square_ranks
+from astroclip.evaluation.baselines import chi_square_ranks, recorded_pair_ranks
 from astroclip.evaluation.domain_shift import score_domain_shifts
 from astroclip.evaluation.held_out import HELD_OUT, score_neighbors
 from astroclip.evaluation.observation import record_spectra
@@ -49,14 +49,21 @@ def test_one_galaxy_is_sought_as_two_surveys_see_it(shifted, model, pairs):
 
 
 def test_noise_bounds_what_is_recognized(shifted, pairs):
-    table = shifted.scores.table()
-    for name, instrument in (("SDSS-like", "sdss"), ("DESI-like", "desi")):
-        batch = record_spectra(pairs, seed=(shifted.scores.seed, 0), instrument=instrument)
-        n_first = (chi_square_ranks(batch, pairs["spectrum"]) < 1).sum()
-        found = find_score(
-            table, "recall_1", data="SDSS-like spectra", query=f"{name} spectrum, chi-square"
+    table, light = shifted.scores.table(), pairs["spectrum"]
+    seen = {
+        f"{name.upper()}-like spectrum": record_spectra(
+            pairs, seed=(shifted.scores.seed, 0), instrument=name
         )
-        assert found == pytest.approx(n_first / len(batch))
+        for name in ("sdss", "desi")
+    }
+    for (name, batch), (other, target) in (list(seen.items()), list(seen.items())[::-1]):
+        where = {"data": "SDSS-like spectra", "query": f"{name}, chi-square"}
+        for reference, ranks in (
+            ("noiseless light", chi_square_ranks(batch, light)),
+            (other, recorded_pair_ranks(batch, target, light)),
+        ):
+            found = find_score(table, "recall_1", reference=reference, **where)
+            assert found == pytest.approx((ranks < 1).mean())
 
 
 def test_a_second_image_has_its_own_noise_and_seeing(shifted, model, pairs):
