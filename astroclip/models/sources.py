@@ -82,8 +82,8 @@ def head_settings(config, modality, *, n_bins):
     Parameters
     ----------
     config : dict or None
-        The entry ``redshift_head``: ``n_bins``, ``largest``, ``scale`` and ``temperature``,
-        the latter by modality.
+        The entry ``redshift_head``: ``n_bins``, ``largest``, ``scale`` and ``temperature``;
+        the first and the last may be given by modality.
     modality : str
     n_bins : int
         Rows of the head's weight.
@@ -106,7 +106,10 @@ def head_settings(config, modality, *, n_bins):
             f"tensors mean no redshift. Write the file with export_weights."
         )
         raise CheckpointError(msg)
-    if config["n_bins"] != n_bins:
+    stated = config["n_bins"]
+    if isinstance(stated, dict):
+        stated = stated.get(modality)
+    if stated != n_bins:
         msg = f"{where} has n_bins {config['n_bins']!r}; its tensors have {n_bins}."
         raise CheckpointError(msg)
     temperature = config.get("temperature", {})

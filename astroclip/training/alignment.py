@@ -37,7 +37,7 @@ class RedshiftBins(nn.Module):
 
     def __init__(self, n_bins, largest):
         super().__init__()
-        self.width = math.log1p(largest) / n_bins
+        self.n_bins, self.width = n_bins, math.log1p(largest) / n_bins
         self.register_buffer("centre", torch.arange(n_bins) + 0.5, persistent=False)
 
     def target(self, redshift):
@@ -98,8 +98,9 @@ class Alignment(lightning.LightningModule):
         dim = self.spectrum_encoder.head[-1].out_features
         self.contrast = ContrastiveLoss(initial_scale=recipe.initial_scale)
         self.redshift_bins = RedshiftBins(recipe.n_redshift_bins, recipe.largest_redshift)
+        self.coarse_bins = RedshiftBins(recipe.n_coarse_redshift_bins, recipe.largest_redshift)
         self.spectrum_redshift = nn.Linear(dim, recipe.n_redshift_bins)
-        self.image_redshift = nn.Linear(dim, recipe.n_redshift_bins)
+        self.image_redshift = nn.Linear(dim, recipe.n_coarse_redshift_bins)
         self.spectrum_labels = nn.Linear(dim, len(LABELS))
         self.image_labels = nn.Linear(dim, len(LABELS))
         labels = label_values(pairs) if pairs is not None else torch.zeros(2, len(LABELS))
@@ -178,15 +179,20 @@ class Alignment(lightning.LightningModule):
     def _standardized(self, batch):
         return (batch["labels"] - self.label_mean) / self.label_scale
 
-    def _auxiliary(self, embedding, redshift_head, label_head, batch, label_weight):
+    def bins(self, modality):
+        """Return the `RedshiftBins` of a modality's redshift head."""
+        return self.redshift_bins if modality == "spectrum" else self.coarse_bins
+
+    def _auxiliary(self, embedding, modality, batch):
         """Return the redshift-bin and property losses of one modality."""
         features = HEAD_SCALE * functional.normalize(embedding, dim=1)
         has_redshift = torch.isfinite(batch["redshift"])
-        target = self.redshift_bins.target(batch["redshift"][has_redshift])
-        logits = redshift_head(features)[has_redshift]
+        target = self.bins(modality).target(batch["redshift"][has_redshift])
+        logits = getattr(self, f"{modality}_redshift")(features)[has_redshift]
         redshift = functional.cross_entropy(logits, target) if len(logits) else 0.0
-        known = known_error(label_head(features), self._standardized(batch))
-        return self.recipe.redshift_weight * redshift + label_weight * known
+        labels = getattr(self, f"{modality}_labels")(features)
+        known = known_error(labels, self._standardized(batch))
+        return self.recipe.redshift_weight * redshift + self.recipe.label_weight * known
 
     @torch.no_grad()
     def _remember(self, spectrum, image, labels, redshift):
@@ -260,12 +266,8 @@ class Alignment(lightning.LightningModule):
             "contrast": self.contrast(image, spectrum),
             "again": self._second_spectra(batch, spectrum, generator),
             "image_again": self._second_images(batch, image, generator),
-            "spectrum": self._auxiliary(
-                spectrum, self.spectrum_redshift, self.spectrum_labels, batch, recipe.label_weight
-            ),
-            "image": self._auxiliary(
-                image, self.image_redshift, self.image_labels, batch, recipe.label_weight
-            ),
+            "spectrum": self._auxiliary(spectrum, "spectrum", batch),
+            "image": self._auxiliary(image, "image", batch),
             **self._memory_terms(batch, spectrum, image, outliers),
         }
         weights = {
@@ -295,7 +297,7 @@ class Alignment(lightning.LightningModule):
             "neighbors": self.memory.loss(
                 views, labels[known], label_weights=self.recipe.neighbor_label_weights
             ),
-            "near_redshift": self.memory.redshift_loss(views[0], redshift, self.redshift_bins),
+            "near_redshift": self.memory.redshift_loss(views[0], redshift, self.coarse_bins),
         }
         if len(outliers):
             terms["outliers"] = self.memory.outlier_loss(outliers)
@@ -323,7 +325,7 @@ class Alignment(lightning.LightningModule):
         scores = {"recall_10": recall(held["image"], held["spectrum"], 10)}
         for name, head in (("spectrum", self.spectrum_redshift), ("image", self.image_redshift)):
             logits = head(HEAD_SCALE * functional.normalize(held[name], dim=1))
-            error = ((self.redshift_bins.best(logits) - truth).abs() / (1 + truth))[known]
+            error = ((self.bins(name).best(logits) - truth).abs() / (1 + truth))[known]
             scores[f"{name}_nmad"] = 1.4826 * error.median()
             scores[f"{name}_outliers"] = (error > 0.05).float().mean()
             scores |= self._estimate_scores(held, name)

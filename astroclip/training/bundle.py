@@ -71,7 +71,7 @@ def export_weights(module, path, *, temperature=None):
     config = {"name": MODEL_NAME, **module.config()}
     if module.recipe.redshift_weight:
         config["redshift_head"] = {
-            "n_bins": module.recipe.n_redshift_bins,
+            "n_bins": {kind: module.bins(kind).n_bins for kind in ("spectrum", "image")},
             "largest": module.recipe.largest_redshift,
             "scale": HEAD_SCALE,
             "temperature": {"spectrum": 1.0, "image": 1.0, **(temperature or {})},

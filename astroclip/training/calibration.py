@@ -68,10 +68,10 @@ def head_temperatures(module, pairs, **options):
         By modality; see `~astroclip.linear_head.fit_temperature`.
     """
     recipe = module.recipe
-    edges = redshift_edges(recipe.n_redshift_bins, recipe.largest_redshift)
     redshift = np.asarray(pairs["redshift"], dtype=float)
-    inside = redshift <= edges[-1]
-    return {
-        modality: fit_temperature(logits[inside], redshift[inside], edges)
-        for modality, logits in head_logits(module, pairs, **options).items()
-    }
+    inside = redshift <= recipe.largest_redshift
+    temperature = {}
+    for modality, logits in head_logits(module, pairs, **options).items():
+        edges = redshift_edges(logits.shape[1], recipe.largest_redshift)
+        temperature[modality] = fit_temperature(logits[inside], redshift[inside], edges)
+    return temperature

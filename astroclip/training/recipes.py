@@ -94,7 +94,8 @@ class AlignmentRecipe:
     n_summaries, survey_share : recordings of every pair that `~astroclip.training.heads` learns
         from, and fraction of the pairs in a step that are taken as the survey records them
     initial_scale : inverse temperature that the contrast starts from
-    n_redshift_bins, largest_redshift : bins of the redshift head, even in log(1 + z)
+    n_redshift_bins, largest_redshift : bins of the spectra's redshift head, even in log(1 + z)
+    n_coarse_redshift_bins : bins of the images' head and of the redshifts of neighbours
     refinement : rounds of the spectrum encoder's refinement, each a `RefinementRound`
     n_image_views : recordings of every image that the refinement aligns with
     spectrum, image : options of the encoders
@@ -149,6 +150,7 @@ class AlignmentRecipe:
     survey_share: float = 0.5
     initial_scale: float = 10.0
     n_redshift_bins: int = 256
+    n_coarse_redshift_bins: int = 256
     largest_redshift: float = 0.7
     refinement: tuple = ()
     n_image_views: int = 2

@@ -143,6 +143,25 @@ def test_one_head_of_two(tmp_path):
         model.redshift_distribution(np.zeros((1, DIM)), modality="image")
 
 
+def test_heads_may_have_bins_of_their_own(tmp_path, embeddings):
+    path = tmp_path / "toy.safetensors"
+
+    def halve(state):
+        for name in ("weight", "bias"):
+            state[f"redshift_head.image.{name}"] = state[f"redshift_head.image.{name}"][::2].clone()
+
+    bins = {"spectrum": N_BINS, "image": N_BINS // 2}
+    write_model(path, entry={**ENTRY, "n_bins": bins}, change=halve)
+    model, heads = load_model(path, device="cpu"), read_redshift_heads(path).heads
+    for kind, n_bins in bins.items():
+        found = model.redshift_distribution(embeddings, modality=kind)
+        assert found.probability.shape == (9, n_bins)
+        assert len(heads[kind].bias) == n_bins
+    write_model(path, entry={**ENTRY, "n_bins": bins})
+    with pytest.raises(CheckpointError, match=r"\(image head\), has n_bins .* its tensors have 24"):
+        load_model(path, device="cpu")
+
+
 @pytest.mark.parametrize("name", ["astroclip-mnras", "stein-resnet50", "weights.ckpt"])
 def test_models_that_cannot_have_a_head_are_not_fetched(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

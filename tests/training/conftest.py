@@ -13,6 +13,7 @@ SIZES = {
     "n_mix": 48, "n_wide": 8, "n_flat": 8, "n_validation": 24, "n_test": 60,
     "n_reference_mix": 70, "n_reference_wide": 10, "n_reference_flat": 10, "epoch_size": 64,
     "memory_size": 48, "n_contaminants": 8, "outlier_share": 0.2, "near_redshift_weight": 0.3,
+    "n_redshift_bins": 300,
 }
 
 

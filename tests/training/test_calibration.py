@@ -24,6 +24,11 @@ def pairs(workspace):
     return workspace.read("validation")
 
 
+@pytest.fixture(scope="module")
+def n_bins(recipe):
+    return {"spectrum": recipe.n_redshift_bins, "image": recipe.n_coarse_redshift_bins}
+
+
 def test_logits_are_those_of_the_written_model(alignment, pairs, tmp_path):
     export_weights(alignment, tmp_path / "model.safetensors")
     model = load_model(tmp_path / "model.safetensors", device="cpu")
@@ -38,23 +43,24 @@ def test_logits_are_those_of_the_written_model(alignment, pairs, tmp_path):
         assert logits.std() > 0.1
 
 
-def test_temperatures_are_the_best_of_a_grid(alignment, pairs, recipe):
+def test_temperatures_are_the_best_of_a_grid(alignment, pairs, recipe, n_bins):
     found = head_temperatures(alignment, pairs, seed=3)
-    bins = RedshiftBins(recipe.n_redshift_bins, recipe.largest_redshift)
-    target = bins.target(torch.from_numpy(pairs["redshift"]).float()).numpy()
+    redshift = torch.from_numpy(pairs["redshift"]).float()
     grid = np.geomspace(0.05, 20, 400)
     for kind, logits in head_logits(alignment, pairs, seed=3).items():
+        bins = RedshiftBins(n_bins[kind], recipe.largest_redshift)
+        target = bins.target(redshift).numpy()
         loss = [-(target * log_softmax(logits / t, axis=1)).sum(axis=1).mean() for t in grid]
         best = int(np.argmin(loss))
         assert grid[max(best - 1, 0)] <= found[kind] <= grid[min(best + 1, len(grid) - 1)]
 
 
-def test_galaxies_beyond_the_bins_are_left_out(alignment, pairs, recipe):
+def test_galaxies_beyond_the_bins_are_left_out(alignment, pairs, recipe, n_bins):
     beyond = {name: values.copy() for name, values in pairs.items()}
     beyond["redshift"][5] = recipe.largest_redshift + 0.1
     logits = head_logits(alignment, beyond, seed=3)["image"]
     others = np.arange(len(logits)) != 5
-    edges = redshift_edges(recipe.n_redshift_bins, recipe.largest_redshift)
+    edges = redshift_edges(n_bins["image"], recipe.largest_redshift)
     expected = fit_temperature(logits[others], beyond["redshift"][others], edges)
     assert head_temperatures(alignment, beyond, seed=3)["image"] == expected
 
