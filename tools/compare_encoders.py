@@ -65,7 +65,7 @@ class PatchSpectrumEncoder(SmallSpectrumEncoder):
         features = self.stem(functional.pad(channels, (0, missing))[:, :, None])
         tokens = features[:, :, 0].transpose(1, 2) + self.position + self.level(level)[:, None]
         empty = self._empty_tokens(channels[:, 2], tokens.shape[1])
-        return self.transformer(tokens, src_key_padding_mask=empty), empty
+        return self.transformer(tokens, empty), empty
 
 
 class LinearGridEncoder(nn.Module):

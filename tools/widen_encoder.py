@@ -2,9 +2,10 @@
 
 The encoder computes what it did: every pooled value is there twice at first, and the logits of
 new bins lie between those of the old ones (Chen, Goodfellow & Shlens 2016, arXiv:1511.05641). What
-is added at random makes the copies differ once training goes on.
+is added at random makes the copies differ once training goes on. The bundled model was trained on
+from the weights of revision b3b1e75, widened so.
 
-    python tools/widen_encoder.py astroclip/data/astroclip-small.safetensors wide.safetensors
+    python tools/widen_encoder.py astroclip-small.safetensors wide.safetensors
 """
 
 import argparse

@@ -177,7 +177,7 @@ def test_attention_keeps_full_precision_under_autocast_of_the_cpu_alone(encoder,
         states = [torch.is_autocast_enabled(device) for device in ("cpu", "cuda")]
         seen.append((inputs[0].dtype, *states))
 
-    handle = encoder.transformer.layers[0].register_forward_pre_hook(look)
+    handle = encoder.transformer.register_forward_pre_hook(look)
     with torch.no_grad():
         encoder(*spectra)
         with torch.autocast("cpu", torch.bfloat16):

@@ -1,0 +1,64 @@
+"""Tools that build on the encoders: their designs embed, and widened weights keep their meaning."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn import functional
+
+from astroclip.models.small import SmallSpectrumEncoder
+
+TOOLS = Path(__file__).parents[1] / "tools"
+PREFIX = "spectrum_encoder."
+
+
+def load_tool(name):
+    """Return a tool's module."""
+    spec = importlib.util.spec_from_file_location(name, TOOLS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def spectra():
+    generator = torch.Generator().manual_seed(3)
+    flux = 2 + torch.rand(4, 4360, generator=generator)
+    return flux, torch.full_like(flux, 4.0), torch.rand(flux.shape, generator=generator) < 0.05
+
+
+def test_every_design_that_is_compared_embeds_spectra(spectra):
+    designs = load_tool("compare_encoders").SPECTRA
+    assert len(designs) > 3
+    for name, make in designs.items():
+        with torch.inference_mode():
+            embedding = make().eval()(*spectra)
+        assert embedding.shape == (4, 128), name
+        assert torch.isfinite(embedding).all(), name
+
+
+def test_a_widened_encoder_computes_what_it_did(spectra):
+    tool = load_tool("widen_encoder")
+    torch.manual_seed(4)
+    narrow = SmallSpectrumEncoder(width=16, dim=16).eval()
+    torch.nn.init.normal_(narrow.windows[2].weight, std=0.1)
+    wide = SmallSpectrumEncoder(width=16, dim=16, pooled=128).eval()
+    state = {f"{PREFIX}{name}": value.clone() for name, value in narrow.state_dict().items()}
+    tool.widen_pooling(state)
+    wide.load_state_dict({name.removeprefix(PREFIX): value for name, value in state.items()})
+    with torch.inference_mode():
+        found, expected = wide(*spectra), narrow(*spectra)
+    assert functional.cosine_similarity(found, expected).min() > 0.999
+    weight = state[f"{PREFIX}gate.weight"]
+    assert not torch.equal(weight[:64], weight[64:128])  # copies that differ can part
+
+
+def test_finer_bins_lie_on_lines_between_the_old_ones():
+    tool = load_tool("widen_encoder")
+    bins = torch.arange(6.0)
+    state = {f"{tool.HEAD}weight": 2 * bins[:, None].repeat(1, 3), f"{tool.HEAD}bias": bins + 1}
+    tool.refine_bins(state, 24)
+    expected = ((torch.arange(24) + 0.5) / 4 - 0.5).clamp(0, 5)
+    torch.testing.assert_close(state[f"{tool.HEAD}bias"], expected + 1)
+    torch.testing.assert_close(state[f"{tool.HEAD}weight"], 2 * expected[:, None].repeat(1, 3))
