@@ -171,16 +171,18 @@ def draw_distributions(names):
     figure = Figure(figsize=(8.2, 2.9), layout="constrained")
     for number, ax in enumerate(figure.subplots(1, 3)):
         probability = names["probability"][number]
-        ax.fill_between(names["redshift"], probability / probability.max(), color=BLUE, alpha=0.5)
-        ax.axvline(names["catalog"][number], color="black", ls="--", lw=1, label="catalogue")
+        # a bin is narrower than a line: the other redshifts are marked above the curve
+        ax.plot(names["redshift"], probability / probability.max(), color=BLUE, lw=1.5)
         found = float(names["by_neighbors"]["redshift"][number])
-        ax.axvline(found, color=ORANGE, lw=1, label="k-NN")
+        marks = ((names["catalog"][number], "black", "catalogue"), (found, ORANGE, "k-NN"))
+        for height, (redshift, color, label) in zip((1.1, 1.2), marks, strict=True):
+            ax.plot(redshift, height, "v", color=color, ms=5, label=label)
         flagged = names["by_head"]["out_of_distribution"][number]
         confidence = float(names["by_head"]["redshift_confidence"][number])
         state = "flagged" if flagged else "not flagged"
         name = names["spectra"][number].meta["id"]
         ax.set_title(f"{name}\nconfidence {confidence:.2f}, {state}", fontsize=8)
-        ax.set(xlim=(0, 0.66), ylim=(0, 1.1), xlabel="redshift", yticks=[])
+        ax.set(xlim=(0, 0.66), ylim=(0, 1.3), xlabel="redshift", yticks=[])
     ax.legend(fontsize=8, frameon=False)
     figure.axes[0].set_ylabel("probability, head")
     save(figure, "redshift_distributions")
