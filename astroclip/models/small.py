@@ -2,17 +2,20 @@
 
 Spectra pass a convolutional stem that shortens 4,360 logarithmic pixels to 137 tokens,
 a transformer block in which tokens without data are masked, and a gated attention
-pooling over the tokens that have data; fluxes in wide windows join there. Images pass a
+pooling over the tokens that have data; fluxes in wide windows join there, and how well templates
+fit at every redshift joins the projection. Images pass a
 small residual network (timm's) that sees flux and validity of each band as separate
 channels; fluxes in nested apertures around the centre join there.
 
-Both side paths measure what convolutions learn slowly: colours. They start at zero, so
-that weights made without them keep their meaning.
+The side paths measure what convolutions learn slowly: colours, and redshifts from many faint
+lines. They start at zero, so that weights made without them keep their meaning.
 """
 
 import torch
 from torch import nn
 from torch.nn import functional
+
+from astroclip.models.redshift_scan import RedshiftScan, ScanPath
 
 __all__ = ["SmallImageEncoder", "SmallSpectrumEncoder", "spectrum_channels"]
 
@@ -254,11 +257,18 @@ class SmallSpectrumEncoder(nn.Module):
         Width of the projection between pooled tokens and embedding.
     pooled : int, optional
         Values that the tokens are pooled to; as many as a token has by default.
+    scan_components : int
+        Principal components of each kind of galaxy whose light is compared with spectra at every
+        redshift, see `~astroclip.models.redshift_scan.RedshiftScan`; no comparison by default.
+        The grid must be even in log10 of wavelength, with steps of 0.0001.
+    scan_largest : float
+        Redshift that they are compared to.
     """
 
     def __init__(
         self, *, n_pixels=4360, width=24, n_blocks=1, n_heads=4, dim=128, window=None,
         brightness=True, level_range=None, hidden=256, pooled=None,
+        scan_components=0, scan_largest=0.7,
     ):
         super().__init__()
         self.window, self.brightness, self.level_range = window, brightness, level_range
@@ -286,6 +296,12 @@ class SmallSpectrumEncoder(nn.Module):
             nn.LayerNorm(self.pooled), nn.Linear(self.pooled, hidden), nn.GELU(),
             nn.Linear(hidden, dim),
         )
+        self.scan = self.scanned = None
+        if scan_components:
+            self.scan = RedshiftScan(
+                n_pixels, largest=scan_largest, n_components=scan_components
+            )
+            self.scanned = ScanPath(self.pooled, self.scan, hidden)
 
     def _empty_tokens(self, coverage, n_tokens):
         """Return True (N, T) for tokens with too little data; one token always stays."""
@@ -310,7 +326,7 @@ class SmallSpectrumEncoder(nn.Module):
         return self.project(self.summary(flux, ivar, mask))
 
     def summary(self, flux, ivar, mask):
-        """Return what `project` takes of spectra: pooled tokens and colours (N, F)."""
+        """Return what `project` takes of spectra: pooled tokens, colours and a scan (N, F)."""
         if self.window is not None:
             pixel = torch.arange(mask.shape[1], device=mask.device)
             mask = mask | (pixel < self.window[0]) | (pixel >= self.window[1])
@@ -323,16 +339,46 @@ class SmallSpectrumEncoder(nn.Module):
         logits, values = self.gate(tokens).float().chunk(2, dim=2)
         attention = logits.masked_fill(empty[:, :, None], -1e4).softmax(dim=1)
         pooled = (attention * values).sum(dim=1)
-        return torch.cat([pooled, window_features(channels, ivar, level)], dim=1)
+        parts = [pooled, window_features(channels, ivar, level)]
+        if self.scan is not None:
+            parts += self.scan(flux, ivar, mask)
+        return torch.cat(parts, dim=1)
 
     def project(self, summary):
         """Return embeddings (N, dim) of summaries (N, F)."""
-        pooled, measured = summary.tensor_split([self.pooled], dim=1)
-        return self.head(pooled + self.windows(measured))
+        pooled, *scan = self._joined(summary)
+        normalize, widen, activate, narrow = self.head
+        hidden = widen(normalize(pooled))
+        if scan:
+            hidden = hidden + self.scanned(pooled, *scan)
+        return narrow(activate(hidden))
+
+    def _joined(self, summary):
+        """Return tokens and colours as one (N, pooled), and the parts of a scan if there is one."""
+        ends = [self.pooled, self.pooled + 2 * N_WINDOWS + 2]
+        if self.scan is not None:
+            ends.append(ends[-1] + self.scan.n_lags)
+        pooled, measured, *scan = summary.tensor_split(ends, dim=1)
+        return pooled + self.windows(measured), *(scan if self.scan is not None else ())
+
+    def log_posterior(self, summary):
+        """Return the logarithms (N, n_lags) of redshifts' probabilities that a scan gives.
+
+        Redshifts are even in log(1 + z) from zero, in steps of
+        `~astroclip.models.redshift_scan.LAG_STEP`.
+        """
+        pooled, evidence, _ = self._joined(summary)
+        return self.scanned.log_posterior(pooled, evidence)
+
+    def take_templates(self, other):
+        """Scan with the templates of another encoder, if there is a scan."""
+        if self.scan is not None:
+            self.scan.templates.copy_(other.scan.templates)
 
     def projection(self):
         """Return the modules that `project` needs."""
-        return nn.ModuleList([self.windows, self.head])
+        parts = [self.windows, self.head]
+        return nn.ModuleList(parts if self.scan is None else [*parts, self.scanned])
 
 
 class SmallImageEncoder(nn.Module):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from astroclip.models.redshift_scan import LAG_STEP
 from astroclip.training import heads
 from astroclip.training.alignment import Alignment
 from astroclip.training.heads import HeadAlignment, Summaries, summarize_pairs, train_heads
@@ -197,3 +198,83 @@ def test_a_run_does_not_go_on_from_other_weights(trained, workspace, head_recipe
     train(workspace, tmp_path / "run", head_recipe, tmp_path / "fresh.ckpt")
     train(workspace, tmp_path / "run", head_recipe, tmp_path / "fresh.ckpt")
     assert len(list((tmp_path / "run").glob("summaries-*"))) == 1
+
+
+@pytest.fixture(scope="module")
+def scan_recipe(head_recipe):
+    return dataclasses.replace(head_recipe, spectrum={**head_recipe.spectrum, "scan_components": 2})
+
+
+@pytest.fixture(scope="module")
+def scanning(workspace, scan_recipe, start, tmp_path_factory):
+    output = tmp_path_factory.mktemp("scanning")
+    return train(workspace, output, scan_recipe, start), output
+
+
+def test_templates_are_made_once_and_kept(scanning, workspace, scan_recipe, start, monkeypatch):
+    module, output = scanning
+    templates = module.spectrum_encoder.scan.templates
+    assert templates.abs().amax(dim=2).min() > 0
+    with np.load(next(output.glob("summaries-*/templates.npz"))) as content:
+        np.testing.assert_array_equal(content["templates"], templates.half())
+    loaded = load_alignment(output, recipe=scan_recipe)
+    torch.testing.assert_close(loaded.spectrum_encoder.scan.templates, templates, rtol=0, atol=0)
+
+    def never(*arguments, **options):
+        raise AssertionError
+
+    monkeypatch.setattr(heads, "fit_templates", never)
+    again = train(workspace, output, dataclasses.replace(scan_recipe, n_epochs=3), start)
+    torch.testing.assert_close(again.spectrum_encoder.scan.templates, templates, rtol=0, atol=0)
+
+
+def test_templates_of_the_start_are_kept(scanning, workspace, scan_recipe, tmp_path, monkeypatch):
+    module, output = scanning
+    templates = module.spectrum_encoder.scan.templates.clone()
+    monkeypatch.setattr(heads, "fit_templates", None)
+    once = dataclasses.replace(scan_recipe, n_epochs=1)
+    further = train(workspace, tmp_path, once, find_checkpoint(output))
+    torch.testing.assert_close(further.spectrum_encoder.scan.templates, templates, rtol=0, atol=0)
+
+
+def test_what_weighs_the_scan_learns(scanning):
+    module, _ = scanning
+    scanned = module.spectrum_encoder.scanned
+    assert scanned.join.weight.any() and scanned.prior[-1].weight.any()
+
+
+def test_the_loss_of_the_scan_is_the_cross_entropy_of_all_recordings(scanning):
+    module, _ = scanning
+    encoder = module.spectrum_encoder
+    rng = np.random.default_rng(0)
+    size = encoder.pooled + 42 + encoder.scan.n_lags + encoder.scan.n_measured
+    summaries = torch.from_numpy(rng.normal(size=(4, 2, size))).float()
+    redshift = torch.tensor([0.1, torch.nan, 0.3, 0.9])
+    loss = module._scan_loss({"spectrum_summary": summaries, "redshift": redshift})
+    terms = []
+    for row in (0, 2):
+        for view in range(2):
+            logs = encoder.log_posterior(summaries[row, view][None])[0].detach().double().numpy()
+            place = np.log1p(float(redshift[row])) / LAG_STEP
+            target = np.exp(-0.5 * ((np.arange(len(logs)) - place) / 0.8) ** 2)
+            terms.append(-(target / target.sum() * logs).sum())
+    assert loss.item() == pytest.approx(np.mean(terms), rel=1e-4)
+    nothing = {"spectrum_summary": summaries, "redshift": torch.full((4,), torch.nan)}
+    assert module._scan_loss(nothing) == 0
+
+
+def test_templates_are_of_noiseless_galaxies_with_known_properties(monkeypatch):
+    pairs = {
+        "spectrum": np.arange(12.0).reshape(6, 2),
+        "redshift": np.array([0.1, 0.2, np.nan, 0.8, 0.5, 0.6]),
+        "log_ssfr": np.array([-10.0, np.nan, -11.0, -11.0, -12.0, -9.0]),
+        "ivar": np.full((6, 2), np.inf),
+    }
+    pairs["ivar"][5, 0] = 3.0
+    monkeypatch.setattr(heads, "read_source", lambda source: dict(source))
+    flux, redshift, log_ssfr = heads._template_galaxies([pairs, pairs], 0.7, 0)
+    assert sorted(redshift) == [0.1, 0.1, 0.5, 0.5]
+    assert sorted(flux[:, 0]) == [0, 0, 8, 8] and sorted(log_ssfr) == [-12, -12, -10, -10]
+    del pairs["log_ssfr"]
+    with pytest.raises(ValueError, match="^sources hold no noiseless spectra with known redshift"):
+        heads._template_galaxies([pairs], 0.7, 0)

@@ -1,0 +1,107 @@
+"""Templates of galaxies for `~astroclip.models.redshift_scan.RedshiftScan`, from known spectra."""
+
+import numpy as np
+import torch
+
+from astroclip.models.redshift_scan import BINNING, LAG_STEP, contrast, n_lags
+
+__all__ = ["QUIESCENT_BELOW", "fit_templates", "kinds_of"]
+
+QUIESCENT_BELOW = -11.0  # log sSFR, per year
+N_ITERATIONS = 15
+RESIDUAL = 0.01  # scatter that components leave, relative to the continuum
+LEAST_KNOWN = 3.0  # galaxies' worth of prior at wavelengths that few of them cover
+BATCH = 1000
+
+
+def kinds_of(log_ssfr):
+    """Return the kind (N,) of galaxies: 0 quiescent, 1 star-forming."""
+    return (np.asarray(log_ssfr) >= QUIESCENT_BELOW).astype(int)
+
+
+def fit_templates(flux, redshift, kinds, *, largest, n_components, seed=0):
+    """Fit the mean and the principal components of the light of each kind of galaxy.
+
+    Parameters
+    ----------
+    flux : (N, P) array-like
+        Noiseless spectra in the observed frame, on the model's grid.
+    redshift : (N,) array-like
+        Not above ``largest``.
+    kinds : (N,) array-like of int
+        Kind of each galaxy, counted from zero.
+    largest : float
+        Redshift that the templates shall be scanned to.
+    n_components : int
+    seed : int
+
+    Returns
+    -------
+    (n_kinds, 1 + n_components, R) `torch.Tensor`
+        In the rest frame; components are as long as their coefficients scatter.
+
+    Raises
+    ------
+    ValueError
+        If a kind has too few galaxies for so many components.
+
+    Notes
+    -----
+    Every galaxy covers another part of the rest frame: means and components are those of
+    greatest likelihood where some values are missing, by expectation maximization (Tipping &
+    Bishop 1999, J. R. Stat. Soc. B 61, 611; Bailey 2012, PASP 124, 1015), the scatter of
+    coefficients being a further parameter (Liu, Rubin & Wu 1998, Biometrika 85, 755).
+    """
+    redshift, kinds = np.asarray(redshift, float), np.asarray(kinds)
+    templates = []
+    for kind in range(kinds.max() + 1):
+        rows = np.flatnonzero(kinds == kind)
+        if len(rows) <= n_components:
+            msg = (
+                f"kinds has {len(rows)} galaxies of kind {kind}; expected more than "
+                f"n_components = {n_components}. Give more spectra or ask for fewer components."
+            )
+            raise ValueError(msg)
+        lines, known = _at_rest(flux, redshift, rows, n_lags(largest))
+        mean = lines.sum(dim=0) / known.sum(dim=0).clamp(min=LEAST_KNOWN)
+        components = _components((lines - mean) * known, known, n_components, seed)
+        templates.append(torch.cat([mean[None], components.T]))
+    return torch.stack(templates)
+
+
+def _at_rest(flux, redshift, rows, n_shifts):
+    """Return the contrast (N, R) of some galaxies in the rest frame, and where it is known."""
+    parts = []
+    for first in range(0, len(rows), BATCH):
+        chosen = rows[first : first + BATCH]
+        seen = torch.from_numpy(np.asarray(flux[chosen], dtype=np.float32))
+        seen = seen[:, : seen.shape[1] // BINNING * BINNING]
+        certain = torch.full_like(seen, 1e6) / seen.mean(dim=1, keepdim=True).clamp(min=1e-4) ** 2
+        lines, weight = contrast(seen, certain, torch.zeros_like(seen, dtype=torch.bool))
+        shift = torch.from_numpy(np.round(np.log1p(redshift[chosen]) / LAG_STEP)).long()
+        start = (n_shifts - 1 - shift)[:, None]
+        place = start + torch.arange(lines.shape[1])
+        empty = torch.zeros(len(chosen), lines.shape[1] + n_shifts - 1)
+        known = (weight > 0).float()
+        parts.append((empty.scatter(1, place, lines), empty.scatter(1, place, known)))
+    return (torch.cat(part) for part in zip(*parts, strict=True))
+
+
+def _components(values, known, n_components, seed):
+    """Return principal components (R, K) of values (N, R), zero where not known."""
+    n_rest, unit = values.shape[1], torch.eye(n_components)
+    generator = torch.Generator().manual_seed(seed)
+    components = 0.05 * torch.randn(n_rest, n_components, generator=generator)
+    for _ in range(N_ITERATIONS):
+        outer = (components[:, :, None] * components[:, None]).flatten(1)
+        precision = (known @ outer).unflatten(1, unit.shape) / RESIDUAL**2 + unit
+        covariance = torch.linalg.inv(precision)
+        projected = values @ components / RESIDUAL**2
+        mean = torch.einsum("nkl,nl->nk", covariance, projected)
+        second = covariance + mean[:, :, None] * mean[:, None]
+        moments = (known.T @ second.flatten(1)).unflatten(1, unit.shape)
+        right = values.T @ mean
+        components = torch.linalg.solve(moments + LEAST_KNOWN * unit, right[..., None])[..., 0]
+        # coefficients shall have unit variance, which small residuals approach slowly by themselves
+        components = components @ torch.linalg.cholesky(second.mean(dim=0))
+    return components
