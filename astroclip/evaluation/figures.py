@@ -50,6 +50,7 @@ METHODS = {
     "fibre light and true properties, boosted": _method(
         "fibre light and true properties", protocol="gradient boosting"
     ),
+    "fibre light and true properties, k-NN": _method("fibre light and true properties"),
 }
 """Ways to estimate properties, by how tables and figures name them, as rows to look for."""
 

@@ -189,6 +189,8 @@ def _score_mass_bound(run):
     mass = {MASS: run.known.truth[MASS]}
     bound = boosted_estimates(near, mass, queries, seed=run.scores.seed)
     run.add_estimates("gradient boosting", "fibre light and true properties", bound)
+    neighbors = zero_shot(near, mass, queries, n_neighbors=run.n_neighbors)
+    run.add_estimates("k-NN", "fibre light and true properties", neighbors)
 
 
 def score_other(run, label, source, pairs, reference):

@@ -135,7 +135,7 @@ Model card: astroclip-small
 
 **What it is.** Two encoders aligned in one space of {dim} dimensions. The spectrum encoder
 ({n_spectrum:,} parameters) takes any optical spectrum in the observed frame on 3600-9822
-Angstrom (vacuum, 1e-4 dex pixels); pixels without data are masked in its attention. The
+Angstrom (vacuum, 1e-4 dex pixels); pixels without data are masked in its attention.{scan} The
 image encoder ({n_image:,} parameters) takes DECam-like g, r, z images, 33.5 arcsec on a side at
 0.524 arcsec per pixel, and tolerates bad pixels and a missing band. Weights: {megabytes:.1f} MB,
 float16, sha256 ``{sha256}``.
@@ -315,6 +315,18 @@ def _train_text(name):
     return "\n".join(lines)
 
 
+def _scan_text(encoder):
+    """Return how spectra are compared with templates."""
+    if encoder.scan is None:
+        return ""
+    n_components = encoder.scan.templates.shape[1] - 1
+    return (
+        f" Beside it,\ntemplates (mean and {n_components} principal components of the simulated "
+        f"light of quiescent and of star-forming\ngalaxies) are fitted at {encoder.scan.n_lags:,} "
+        f"redshifts from 0 to {encoder.scan.largest:g}; the projection sees how well."
+    )
+
+
 def _varied_text(recipe):
     """Return the shares of spectra recorded by a random instrument, by data set."""
     return ", ".join(f"in {name} {share:.0%}" for name, share in recipe.varied_shares.items())
@@ -377,6 +389,7 @@ def write_card(workspace, model, output, *, scale, recipe_name="small", real_dat
         dim=model.dim,
         n_spectrum=n_spectrum,
         n_image=n_image,
+        scan=_scan_text(model.network.spectrum_encoder),
         megabytes=weights.stat().st_size / 1e6,
         sha256=model.weights_sha256,
         n_train=recipe.n_mix + recipe.n_wide + recipe.n_flat,

@@ -297,16 +297,16 @@ def _template_galaxies(sources, largest, seed):
         if "ivar" in pairs:
             usable &= np.isinf(pairs["ivar"]).all(axis=1)
         rows = rng.permutation(np.flatnonzero(usable))[:N_TEMPLATE_PAIRS]
-        parts.append([pairs[name][rows] for name in ("spectrum", "redshift", "log_ssfr")])
-    flux, redshift, log_ssfr = (np.concatenate(part) for part in zip(*parts, strict=True))
-    if not len(flux):
+        if len(rows):
+            parts.append([pairs[name][rows] for name in ("spectrum", "redshift", "log_ssfr")])
+    if not parts:
         msg = (
             "sources hold no noiseless spectra with known redshift and log_ssfr, from which the "
             "recipe's scan_components make templates; expected simulated pairs among them. Add "
             "some, start from weights that have templates, or take scan_components out."
         )
         raise ValueError(msg)
-    return flux, redshift, log_ssfr
+    return tuple(np.concatenate(part) for part in zip(*parts, strict=True))
 
 
 def check_start(files, output):

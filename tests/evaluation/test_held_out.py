@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 from sklearn.metrics import r2_score as sklearn_r2
 from sklearn.neighbors import KNeighborsRegressor
+from sklearn.preprocessing import StandardScaler
 
 from astroclip.evaluation import information_bound, score_retrieval
+from astroclip.evaluation.baselines import fibre_features
 from astroclip.evaluation.held_out import HELD_OUT, score_baselines, score_model, score_other
 from astroclip.evaluation.scores import find_score
 from tests.evaluation.conftest import N_NEIGHBORS
@@ -65,6 +67,24 @@ def test_baselines_are_scored_on_the_same_galaxies(run):
     assert set(table["n_reference"]) == {len(run.known)}
     mass = find_score(table, "r2", query="photometry", protocol="k-NN", property="redshift")
     assert mass > 0  # magnitudes tell redshifts, even from few galaxies
+
+
+def test_masses_of_neighbours_in_what_is_true_are_those_of_scikit_learn(run):
+    score_baselines(run)
+    near, queries = (
+        fibre_features(part.galaxies, part.truth, seed=(run.scores.seed, number))
+        for number, part in enumerate((run.known, run.held))
+    )
+    scaler = StandardScaler().fit(near)
+    neighbors = KNeighborsRegressor(run.n_neighbors, weights="distance")
+    neighbors.fit(scaler.transform(near), run.known.truth["log_stellar_mass"])
+    expected = sklearn_r2(
+        run.held.truth["log_stellar_mass"], neighbors.predict(scaler.transform(queries))
+    )
+    found = find_score(
+        run.scores.table(), "r2", query="fibre light and true properties", protocol="k-NN"
+    )
+    assert found == pytest.approx(expected, abs=1e-6)
 
 
 def test_another_model_and_predictions_are_scored_beside(
