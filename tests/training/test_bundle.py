@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 
 from astroclip.models import load_model
+from astroclip.models.small import SmallSpectrumEncoder
 from astroclip.reference import read_reference
 from astroclip.tables import embedding_matrix
 from astroclip.training import bundle as module
 from astroclip.training.alignment import Alignment
 from astroclip.training.bundle import write_bundle
+from astroclip.training.card import _scan_text
 from astroclip.training.rest_bundle import train_rest_frame, write_rest_bundle
 from astroclip.training.rest_frame import RestFrameRecipe
 from astroclip.training.run import find_checkpoint
@@ -68,6 +70,13 @@ def test_card_says_recipe_scores_and_limits(made):
     for words in ("Seed 1", r"recall\@10", "Not measured", "Limits", "--recipe tiny", "sha256"):
         assert words in text
     assert not list(made[0].glob("*.part"))
+
+
+def test_card_says_that_templates_are_fitted():
+    scanning = SmallSpectrumEncoder(width=16, dim=16, scan_components=2, scan_largest=0.5)
+    text = " ".join(_scan_text(scanning).split())
+    assert "mean and 2 principal components" in text and "882 redshifts from 0 to 0.5" in text
+    assert _scan_text(SmallSpectrumEncoder(width=16, dim=16)) == ""
 
 
 def test_the_rest_frame_bundle_holds_the_same_galaxies(made, workspace):

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 import torch
 
+from astroclip.models import load_model
 from astroclip.models.redshift_scan import LAG_STEP
 from astroclip.training import heads
 from astroclip.training.alignment import Alignment
+from astroclip.training.bundle import export_weights
 from astroclip.training.heads import HeadAlignment, Summaries, summarize_pairs, train_heads
 from astroclip.training.run import (
     find_checkpoint,
@@ -241,6 +243,22 @@ def test_what_weighs_the_scan_learns(scanning):
     module, _ = scanning
     scanned = module.spectrum_encoder.scanned
     assert scanned.join.weight.any() and scanned.prior[-1].weight.any()
+
+
+def test_exported_weights_scan_as_they_were_trained(scanning, workspace, tmp_path):
+    module, _ = scanning
+    export_weights(module, tmp_path / "scanning.safetensors")
+    network = load_model(tmp_path / "scanning.safetensors", device="cpu").network
+    flux = torch.from_numpy(workspace.read("validation")["spectrum"]).float()
+    seen = module.plain_observer.spectra(flux, torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        found = network.encode_spectrum(seen.flux, seen.ivar, seen.mask)
+        expected = module.spectrum_encoder(seen.flux, seen.ivar, seen.mask)
+    assert torch.nn.functional.cosine_similarity(found, expected).min() > 0.999
+    torch.testing.assert_close(
+        network.spectrum_encoder.scan.templates, module.spectrum_encoder.scan.templates,
+        rtol=0, atol=0,
+    )
 
 
 def test_the_loss_of_the_scan_is_the_cross_entropy_of_all_recordings(scanning):
