@@ -14,6 +14,7 @@ that the objectives spectra and images left in WORKSPACE.
 
 import argparse
 import csv
+import functools
 import math
 import time
 from pathlib import Path
@@ -33,10 +34,12 @@ from astroclip.simulation.pairs import read_pairs
 from astroclip.training.alignment import N_ESTIMATED, RedshiftBins
 from astroclip.training.data import LABELS, Observer, PairBatches
 from astroclip.training.pretraining import load_pretrained_images, load_pretrained_spectra
+from astroclip.training.templates import fit_templates, kinds_of
 
 PARTS = ("spectra", "images", "curve", "pretraining", "bound")
 BOUND = {"hidden": (512, 256), "n_epochs": 8, "batch_size": 512}  # of `few_shot`
 BATCH, N_NEIGHBORS, N_REFERENCE = 128, 16, 2000
+N_TEMPLATE_PAIRS = 12_000
 LEARNING_RATE = 1.5e-3
 LONGER = 2.8  # times the budget: as long as masked modelling and what follows it together
 FIELDS = {"spectrum": ("spectrum", "redshift"), "image": ("image", "seeing", "redshift")}
@@ -312,6 +315,19 @@ def run_bound(kind, weights, pairs, held, path):
     }
 
 
+def scanning(pairs):
+    """Return the bundled spectrum encoder with templates of these galaxies."""
+    encoder = SmallSpectrumEncoder(scan_components=3)
+    known = subset(pairs, N_TEMPLATE_PAIRS)
+    encoder.scan.templates.copy_(
+        fit_templates(
+            known["spectrum"], known["redshift"], kinds_of(known["log_ssfr"]),
+            largest=encoder.scan.largest, n_components=3,
+        )
+    )
+    return encoder
+
+
 def pretrained(build, load, folder):
     """Return a constructor of an encoder that begins with self-supervised weights."""
 
@@ -327,6 +343,8 @@ def jobs(part, pairs, workspace):
     """Yield name, constructor, modality, training pairs and share of the budget of every run."""
     if part == "spectra":
         yield from ((name, build, "spectrum", pairs, 1) for name, build in SPECTRA.items())
+        name = "bundled, and templates at every redshift"
+        yield name, functools.partial(scanning, pairs), "spectrum", pairs, 1
     elif part == "images":
         yield from ((name, build, "image", pairs, 1) for name, build in IMAGES.items())
     elif part == "pretraining":

@@ -12,6 +12,7 @@ from astroclip.linear_head import HEAD_SCALE
 from astroclip.metrics import r2_score
 from astroclip.models.distributed import gather_with_gradient
 from astroclip.models.losses import ContrastiveLoss
+from astroclip.models.redshift_scan import LAG_STEP
 from astroclip.models.small import SmallImageEncoder, SmallSpectrumEncoder
 from astroclip.simulation.spectrographs import ObservedSpectra
 from astroclip.training.data import LABELS, Observer, PairBatches, label_values
@@ -22,6 +23,7 @@ from astroclip.training.recorded import Recorded
 __all__ = ["Alignment", "RedshiftBins"]
 
 IMAGE_WEIGHT = 0.5  # of an image's auxiliary losses: they cannot become as small
+SCAN_SPREAD = 0.8  # redshifts of a scan: what counts as the same
 N_ESTIMATED = 4  # labels that neighbours estimate: redshift, mass, sSFR, metallicity
 
 
@@ -172,7 +174,11 @@ class Alignment(lightning.LightningModule):
             joined = zip(vars(spectra).values(), vars(outliers).values(), strict=True)
             spectra = ObservedSpectra(*(torch.cat(parts) for parts in joined))
         pixels, mask = observer.images(batch["image"], batch["seeing"], generator)
-        spectrum = self.spectrum_encoder(spectra.flux, spectra.ivar, spectra.mask)
+        summary = self.spectrum_encoder.summary(spectra.flux, spectra.ivar, spectra.mask)
+        spectrum = self.spectrum_encoder.project(summary)
+        if self.training and self.spectrum_encoder.scan is not None:
+            redshift = batch["redshift"]
+            batch["scan"] = self._scan_loss(summary[: len(redshift), None], redshift)
         image = self.image_encoder(pixels, mask)
         return spectrum.float(), image.float()
 
@@ -192,7 +198,20 @@ class Alignment(lightning.LightningModule):
         redshift = functional.cross_entropy(logits, target) if len(logits) else 0.0
         labels = getattr(self, f"{modality}_labels")(features)
         known = known_error(labels, self._standardized(batch))
+        if modality == "spectrum" and "scan" in batch:
+            redshift = redshift + batch["scan"]
         return self.recipe.redshift_weight * redshift + self.recipe.label_weight * known
+
+    def _scan_loss(self, summaries, redshift):
+        """Return the cross entropy of redshifts (N,) that scans give, of recordings (N, V, F)."""
+        known = redshift <= self.spectrum_encoder.scan.largest  # not where NaN
+        if not known.any():
+            return summaries.new_zeros(())
+        log_posterior = self.spectrum_encoder.log_posterior(summaries[known].flatten(0, 1))
+        lags = torch.arange(log_posterior.shape[1], device=redshift.device)
+        distance = lags - torch.log1p(redshift[known])[:, None] / LAG_STEP
+        target = torch.softmax(-0.5 * (distance / SCAN_SPREAD) ** 2, dim=1)
+        return -(target.repeat_interleave(summaries.shape[1], dim=0) * log_posterior).sum(1).mean()
 
     @torch.no_grad()
     def _remember(self, spectrum, image, labels, redshift):

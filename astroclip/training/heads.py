@@ -14,7 +14,6 @@ import lightning
 import numpy as np
 import torch
 
-from astroclip.models.redshift_scan import LAG_STEP
 from astroclip.training.alignment import Alignment
 from astroclip.training.data import PairBatches
 from astroclip.training.recipes import find_recipe
@@ -27,15 +26,13 @@ from astroclip.training.run import (
     start_from_files,
 )
 from astroclip.training.sources import join_pairs, read_source
-from astroclip.training.templates import fit_templates, kinds_of
+from astroclip.training.templates import templates_of
 
 __all__ = ["HeadAlignment", "summarize_pairs", "train_heads"]
 
 KINDS = ("spectrum", "image")
 RECORDED = ("spectrum", "image", "seeing", "ivar", "mask")  # arrays that summaries replace
 BATCH = 250
-SCAN_SPREAD = 0.8  # redshifts of a scan: what counts as the same
-N_TEMPLATE_PAIRS = 4_000  # of each source
 DIGEST_LENGTH = 12
 
 
@@ -98,27 +95,8 @@ class HeadAlignment(Alignment):
             parts.append(embedded[rows, order[:, 0]])
             batch[f"{name}_again"] = embedded[rows, order[:, -1]]
         if self.spectrum_encoder.scan is not None:
-            batch["scan"] = self._scan_loss(batch)
+            batch["scan"] = self._scan_loss(batch["spectrum_summary"], batch["redshift"])
         return *parts, self._outliers(n_pairs, generator)
-
-    def _scan_loss(self, batch):
-        """Return the cross entropy of redshifts that scans of all recordings give."""
-        summaries, redshift = batch["spectrum_summary"], batch["redshift"]
-        known = redshift <= self.spectrum_encoder.scan.largest  # not where NaN
-        if not known.any():
-            return summaries.new_zeros(())
-        log_posterior = self.spectrum_encoder.log_posterior(summaries[known].flatten(0, 1))
-        lags = torch.arange(log_posterior.shape[1], device=redshift.device)
-        distance = lags - torch.log1p(redshift[known])[:, None] / LAG_STEP
-        target = torch.softmax(-0.5 * (distance / SCAN_SPREAD) ** 2, dim=1)
-        return -(target.repeat_interleave(summaries.shape[1], dim=0) * log_posterior).sum(1).mean()
-
-    def _auxiliary(self, embedding, modality, batch):
-        """Return the losses of one modality, and of the scan's redshifts."""
-        loss = super()._auxiliary(embedding, modality, batch)
-        if modality == "spectrum" and "scan" in batch:
-            loss = loss + self.recipe.redshift_weight * batch["scan"]
-        return loss
 
     def _outliers(self, n_pairs, generator):
         """Return embeddings of some stars and quasars."""
@@ -281,34 +259,6 @@ def train_heads(
     return module.cpu().eval()
 
 
-def _template_galaxies(sources, largest, seed):
-    """Return spectra, redshifts and log sSFR of some noiseless galaxies of every source.
-
-    Raises
-    ------
-    ValueError
-        If there are none.
-    """
-    rng, parts = np.random.default_rng(seed), []
-    for source in sources:
-        pairs = read_source(source)
-        usable = np.isfinite(pairs.get("log_ssfr", np.full(len(pairs["redshift"]), np.nan)))
-        usable &= pairs["redshift"] <= largest
-        if "ivar" in pairs:
-            usable &= np.isinf(pairs["ivar"]).all(axis=1)
-        rows = rng.permutation(np.flatnonzero(usable))[:N_TEMPLATE_PAIRS]
-        if len(rows):
-            parts.append([pairs[name][rows] for name in ("spectrum", "redshift", "log_ssfr")])
-    if not parts:
-        msg = (
-            "sources hold no noiseless spectra with known redshift and log_ssfr, from which the "
-            "recipe's scan_components make templates; expected simulated pairs among them. Add "
-            "some, start from weights that have templates, or take scan_components out."
-        )
-        raise ValueError(msg)
-    return tuple(np.concatenate(part) for part in zip(*parts, strict=True))
-
-
 def check_start(files, output):
     """Raise ValueError if a run in a folder started from other weights than these files."""
     if find_checkpoint(output) is None:
@@ -366,16 +316,12 @@ class Summaries:
 
     def make_templates(self, sources):
         """Give a scan without templates those of the noiseless galaxies of all sources."""
-        scan, recipe = self.module.spectrum_encoder.scan, self.module.recipe
+        scan, seed = self.module.spectrum_encoder.scan, self.module.recipe.seed
         if scan is None or scan.templates.any():
             return
 
         def make():
-            flux, redshift, log_ssfr = _template_galaxies(sources, scan.largest, recipe.seed)
-            found = fit_templates(
-                flux, redshift, kinds_of(log_ssfr), largest=scan.largest,
-                n_components=scan.templates.shape[1] - 1, seed=recipe.seed,
-            )
+            found = templates_of(scan, (read_source(source) for source in sources), seed=seed)
             return {"templates": found.half().numpy()}
 
         scan.templates.copy_(torch.from_numpy(self._kept("templates.npz", make)["templates"]))

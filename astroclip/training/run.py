@@ -19,6 +19,7 @@ from astroclip.training.alignment import Alignment
 from astroclip.training.recipes import find_recipe
 from astroclip.training.refinement import Refinement, embed_images
 from astroclip.training.sources import join_pairs, read_source
+from astroclip.training.templates import templates_of
 
 __all__ = [
     "load_alignment",
@@ -184,8 +185,12 @@ def train_alignment(
     module = Alignment(
         recipe, pairs=pairs, validation=read_source(validation), contaminants=contaminants
     )
-    if start is not None and find_checkpoint(output) is None:
-        start_from_files(module, start, output)
+    if find_checkpoint(output) is None:
+        if start is not None:
+            start_from_files(module, start, output)
+        scan = module.spectrum_encoder.scan
+        if scan is not None and not scan.templates.any():
+            scan.templates.copy_(templates_of(scan, [pairs], seed=recipe.seed))
     trainer = make_trainer(
         output, n_epochs=recipe.n_epochs, patience=recipe.patience, precision=precision,
         show_progress=show_progress,

@@ -5,13 +5,14 @@ import torch
 
 from astroclip.models.redshift_scan import BINNING, LAG_STEP, contrast, n_lags
 
-__all__ = ["QUIESCENT_BELOW", "fit_templates", "kinds_of"]
+__all__ = ["QUIESCENT_BELOW", "fit_templates", "kinds_of", "templates_of"]
 
 QUIESCENT_BELOW = -11.0  # log sSFR, per year
 N_ITERATIONS = 15
 RESIDUAL = 0.01  # scatter that components leave, relative to the continuum
 LEAST_KNOWN = 3.0  # galaxies' worth of prior at wavelengths that few of them cover
 BATCH = 1000
+N_GALAXIES = 4_000  # of each source
 
 
 def kinds_of(log_ssfr):
@@ -67,6 +68,51 @@ def fit_templates(flux, redshift, kinds, *, largest, n_components, seed=0):
         components = _components((lines - mean) * known, known, n_components, seed)
         templates.append(torch.cat([mean[None], components.T]))
     return torch.stack(templates)
+
+
+def templates_of(scan, sources, *, seed):
+    """Fit a scan's templates to the noiseless galaxies of training pairs.
+
+    Parameters
+    ----------
+    scan : `~astroclip.models.redshift_scan.RedshiftScan`
+    sources : iterable of dict of str to `numpy.ndarray`
+        Pairs as `~astroclip.training.sources.read_source` returns them. Of each, up to 4,000
+        are taken that have no noise and whose redshift and ``log_ssfr`` are known.
+    seed : int
+
+    Returns
+    -------
+    `torch.Tensor`
+        See `fit_templates`; of quiescent and of star-forming galaxies.
+
+    Raises
+    ------
+    ValueError
+        If there are too few such galaxies.
+    """
+    rng, parts = np.random.default_rng(seed), []
+    for pairs in sources:
+        unknown = np.full(len(pairs["redshift"]), np.nan)
+        usable = np.isfinite(pairs.get("log_ssfr", unknown)) & (pairs["redshift"] <= scan.largest)
+        if "ivar" in pairs:
+            usable &= np.isinf(pairs["ivar"]).all(axis=1)
+        rows = rng.permutation(np.flatnonzero(usable))[:N_GALAXIES]
+        if len(rows):
+            parts.append([pairs[name][rows] for name in ("spectrum", "redshift", "log_ssfr")])
+    if not parts:
+        msg = (
+            "sources hold no noiseless spectra with known redshift and log_ssfr, from which the "
+            "recipe's scan_components make templates; expected simulated pairs among them. Add "
+            "some, start from weights that have templates, or take scan_components out."
+        )
+        raise ValueError(msg)
+    flux, redshift, log_ssfr = (np.concatenate(part) for part in zip(*parts, strict=True))
+    n_components = scan.templates.shape[1] - 1
+    return fit_templates(
+        flux, redshift, kinds_of(log_ssfr), largest=scan.largest, n_components=n_components,
+        seed=seed,
+    )
 
 
 def _at_rest(flux, redshift, rows, n_shifts):

@@ -225,7 +225,7 @@ def test_templates_are_made_once_and_kept(scanning, workspace, scan_recipe, star
     def never(*arguments, **options):
         raise AssertionError
 
-    monkeypatch.setattr(heads, "fit_templates", never)
+    monkeypatch.setattr(heads, "templates_of", never)
     again = train(workspace, output, dataclasses.replace(scan_recipe, n_epochs=3), start)
     torch.testing.assert_close(again.spectrum_encoder.scan.templates, templates, rtol=0, atol=0)
 
@@ -233,7 +233,7 @@ def test_templates_are_made_once_and_kept(scanning, workspace, scan_recipe, star
 def test_templates_of_the_start_are_kept(scanning, workspace, scan_recipe, tmp_path, monkeypatch):
     module, output = scanning
     templates = module.spectrum_encoder.scan.templates.clone()
-    monkeypatch.setattr(heads, "fit_templates", None)
+    monkeypatch.setattr(heads, "templates_of", None)
     once = dataclasses.replace(scan_recipe, n_epochs=1)
     further = train(workspace, tmp_path, once, find_checkpoint(output))
     torch.testing.assert_close(further.spectrum_encoder.scan.templates, templates, rtol=0, atol=0)
@@ -268,7 +268,7 @@ def test_the_loss_of_the_scan_is_the_cross_entropy_of_all_recordings(scanning):
     size = encoder.pooled + 42 + encoder.scan.n_lags + encoder.scan.n_measured
     summaries = torch.from_numpy(rng.normal(size=(4, 2, size))).float()
     redshift = torch.tensor([0.1, torch.nan, 0.3, 0.9])
-    loss = module._scan_loss({"spectrum_summary": summaries, "redshift": redshift})
+    loss = module._scan_loss(summaries, redshift)
     terms = []
     for row in (0, 2):
         for view in range(2):
@@ -277,22 +277,4 @@ def test_the_loss_of_the_scan_is_the_cross_entropy_of_all_recordings(scanning):
             target = np.exp(-0.5 * ((np.arange(len(logs)) - place) / 0.8) ** 2)
             terms.append(-(target / target.sum() * logs).sum())
     assert loss.item() == pytest.approx(np.mean(terms), rel=1e-4)
-    nothing = {"spectrum_summary": summaries, "redshift": torch.full((4,), torch.nan)}
-    assert module._scan_loss(nothing) == 0
-
-
-def test_templates_are_of_noiseless_galaxies_with_known_properties(monkeypatch):
-    pairs = {
-        "spectrum": np.arange(12.0).reshape(6, 2),
-        "redshift": np.array([0.1, 0.2, np.nan, 0.8, 0.5, 0.6]),
-        "log_ssfr": np.array([-10.0, np.nan, -11.0, -11.0, -12.0, -9.0]),
-        "ivar": np.full((6, 2), np.inf),
-    }
-    pairs["ivar"][5, 0] = 3.0
-    monkeypatch.setattr(heads, "read_source", lambda source: dict(source))
-    flux, redshift, log_ssfr = heads._template_galaxies([pairs, pairs], 0.7, 0)
-    assert sorted(redshift) == [0.1, 0.1, 0.5, 0.5]
-    assert sorted(flux[:, 0]) == [0, 0, 8, 8] and sorted(log_ssfr) == [-12, -12, -10, -10]
-    del pairs["log_ssfr"]
-    with pytest.raises(ValueError, match="^sources hold no noiseless spectra with known redshift"):
-        heads._template_galaxies([pairs], 0.7, 0)
+    assert module._scan_loss(summaries, torch.full((4,), torch.nan)) == 0

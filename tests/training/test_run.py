@@ -246,3 +246,31 @@ def test_stars_and_quasars_take_part(workspace, tmp_path):
     header, *lines = (line.split(",") for line in log.read_text().splitlines())
     losses = [float(line[header.index("outliers")]) for line in lines if line[header.index("loss")]]
     assert max(losses) > 0
+
+
+def test_templates_are_made_of_the_pairs_and_what_weighs_them_learns(workspace, tmp_path):
+    recipe = dataclasses.replace(
+        workspace.recipe, n_epochs=1, refinement=(),
+        spectrum={**workspace.recipe.spectrum, "scan_components": 2},
+    )
+    module = train(workspace, tmp_path / "scan", recipe=recipe)
+    encoder = module.spectrum_encoder
+    assert encoder.scan.templates.abs().amax(dim=2).min() > 0
+    assert encoder.scanned.prior[-1].weight.any() and encoder.scanned.join.weight.any()
+    start = find_checkpoint(tmp_path / "scan")
+    once = dataclasses.replace(recipe, seed=2)
+    further = train(workspace, tmp_path / "further", recipe=once, start=start)
+    kept = further.spectrum_encoder.scan.templates
+    torch.testing.assert_close(kept, encoder.scan.templates, rtol=0, atol=0)
+
+
+def test_a_scan_without_galaxies_for_templates_is_refused(workspace, tmp_path):
+    rng = np.random.default_rng(1)
+    survey = {
+        "image": rng.normal(0.1, 0.01, (8, 152, 152, 3)).astype(np.float32),
+        "spectrum": rng.normal(5, 1, (8, 7781)).astype(np.float32),
+        "redshift": rng.uniform(0.05, 0.4, 8),
+    }
+    recipe = dataclasses.replace(workspace.recipe, spectrum={"width": 16, "scan_components": 2})
+    with pytest.raises(ValueError, match="^sources hold no noiseless spectra with known redshift"):
+        train_alignment([survey], survey, tmp_path, recipe=recipe, n_threads=1)

@@ -6,7 +6,14 @@ import torch
 from sklearn.decomposition import PCA
 
 from astroclip.models.redshift_scan import LAG_STEP, RedshiftScan, n_lags, rest_pixels
-from astroclip.training.templates import RESIDUAL, _components, fit_templates, kinds_of
+from astroclip.training import templates as module
+from astroclip.training.templates import (
+    RESIDUAL,
+    _components,
+    fit_templates,
+    kinds_of,
+    templates_of,
+)
 
 N_PIXELS = 800
 LARGEST = 0.05
@@ -88,3 +95,23 @@ def test_too_few_galaxies_of_a_kind_are_refused():
     kinds = [0] * 8 + [1] * 2
     with pytest.raises(ValueError, match="^kinds has 2 galaxies of kind 1; expected more than"):
         fit_templates(flux, redshift, kinds, largest=LARGEST, n_components=3)
+
+
+def test_templates_are_of_noiseless_galaxies_with_known_properties(monkeypatch):
+    pairs = {
+        "spectrum": np.arange(12.0).reshape(6, 2),
+        "redshift": np.array([0.1, 0.2, np.nan, 0.08, 0.5, 0.06]),
+        "log_ssfr": np.array([-10.0, np.nan, -11.0, -11.0, -12.0, -9.0]),
+        "ivar": np.full((6, 2), np.inf),
+    }
+    pairs["ivar"][5, 0] = 3.0
+    seen = []
+    monkeypatch.setattr(module, "fit_templates", lambda *given, **options: seen.append(given))
+    scan = RedshiftScan(N_PIXELS, largest=0.3, n_components=2)
+    templates_of(scan, [pairs, pairs], seed=0)
+    flux, redshift, kinds = seen[0]
+    assert sorted(redshift) == [0.08, 0.08, 0.1, 0.1]
+    assert sorted(flux[:, 0]) == [0, 0, 6, 6] and sorted(kinds) == [1, 1, 1, 1]
+    del pairs["log_ssfr"]
+    with pytest.raises(ValueError, match="^sources hold no noiseless spectra with known redshift"):
+        templates_of(scan, [pairs], seed=0)
