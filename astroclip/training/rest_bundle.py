@@ -35,6 +35,7 @@ __all__ = ["load_rest_frame", "train_rest_frame", "write_rest_bundle"]
 MODEL_NAME = "astroclip-small-rest"
 SCORED = ("redshift", "log_stellar_mass", "log_ssfr", "log_metallicity")
 TEST_SEED = 1000
+TRAINING_SETS = {"train-mix": 16_000, "train-wide": None, "train-flat": None}
 
 
 def train_rest_frame(
@@ -45,7 +46,7 @@ def train_rest_frame(
     Parameters
     ----------
     workspace : `~astroclip.training.workspace.Workspace`
-        With its pairs; checkpoints and logs go to the recipe's folder in it.
+        With its pairs; checkpoints and logs go to its folder ``rest``.
     recipe : `~astroclip.training.rest_frame.RestFrameRecipe`, optional
         By default that of the class.
     start : path-like, optional
@@ -65,10 +66,10 @@ def train_rest_frame(
         torch.set_num_threads(n_threads)
     lightning.seed_everything(recipe.seed, verbose=False)
     pairs = join_pairs(
-        [_light(workspace.read(name, n_pairs=n_pairs)) for name, n_pairs in _sizes(recipe)]
+        [_light(workspace.read(name, n_pairs=n_pairs)) for name, n_pairs in TRAINING_SETS.items()]
     )
     module = RestFrame(recipe, pairs=pairs, validation=_light(workspace.read("validation")))
-    output = workspace.folder / recipe.folder
+    output = workspace.rest
     if start is not None and find_checkpoint(output) is None:
         start_from_files(module, start, output)
     trainer = make_trainer(
@@ -78,11 +79,6 @@ def train_rest_frame(
     return module.cpu().eval()
 
 
-def _sizes(recipe):
-    """Return the names of data sets and the largest number of pairs of each, None for all."""
-    return [(name, recipe.n_mix if name == "train-mix" else None) for name in recipe.data]
-
-
 def _light(pairs):
     """Return pairs without their images."""
     return {name: values for name, values in pairs.items() if name != "image"}
@@ -90,9 +86,8 @@ def _light(pairs):
 
 def load_rest_frame(workspace, *, recipe=None):
     """Return the module of the last checkpoint that `train_rest_frame` left."""
-    recipe = recipe or RestFrameRecipe()
-    module = RestFrame(recipe)
-    module.load_state_dict(checkpoint_state(workspace.folder / recipe.folder))
+    module = RestFrame(recipe or RestFrameRecipe())
+    module.load_state_dict(checkpoint_state(workspace.rest))
     return module.eval()
 
 
@@ -195,15 +190,13 @@ Weights: {megabytes:.1f} MB, float16, sha256
 {brightness} dex, recorded by two instruments, brought back to rest and cut at either end;
 InfoNCE between both recordings, losses on the specific star-formation rate and the
 metallicity, and a penalty (weight {penalty}) on what neighbours tell about the redshift.
-{n_pairs:,} galaxies of the training sets of astroclip-small ({data}), {n_epochs} epochs of
+{n_pairs:,} galaxies of the training sets of astroclip-small, {n_epochs} epochs of
 {epoch_size:,}, batch {batch_size}, seed {seed}. The idea is that of Liang et al. (2023), AJ 166,
 75, whose encoder is unsupervised. {start}
 
 Made again by::
 
     astroclip train WORKSPACE --objective rest --start WORKSPACE/run/last.ckpt
-    astroclip train WORKSPACE --objective rest --recipe small-heads \\
-        --start WORKSPACE/rest/last.ckpt
 
 **Scores.** {n_test:,} held-out pairs of the mix, recorded as DESI records them; R2 of k-NN
 estimates (k = 64) from the {n_reference:,} galaxies of the mix in the bundled reference.
@@ -246,7 +239,7 @@ def _write_rest_card(workspace, model, output, embedding, weights, recipe):
     by_kind.fit(scaler.transform(kinds[0]), known["redshift"])
     bound = r2_score(by_kind.predict(scaler.transform(kinds[1])), held["redshift"])
     n_pairs = 0
-    for name, limit in _sizes(recipe):
+    for name, limit in TRAINING_SETS.items():
         size = getattr(workspace.recipe, f"n_{name.removeprefix('train-')}")
         n_pairs += min(limit or size, size)
     text = CARD.format(
@@ -256,9 +249,8 @@ def _write_rest_card(workspace, model, output, embedding, weights, recipe):
         penalty=recipe.redshift_penalty,
         window=_window_text(recipe),
         brightness=recipe.brightness_range,
-        start=start_text(read_start(workspace.folder / recipe.folder)),
+        start=start_text(read_start(workspace.rest)),
         n_pairs=n_pairs,
-        data=", ".join(recipe.data),
         n_epochs=recipe.n_epochs,
         epoch_size=recipe.epoch_size or n_pairs,
         batch_size=recipe.batch_size,

@@ -99,9 +99,6 @@ class RestFrameRecipe:
 
     Attributes
     ----------
-    folder : of the workspace, for checkpoints and logs
-    data, n_mix : data sets of the workspace that it learns from, and how many pairs of the mix at
-        most. What neighbours tell about the redshift is penalized in that population.
     n_epochs, epoch_size, batch_size : length of the run, pairs an epoch and a step
     learning_rate, weight_decay, warmup_steps : AdamW with a cosine decay to zero
     seed : fixes weights, order, noise and instruments
@@ -120,9 +117,6 @@ class RestFrameRecipe:
         recorded at every redshift, and no brightness
     """
 
-    folder: str = "rest"
-    data: tuple = ("train-mix", "train-wide", "train-flat")
-    n_mix: int = 16_000
     n_epochs: int = 3
     epoch_size: int | None = 10_240
     batch_size: int = 128
