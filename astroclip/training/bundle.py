@@ -158,7 +158,7 @@ def _jpeg(picture):
     from PIL import Image
 
     buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, format="JPEG", quality=60)
+    Image.fromarray(picture).save(buffer, format="JPEG", quality=55)
     return buffer.getvalue()
 
 
