@@ -293,7 +293,10 @@ def summarized(encoder, kind, pairs, *, seed):
             seen = observer.images(batch["image"], batch["seeing"], generator)
         else:
             seen = vars(observer.spectra(batch["spectrum"], generator)).values()
-        parts.append((encoder.summary(*seen), batch["labels"][:, :N_ESTIMATED]))
+        summary = encoder.summary(*seen)
+        if kind == "spectrum":
+            summary = encoder.measurements(summary)
+        parts.append((summary, batch["labels"][:, :N_ESTIMATED]))
     summary, labels = (torch.cat(column).numpy() for column in zip(*parts, strict=True))
     return summary, dict(zip(LABELS[:N_ESTIMATED], labels.T.astype(float), strict=True))
 

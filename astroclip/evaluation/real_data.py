@@ -306,7 +306,11 @@ def _read_sdss(folder):
 
 
 def _read_desi(folder):
-    """Return DESI's galaxies at z = 0.0073 and 0.2036."""
+    """Return DESI's galaxies at z = 0.0073, which is doubtful, and 0.2036.
+
+    The first spectrum has a single line, at 5046 Angstrom. As [O III] 5007 it would have a
+    companion at 4959 of a third of its flux, which is not there.
+    """
     spectra = read_spectra(folder / "coadd-special-dark-27247.fits")
     catalogue = fits.getdata(folder / "redrock-special-dark-27247.fits", "REDSHIFTS")
     merged, redshift = _read_merged(folder / "heldout_z020.npz")

@@ -280,9 +280,13 @@ class ScanPath(nn.Module):
 
     def forward(self, pooled, evidence, measured):
         """Return what is added to hidden units (N, n_hidden)."""
+        return self.join(self.features(pooled, evidence, measured))
+
+    def features(self, pooled, evidence, measured):
+        """Return the characteristic function of the posterior and what is measured (N, F)."""
         posterior = self.log_posterior(pooled, evidence).exp()
         along = torch.linspace(0, 1, self.n_lags, device=posterior.device)
         cycles = torch.logspace(-1, 8, N_FREQUENCIES, base=2, device=posterior.device)
         phase = 2 * math.pi * along[:, None] * cycles
         waves = posterior @ torch.cat([phase.cos(), phase.sin()], dim=1)
-        return self.join(torch.cat([waves, measured], dim=1))
+        return torch.cat([waves, measured], dim=1)

@@ -370,6 +370,13 @@ class SmallSpectrumEncoder(nn.Module):
         pooled, evidence, _ = self._joined(summary)
         return self.scanned.log_posterior(pooled, evidence)
 
+    def measurements(self, summary):
+        """Return summaries (N, F) with the outcome of a scan in the place of its evidence."""
+        if self.scan is None:
+            return summary
+        own = summary[:, : self.pooled + 2 * N_WINDOWS + 2]
+        return torch.cat([own, self.scanned.features(*self._joined(summary))], dim=1)
+
     def take_templates(self, other):
         """Scan with the templates of another encoder, if there is a scan."""
         if self.scan is not None:

@@ -203,6 +203,9 @@ Limits
   less of the real ones (see above).
 * No real set of paired images and spectra was at hand: cross-modal scores are simulated
   ones only, and the image encoder's estimates for real galaxies are untested.
+* One real spectrum, DESI's 39089837499744649, has a single line, whose identification in the
+  catalogue (z = 0.0073) is doubtful: the companion that [O III] would have is missing. Whatever it
+  is, an object with one line is estimated as if the line were a common one, and not flagged.
 * Fluxes matter: stellar masses assume spectra calibrated like DESI's fibre spectra.
 """
 

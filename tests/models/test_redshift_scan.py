@@ -172,6 +172,22 @@ def test_the_posterior_is_evidence_times_what_else_is_known():
     torch.testing.assert_close(slope, torch.full((5,), float(np.exp(0.5))), rtol=1e-2, atol=0)
 
 
+def test_the_projection_sees_the_characteristic_function():
+    scan = RedshiftScan(N_PIXELS, largest=LARGEST)
+    path = ScanPath(12, scan, 20)
+    rng = np.random.default_rng(5)
+    evidence = 5 * rng.normal(size=(4, scan.n_lags))
+    found = path.features(
+        torch.zeros(4, 12), torch.from_numpy(evidence).float(), torch.zeros(4, scan.n_measured)
+    ).detach()
+    posterior = np.exp(evidence) / np.exp(evidence).sum(axis=1, keepdims=True)
+    place = np.arange(scan.n_lags) / (scan.n_lags - 1)
+    cycles = 2 ** np.linspace(-1, 8, 24)
+    expected = posterior @ np.exp(2j * np.pi * place[:, None] * cycles)
+    np.testing.assert_allclose(found[:, :24], expected.real, atol=1e-3)
+    np.testing.assert_allclose(found[:, 24:48], expected.imag, atol=1e-3)
+
+
 def test_joining_begins_with_nothing():
     encoders, spectra = [], make_spectra()
     for n_components in (0, 2):
@@ -204,5 +220,10 @@ def test_the_encoder_sees_the_scan():
         summary = encoder.summary(*spectra)
         evidence, _ = other.scan(*spectra)
         found = encoder.log_posterior(summary)
+        learned = encoder.measurements(summary)
+    assert learned.shape == (3, summary.shape[1] - encoder.scan.n_lags + 48)
+    own = encoder.pooled + 42
+    torch.testing.assert_close(learned[:, :own], summary[:, :own], rtol=0, atol=0)
+    torch.testing.assert_close(learned[:, -9:], summary[:, -9:], rtol=0, atol=0)
     assert not torch.allclose(before, after, atol=1e-3)
     torch.testing.assert_close(found, torch.log_softmax(evidence, dim=1), rtol=0, atol=1e-5)
