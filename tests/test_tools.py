@@ -1,8 +1,10 @@
 """Tools that build on the encoders: their designs embed, and widened weights keep their meaning."""
 
 import importlib.util
+import types
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional
@@ -36,6 +38,37 @@ def test_every_design_that_is_compared_embeds_spectra(spectra):
             embedding = make().eval()(*spectra)
         assert embedding.shape == (4, 128), name
         assert torch.isfinite(embedding).all(), name
+
+
+def test_the_scanning_design_has_templates_of_its_galaxies(spectra):
+    rng = np.random.default_rng(1)
+    pairs = {
+        "spectrum": (2 + rng.random((40, 4360))).astype(np.float32),
+        "redshift": rng.uniform(0.05, 0.4, 40),
+        "log_ssfr": np.where(np.arange(40) < 20, -12.0, -10.0),
+    }
+    encoder = load_tool("compare_encoders").scanning(pairs).eval()
+    assert encoder.scan.templates.abs().amax(dim=2).min() > 0
+    with torch.inference_mode():
+        assert torch.isfinite(encoder(*spectra)).all()
+
+
+def test_what_is_found_again_is_counted_by_kind_and_signal():
+    tool = load_tool("find_again")
+    batch = types.SimpleNamespace(
+        flux=np.array([[1.0, 3.0], [4.0, 9.0]]), ivar=np.array([[4.0, 1.0], [1.0, 0.0]]),
+        mask=np.array([[False, False], [False, False]]),
+    )
+    np.testing.assert_allclose(tool.signal(batch), [2.5, 4.0])
+    pairs = {"redshift": np.array([0.1, 0.3]), "log_ssfr": np.array([-12.0, -10.0])}
+    quiet, forming = tool.redshift_rows("x", batch, pairs, {"scan": np.array([0.1011, 0.2])})
+    assert (quiet["galaxies"], quiet["signal-to-noise"]) == ("quiescent", "2-4")
+    assert (forming["galaxies"], forming["signal-to-noise"]) == ("star-forming", "above 4")
+    assert (quiet["scan, NMAD"], quiet["scan, beyond 0.002"]) == ("0.00148", "0.0 %")
+    assert (forming["scan, NMAD"], forming["scan, beyond 0.002"]) == ("0.11405", "100.0 %")
+    targets = np.eye(3)
+    queries = np.array([[1.0, 0, 0], [0.9, 0.5, 0], [0.3, 0.4, 0.2]])
+    assert tool.first_ranks(queries, targets).tolist() == [0, 1, 2]
 
 
 def test_a_widened_encoder_computes_what_it_did(spectra):
