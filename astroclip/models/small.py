@@ -365,7 +365,7 @@ class SmallSpectrumEncoder(nn.Module):
         """Return the logarithms (N, n_lags) of redshifts' probabilities that a scan gives.
 
         Redshifts are even in log(1 + z) from zero, in steps of
-        `~astroclip.models.redshift_scan.LAG_STEP`.
+        ``astroclip.models.redshift_scan.LAG_STEP``.
         """
         pooled, evidence, _ = self._joined(summary)
         return self.scanned.log_posterior(pooled, evidence)
