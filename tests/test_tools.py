@@ -7,8 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import r2_score
+from sklearn.neighbors import KNeighborsRegressor
 from torch.nn import functional
 
+from astroclip.models import load_model
 from astroclip.models.small import SmallSpectrumEncoder
 
 TOOLS = Path(__file__).parents[1] / "tools"
@@ -69,6 +72,30 @@ def test_what_is_found_again_is_counted_by_kind_and_signal():
     targets = np.eye(3)
     queries = np.array([[1.0, 0, 0], [0.9, 0.5, 0], [0.3, 0.4, 0.2]])
     assert tool.first_ranks(queries, targets).tolist() == [0, 1, 2]
+
+
+def test_redshifts_are_scored_from_neighbours_among_the_others():
+    tool = load_tool("moved_galaxies")
+    rng = np.random.default_rng(2)
+    features, values = rng.random((400, 2)), rng.random(400)
+    known = KNeighborsRegressor(64, weights="distance").fit(features[:300], values[:300])
+    expected = r2_score(values[300:], known.predict(features[300:]))
+    assert tool.score(features, values) == pytest.approx(expected)
+
+
+def test_galaxies_are_put_elsewhere_and_their_places_returned():
+    tool = load_tool("moved_galaxies")
+    rng = np.random.default_rng(2)
+    pairs = {
+        "spectrum": (2 + rng.random((12, 4360))).astype(np.float32),
+        "redshift": rng.uniform(0.1, 0.4, 12).astype(np.float32),
+    }
+    model = load_model("astroclip-small-rest", device="cpu")
+    stayed, place = tool.embedded(model, pairs, move=False, seed=1)
+    np.testing.assert_array_equal(place, pairs["redshift"])
+    moved, place = tool.embedded(model, pairs, move=True, seed=1)
+    assert (np.abs(place - pairs["redshift"]) > 1e-3).all()
+    np.testing.assert_allclose(np.linalg.norm(np.vstack([stayed, moved]), axis=1), 1, rtol=1e-5)
 
 
 def test_a_widened_encoder_computes_what_it_did(spectra):

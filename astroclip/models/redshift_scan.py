@@ -272,11 +272,14 @@ class ScanPath(nn.Module):
 
     def log_posterior(self, pooled, evidence):
         """Return the logarithms (N, n_lags) of redshifts' probabilities."""
-        knots, trust = self.prior(pooled).tensor_split([N_KNOTS], dim=1)
-        prior = functional.interpolate(
-            knots[:, None], size=self.n_lags, mode="linear", align_corners=True
-        )
-        return functional.log_softmax(trust.clamp(-4, 2).exp() * evidence + prior[:, 0], dim=1)
+        # bfloat16 would round evidence to what separates redshifts
+        with torch.autocast(pooled.device.type, enabled=False):
+            knots, trust = self.prior(pooled.float()).tensor_split([N_KNOTS], dim=1)
+            prior = functional.interpolate(
+                knots[:, None], size=self.n_lags, mode="linear", align_corners=True
+            )
+            weighted = trust.clamp(-4, 2).exp() * evidence.float() + prior[:, 0]
+            return functional.log_softmax(weighted, dim=1)
 
     def forward(self, pooled, evidence, measured):
         """Return what is added to hidden units (N, n_hidden)."""
@@ -288,5 +291,6 @@ class ScanPath(nn.Module):
         along = torch.linspace(0, 1, self.n_lags, device=posterior.device)
         cycles = torch.logspace(-1, 8, N_FREQUENCIES, base=2, device=posterior.device)
         phase = 2 * math.pi * along[:, None] * cycles
-        waves = posterior @ torch.cat([phase.cos(), phase.sin()], dim=1)
-        return torch.cat([waves, measured], dim=1)
+        with torch.autocast(pooled.device.type, enabled=False):
+            waves = posterior @ torch.cat([phase.cos(), phase.sin()], dim=1)
+        return torch.cat([waves, measured.float()], dim=1)

@@ -188,6 +188,23 @@ def test_the_projection_sees_the_characteristic_function():
     np.testing.assert_allclose(found[:, 24:48], expected.imag, atol=1e-3)
 
 
+def test_half_precision_leaves_evidence_and_posterior_alone():
+    scan, spectra = make_scan(), make_spectra()
+    torch.manual_seed(2)
+    path = ScanPath(12, scan, 20)
+    torch.nn.init.normal_(path.prior[-1].weight)
+    pooled = torch.randn(3, 12)
+    with torch.inference_mode():
+        expected = [*scan(*spectra)]
+        expected += [path.log_posterior(pooled, expected[0]), path.features(pooled, *expected)]
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            found = [*scan(*spectra)]
+            found += [path.log_posterior(pooled, found[0]), path.features(pooled, *found)]
+    for got, wanted in zip(found, expected, strict=True):
+        assert got.dtype == torch.float32
+        torch.testing.assert_close(got, wanted, rtol=0, atol=1e-6)
+
+
 def test_joining_begins_with_nothing():
     encoders, spectra = [], make_spectra()
     for n_components in (0, 2):

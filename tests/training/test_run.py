@@ -224,13 +224,17 @@ def test_training_stops_when_nothing_improves(workspace, tmp_path):
     assert len(epochs) < 9
 
 
-def test_survey_pairs_train_through_the_same_door(workspace, tmp_path):
+def noisy_survey(n_pairs):
     rng = np.random.default_rng(1)
-    survey = {
-        "image": rng.normal(0.1, 0.01, (32, 152, 152, 3)).astype(np.float32),
-        "spectrum": rng.normal(5, 1, (32, 7781)).astype(np.float32),
-        "redshift": rng.uniform(0.05, 0.4, 32),
+    return {
+        "image": rng.normal(0.1, 0.01, (n_pairs, 152, 152, 3)).astype(np.float32),
+        "spectrum": rng.normal(5, 1, (n_pairs, 7781)).astype(np.float32),
+        "redshift": rng.uniform(0.05, 0.4, n_pairs),
     }
+
+
+def test_survey_pairs_train_through_the_same_door(workspace, tmp_path):
+    survey = noisy_survey(32)
     recipe = dataclasses.replace(workspace.recipe, n_epochs=1, epoch_size=32)
     module = train_alignment(
         [survey], survey, tmp_path, recipe=recipe, n_threads=1, precision="32-true"
@@ -265,12 +269,7 @@ def test_templates_are_made_of_the_pairs_and_what_weighs_them_learns(workspace, 
 
 
 def test_a_scan_without_galaxies_for_templates_is_refused(workspace, tmp_path):
-    rng = np.random.default_rng(1)
-    survey = {
-        "image": rng.normal(0.1, 0.01, (8, 152, 152, 3)).astype(np.float32),
-        "spectrum": rng.normal(5, 1, (8, 7781)).astype(np.float32),
-        "redshift": rng.uniform(0.05, 0.4, 8),
-    }
+    survey = noisy_survey(8)
     recipe = dataclasses.replace(workspace.recipe, spectrum={"width": 16, "scan_components": 2})
     with pytest.raises(ValueError, match="^sources hold no noiseless spectra with known redshift"):
         train_alignment([survey], survey, tmp_path, recipe=recipe, n_threads=1)
