@@ -23,11 +23,14 @@ class Cosmology:
 
     def __init__(self):
         self.redshift = np.linspace(0.0, 0.8, 8001)
-        rate = np.sqrt(self.matter * (1 + self.redshift) ** 3 + 1 - self.matter)
+        rate = self._rate(self.redshift)
         step = self.redshift[1] - self.redshift[0]
         integral = np.concatenate([[0.0], np.cumsum(0.5 * step * (1 / rate[1:] + 1 / rate[:-1]))])
         self._comoving = SPEED_OF_LIGHT / self.hubble * integral
-        self._volume = 4 * np.pi * SPEED_OF_LIGHT / self.hubble * self._comoving**2 / rate
+
+    def _rate(self, redshift):
+        """Return the rate of expansion in units of today's."""
+        return np.sqrt(self.matter * (1 + np.asarray(redshift)) ** 3 + 1 - self.matter)
 
     def luminosity_distance(self, redshift):
         """Return the luminosity distance in Mpc."""
@@ -46,7 +49,8 @@ class Cosmology:
 
     def volume(self, redshift):
         """Return the comoving volume per unit redshift over the whole sky in Mpc^3."""
-        return np.interp(redshift, self.redshift, self._volume)
+        comoving = np.interp(redshift, self.redshift, self._comoving)
+        return 4 * np.pi * SPEED_OF_LIGHT / self.hubble * comoving**2 / self._rate(redshift)
 
 
 COSMOLOGY = Cosmology()
