@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from astropy import units as u
+from astropy.nddata import StdDevUncertainty
 
 import astroclip
 from astroclip.models.sources import DATA
@@ -72,6 +73,26 @@ def test_what_ships_stays_below_25_megabytes():
 def test_unknown_preview_names_the_id(name):
     with pytest.raises(KeyError, match=rf"ids\[1\] is '{name}'; expected an id"):
         astroclip.reference_previews(["sim-000000", name])
+
+
+def test_the_line_of_the_second_sample_lacks_the_companion_of_oxygen():
+    _, spectrum = sample_spectra()
+    wavelength = spectrum.spectral_axis.to_value(u.AA)
+    flux, width = spectrum.flux.value, np.gradient(wavelength)
+    sigma = spectrum.uncertainty.represent_as(StdDevUncertainty).array
+
+    def line(centre):
+        distance = np.abs(wavelength - centre)
+        base = np.median(flux[(distance > 21) & (distance < 84)])
+        near = distance < 14
+        error = np.sqrt(np.sum((width * sigma)[near] ** 2))
+        return np.sum((width * (flux - base))[near]), error
+
+    bright, _ = line(5046.3)
+    faint, error = line(5046.3 * 4960.30 / 5008.24)
+    assert bright == pytest.approx(13.67, abs=0.01)
+    assert (faint, error) == (pytest.approx(-0.05, abs=0.01), pytest.approx(0.53, abs=0.01))
+    assert faint < bright / 3 - 5 * error
 
 
 def test_samples_are_real_and_carry_redshift_and_position():

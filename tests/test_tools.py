@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from astropy.table import Table
 from sklearn.metrics import r2_score
 from sklearn.neighbors import KNeighborsRegressor
 from torch.nn import functional
@@ -69,9 +70,23 @@ def test_what_is_found_again_is_counted_by_kind_and_signal():
     assert (forming["galaxies"], forming["signal-to-noise"]) == ("star-forming", "above 4")
     assert (quiet["scan, NMAD"], quiet["scan, beyond 0.002"]) == ("0.00148", "0.0 %")
     assert (forming["scan, NMAD"], forming["scan, beyond 0.002"]) == ("0.11405", "100.0 %")
-    targets = np.eye(3)
-    queries = np.array([[1.0, 0, 0], [0.9, 0.5, 0], [0.3, 0.4, 0.2]])
-    assert tool.first_ranks(queries, targets).tolist() == [0, 1, 2]
+
+
+def test_goals_that_both_runs_measured_are_compared():
+    tool = load_tool("compare_scores")
+    first = Table.read(tool.BUNDLED, format="ascii.ecsv")
+    second = first[[str(query) != "image" for query in first["query"]]]
+    second["value"] = second["value"] - 0.1
+    found = tool.compared(first, second, ("this", "that"))
+    assert not [what for what in found["what"] if what.startswith("image, ") or "second" in what]
+    (row,) = found[found["what"] == "spectrum, R2 of log sSFR"]
+    known = first[
+        (first["protocol"] == "k-NN") & (first["data"] == "held-out pairs")
+        & (first["query"] == "spectrum") & (first["reference"] == "spectrum")
+        & (first["property"] == "log_ssfr") & (first["score"] == "r2")
+    ]
+    assert row["this"] == f"{known['value'][0]:.3f}"
+    assert row["that"] == f"{known['value'][0] - 0.1:.3f}"
 
 
 def test_redshifts_are_scored_from_neighbours_among_the_others():

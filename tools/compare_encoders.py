@@ -34,12 +34,11 @@ from astroclip.simulation.pairs import read_pairs
 from astroclip.training.alignment import N_ESTIMATED, RedshiftBins
 from astroclip.training.data import LABELS, Observer, PairBatches
 from astroclip.training.pretraining import load_pretrained_images, load_pretrained_spectra
-from astroclip.training.templates import fit_templates, kinds_of
+from astroclip.training.templates import templates_of
 
 PARTS = ("spectra", "images", "curve", "pretraining", "bound")
 BOUND = {"hidden": (512, 256), "n_epochs": 8, "batch_size": 512}  # of `few_shot`
 BATCH, N_NEIGHBORS, N_REFERENCE = 128, 16, 2000
-N_TEMPLATE_PAIRS = 12_000
 LEARNING_RATE = 1.5e-3
 LONGER = 2.8  # times the budget: as long as masked modelling and what follows it together
 FIELDS = {"spectrum": ("spectrum", "redshift"), "image": ("image", "seeing", "redshift")}
@@ -321,13 +320,7 @@ def run_bound(kind, weights, pairs, held, path):
 def scanning(pairs):
     """Return the bundled spectrum encoder with templates of these galaxies."""
     encoder = SmallSpectrumEncoder(scan_components=3)
-    known = subset(pairs, N_TEMPLATE_PAIRS)
-    encoder.scan.templates.copy_(
-        fit_templates(
-            known["spectrum"], known["redshift"], kinds_of(known["log_ssfr"]),
-            largest=encoder.scan.largest, n_components=3,
-        )
-    )
+    encoder.scan.templates.copy_(templates_of(encoder.scan, [pairs], seed=0))
     return encoder
 
 

@@ -15,6 +15,7 @@ from astropy.table import Table
 
 from astroclip.evaluation.baselines import recorded_pair_ranks
 from astroclip.evaluation.observation import record_spectra
+from astroclip.metrics import nmad, outlier_fraction, retrieval_ranks
 from astroclip.models import load_model
 from astroclip.models.redshift_scan import LAG_STEP
 from astroclip.simulation.pairs import read_pairs
@@ -40,8 +41,7 @@ def embedded(model, batch):
         embedding = torch.cat(embeddings)
         head = network.redshift_head["spectrum"]
         best = head.probabilities(embedding).argmax(dim=1).numpy()
-    unit = torch.nn.functional.normalize(embedding, dim=1).numpy()
-    return unit, head.centre[best], np.expm1(torch.cat(scans).numpy() * LAG_STEP)
+    return embedding.numpy(), head.centre[best], np.expm1(torch.cat(scans).numpy() * LAG_STEP)
 
 
 def signal(batch):
@@ -64,16 +64,11 @@ def redshift_rows(name, batch, pairs, estimates):
                 "signal-to-noise": f"{low}-{high}" if np.isfinite(high) else f"above {low}",
             }
             for label, found in estimates.items():
-                error = np.abs(found[rows] - truth[rows]) / (1 + truth[rows])
-                row[f"{label}, NMAD"] = f"{1.4826 * np.median(error):.5f}"
-                row[f"{label}, beyond {FAR}"] = f"{(error > FAR).mean():.1%}".replace("%", " %")
+                pair = found[rows], truth[rows]
+                row[f"{label}, NMAD"] = f"{nmad(*pair):.5f}"
+                far = 100 * outlier_fraction(*pair, limit=FAR)
+                row[f"{label}, beyond {FAR}"] = f"{far:.1f} %"
             yield row
-
-
-def first_ranks(queries, targets):
-    """Return the rank of every query's own target by similarity."""
-    similarity = queries @ targets.T
-    return (similarity > np.diag(similarity)[:, None]).sum(axis=1)
 
 
 def main():
@@ -96,7 +91,7 @@ def main():
     kinds, found = kinds_of(pairs["log_ssfr"]), []
     for name, other in (tuple(INSTRUMENTS), tuple(INSTRUMENTS)[::-1]):
         ranks = {
-            "model": first_ranks(views[name], views[other]),
+            "model": retrieval_ranks(views[name], views[other]),
             "noise allows": recorded_pair_ranks(batches[name], batches[other], pairs["spectrum"]),
         }
         for label, rows in (*((k, kinds == n) for n, k in enumerate(KINDS)), ("all", kinds >= 0)):
