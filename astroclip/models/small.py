@@ -344,11 +344,14 @@ class SmallSpectrumEncoder(nn.Module):
             parts += self.scan(flux, ivar, mask)
         return torch.cat(parts, dim=1)
 
-    def project(self, summary):
-        """Return embeddings (N, dim) of summaries (N, F)."""
+    def project(self, summary, *, lender=None):
+        """Return embeddings (N, dim) of summaries (N, F).
+
+        With ``lender`` (N,), each has the tokens and colours of that other row beside its own scan.
+        """
         pooled, *scan = self._joined(summary)
         normalize, widen, activate, narrow = self.head
-        hidden = widen(normalize(pooled))
+        hidden = widen(normalize(pooled if lender is None else pooled[lender]))
         if scan:
             hidden = hidden + self.scanned(pooled, *scan)
         return narrow(activate(hidden))

@@ -290,6 +290,7 @@ class Alignment(lightning.LightningModule):
             **self._memory_terms(batch, spectrum, image, outliers),
         }
         weights = {
+            "contrast": recipe.contrast_weight,
             "again": recipe.second_view_weight,
             "image_again": recipe.second_image_weight,
             "image": IMAGE_WEIGHT,
@@ -314,7 +315,8 @@ class Alignment(lightning.LightningModule):
         views, redshift = (spectrum[known], image[known]), batch["redshift"][known]
         terms = {
             "neighbors": self.memory.loss(
-                views, labels[known], label_weights=self.recipe.neighbor_label_weights
+                views, labels[known], label_weights=self.recipe.neighbor_label_weights,
+                first_weights=self.recipe.spectrum_label_weights,
             ),
             "near_redshift": self.memory.redshift_loss(views[0], redshift, self.coarse_bins),
         }

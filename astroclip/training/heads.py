@@ -13,7 +13,9 @@ from pathlib import Path
 import lightning
 import numpy as np
 import torch
+from torch.nn import functional
 
+from astroclip.linear_head import HEAD_SCALE
 from astroclip.training.alignment import Alignment
 from astroclip.training.data import PairBatches
 from astroclip.training.recipes import find_recipe
@@ -96,7 +98,31 @@ class HeadAlignment(Alignment):
             batch[f"{name}_again"] = embedded[rows, order[:, -1]]
         if self.spectrum_encoder.scan is not None:
             batch["scan"] = self._scan_loss(batch["spectrum_summary"], batch["redshift"])
+            if self.recipe.lent_weight:
+                batch["scan"] = batch["scan"] + self.recipe.lent_weight * self._lent_loss(
+                    batch["spectrum_summary"], batch["redshift"], generator
+                )
         return *parts, self._outliers(n_pairs, generator)
+
+    def _lent_loss(self, summaries, redshift, generator):
+        """Return the cross entropy of the head's redshifts where another galaxy lends its features.
+
+        What the backbone makes of a spectrum unlike all in training is no better than that; the
+        scan beside it still holds.
+        """
+        known = redshift <= self.spectrum_encoder.scan.largest  # not where NaN
+        summaries, redshift = summaries[known], redshift[known]
+        n_galaxies, device = len(redshift), generator.device
+        if not n_galaxies:
+            return summaries.new_zeros(())
+        view = torch.randint(
+            summaries.shape[1], (n_galaxies,), generator=generator, device=device
+        )
+        lender = torch.randperm(n_galaxies, generator=generator, device=device)
+        seen = summaries[torch.arange(n_galaxies, device=device), view]
+        embedding = self.spectrum_encoder.project(seen, lender=lender).float()
+        logits = self.spectrum_redshift(HEAD_SCALE * functional.normalize(embedding, dim=1))
+        return functional.cross_entropy(logits, self.redshift_bins.target(redshift))
 
     def _outliers(self, n_pairs, generator):
         """Return embeddings of some stars and quasars."""

@@ -72,7 +72,7 @@ class NeighborMemory(nn.Module):
         weight = (scale * functional.normalize(query, dim=1) @ keys.T).softmax(dim=1)
         return weight @ self.labels[: self.n_filled].clone()
 
-    def loss(self, embeddings, labels, *, n_labels=None, label_weights=None):
+    def loss(self, embeddings, labels, *, n_labels=None, label_weights=None, first_weights=None):
         """Return the error of estimates within and across both modalities.
 
         Parameters
@@ -84,6 +84,8 @@ class NeighborMemory(nn.Module):
             Only the first ones count; all by default.
         label_weights : (n_labels,) sequence of float, optional
             Of the errors of each; alike by default.
+        first_weights : (n_labels,) sequence of float, optional
+            The same where the first modality is estimated from itself; by default those above.
 
         Returns
         -------
@@ -95,14 +97,15 @@ class NeighborMemory(nn.Module):
             return total
         for query, embedding in enumerate(embeddings):
             for key in range(2):
-                weight = 1.0 if query == key else 0.5
                 estimate = self.estimate(embedding, key)[:, :n_labels]
                 error = functional.smooth_l1_loss(
                     estimate, labels[:, :n_labels], reduction="none"
                 )
-                if label_weights is not None:
-                    error = error * error.new_tensor(label_weights)
-                total = total + weight * error.mean()
+                own = first_weights if query == key == 0 else None
+                weights = own or label_weights
+                if weights is not None:
+                    error = error * error.new_tensor(weights)
+                total = total + (1.0 if query == key else 0.5) * error.mean()
         return total
 
     def redshift_loss(self, embedding, redshift, bins):

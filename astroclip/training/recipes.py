@@ -85,6 +85,8 @@ class AlignmentRecipe:
         many galaxies these come from
     neighbor_label_weights : of the errors of redshift, mass, sSFR and metallicity in it: the
         errors of what is estimated best are the smallest
+    spectrum_label_weights : the same where spectra are estimated from spectra, which have directions
+        of the embedding to themselves: images do not limit these. By default those above
     near_redshift_weight : weight of the loss on redshift distributions of neighbours
     outlier_share, outlier_weight, n_contaminants : stars and quasars a step, as a fraction of
         its pairs, weight of the loss that keeps them away from galaxies, and how many there are
@@ -93,7 +95,10 @@ class AlignmentRecipe:
     second_image_share, second_image_weight : the same of images
     n_summaries, survey_share : recordings of every pair that `~astroclip.training.heads` learns
         from, and fraction of the pairs in a step that are taken as the survey records them
-    initial_scale : inverse temperature that the contrast starts from
+    lent_weight : there, weight of the loss on redshifts of spectra that have the features of another
+        galaxy beside their own scan, relative to that of the scan itself
+    contrast_weight, initial_scale : weight of the contrast between images and spectra, and inverse
+        temperature that it starts from
     n_redshift_bins, largest_redshift : bins of the spectra's redshift head, even in log(1 + z)
     n_coarse_redshift_bins : bins of the images' head and of the redshifts of neighbours
     refinement : rounds of the spectrum encoder's refinement, each a `RefinementRound`
@@ -137,6 +142,7 @@ class AlignmentRecipe:
     label_weight: float = 1.0
     neighbor_weight: float = 1.0
     neighbor_label_weights: tuple = (1.0, 1.0, 1.0, 1.0)
+    spectrum_label_weights: tuple | None = None
     memory_size: int = 4096
     near_redshift_weight: float = 0.0
     outlier_share: float = 0.0
@@ -148,6 +154,8 @@ class AlignmentRecipe:
     second_image_weight: float = 0.3
     n_summaries: int = 2
     survey_share: float = 0.5
+    lent_weight: float = 0.0
+    contrast_weight: float = 1.0
     initial_scale: float = 10.0
     n_redshift_bins: int = 256
     n_coarse_redshift_bins: int = 256

@@ -110,8 +110,12 @@ class RestFrameRecipe:
         brightness would tell the redshift
     blue_range, red_range : rest-frame wavelengths, Angstrom, between which either end of a
         view is drawn, or the recorded range would tell it
+    contrast_weight, alike_weight : losses on finding a galaxy's other view among all, which keeps
+        whatever both share, and on finding the view of another galaxy that is the most alike in
+        kind, which keeps only what galaxies of one kind share
     label_weight, neighbor_weight, memory_size : losses on the kind of galaxy, directly and
         estimated from neighbours; zero for pure contrast
+    kind_weights : of the specific star-formation rate and the metallicity in the kind
     instruments : options of the random instruments
     spectrum : options of the encoder: by default it sees 3600-5950 Angstrom, which are
         recorded at every redshift, and no brightness
@@ -130,6 +134,9 @@ class RestFrameRecipe:
     brightness_range: float = 0.7
     blue_range: tuple = (2700.0, 4200.0)
     red_range: tuple = (5600.0, 7400.0)
+    contrast_weight: float = 1.0
+    alike_weight: float = 0.0
+    kind_weights: tuple = (1.0, 1.0)
     label_weight: float = 0.5
     neighbor_weight: float = 1.0
     memory_size: int = 4096
@@ -245,29 +252,54 @@ class RestFrame(lightning.LightningModule):
         pair = pair / pair.norm(dim=1, keepdim=True).clamp(min=1e-6)
         return (pair[0] * pair[1]).sum().clamp(min=0) ** 2
 
+    def _known(self, views, kinds):
+        """Return the error of kinds (N, L) read off both views."""
+        weights = kinds.new_tensor(self.recipe.kind_weights)
+        total = kinds.new_zeros(())
+        for view in views:
+            read = self.kinds(HEAD_SCALE * functional.normalize(view, dim=1))
+            error = functional.smooth_l1_loss(read, kinds, reduction="none")
+            total = total + (weights * error).mean()
+        return total
+
+    def _alike(self, views, kinds):
+        """Return the cross entropy of finding, by either view, another galaxy of its kind."""
+        if not self.recipe.alike_weight or len(kinds) < 2:
+            return kinds.new_zeros(())
+        own = torch.eye(len(kinds), dtype=torch.bool, device=kinds.device)
+        place = kinds * kinds.new_tensor(self.recipe.kind_weights)
+        nearest = torch.cdist(place, place).masked_fill(own, torch.inf).argmin(dim=1)
+        first, second = (functional.normalize(view, dim=1) for view in views)
+        similarity = (self.contrast.scale * first @ second.T).masked_fill(own, -torch.inf)
+        return 0.5 * (
+            functional.cross_entropy(similarity, nearest)
+            + functional.cross_entropy(similarity.T, nearest)
+        )
+
     def training_step(self, batch, batch_index):
         """Return the loss of one batch of galaxies, each seen twice."""
         generator = step_generator(self, 7_000 + self.current_epoch, batch_index)
         flux, redshift = batch["spectrum"], batch["redshift"]
         views = [self._training_view(flux, redshift, generator) for _ in range(2)]
-        labels = self._standardized(batch)
-        n_kinds, recipe = len(KINDS), self.recipe
-        known = sum(
-            functional.smooth_l1_loss(
-                self.kinds(HEAD_SCALE * functional.normalize(view, dim=1)), labels[:, :n_kinds]
-            )
-            for view in views
-        )
+        labels, n_kinds, recipe = self._standardized(batch), len(KINDS), self.recipe
         terms = {
             "contrast": self.contrast(*views),
-            "known": known,
-            "neighbors": self.memory.loss(views, labels, n_labels=n_kinds),
+            "alike": self._alike(views, labels[:, :n_kinds]),
+            "known": self._known(views, labels[:, :n_kinds]),
+            "neighbors": self.memory.loss(
+                views, labels, n_labels=n_kinds, label_weights=recipe.kind_weights
+            ),
             "telltale": self._telltale(views, labels[:, n_kinds]),
         }
         self.memory.remember(views, labels)
-        loss = terms["contrast"] + recipe.label_weight * known
-        loss = loss + recipe.neighbor_weight * terms["neighbors"]
-        loss = loss + recipe.redshift_penalty * terms["telltale"]
+        weights = {
+            "contrast": recipe.contrast_weight,
+            "alike": recipe.alike_weight,
+            "known": recipe.label_weight,
+            "neighbors": recipe.neighbor_weight,
+            "telltale": recipe.redshift_penalty,
+        }
+        loss = sum(weights[name] * term for name, term in terms.items())
         self.log_dict(
             {"loss": loss, **terms},
             prog_bar=True, on_step=False, on_epoch=True,

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from astroclip.models import load_model
+from astroclip.linear_head import HEAD_SCALE
 from astroclip.models.redshift_scan import LAG_STEP
 from astroclip.training import heads
 from astroclip.training.alignment import Alignment
@@ -278,3 +279,64 @@ def test_the_loss_of_the_scan_is_the_cross_entropy_of_all_recordings(scanning):
             terms.append(-(target / target.sum() * logs).sum())
     assert loss.item() == pytest.approx(np.mean(terms), rel=1e-4)
     assert module._scan_loss(summaries, torch.full((4,), torch.nan)) == 0
+
+
+def scanned_summaries(encoder, n_galaxies, n_views=2):
+    size = encoder.pooled + 42 + encoder.scan.n_lags + encoder.scan.n_measured
+    rng = np.random.default_rng(1)
+    return torch.from_numpy(rng.normal(size=(n_galaxies, n_views, size))).float()
+
+
+def test_lent_features_leave_each_spectrum_its_own_scan(scanning):
+    encoder = scanning[0].spectrum_encoder
+    summaries = scanned_summaries(encoder, 5)[:, 0]
+    lender = torch.tensor([2, 0, 1, 4, 3])
+    n_own = encoder.pooled + 42
+    with torch.inference_mode():
+        found = encoder.project(summaries, lender=lender)
+        own, lent = summaries, summaries[lender]
+        pooled, evidence, measured = encoder._joined(own)
+        others = lent[:, : encoder.pooled] + encoder.windows(lent[:, encoder.pooled : n_own])
+        hidden = encoder.head[1](encoder.head[0](others))
+        hidden = hidden + encoder.scanned(pooled, evidence, measured)
+        torch.testing.assert_close(found, encoder.head[3](encoder.head[2](hidden)))
+        plain = encoder.project(summaries)
+        torch.testing.assert_close(encoder.project(summaries, lender=torch.arange(5)), plain)
+    assert not torch.allclose(found, plain)
+
+
+def test_the_loss_of_lent_features_is_the_cross_entropy_of_the_head(scanning):
+    module, _ = scanning
+    summaries = scanned_summaries(module.spectrum_encoder, 3, n_views=1)
+    redshift = torch.tensor([torch.nan, 0.31, 0.9])  # one is known: it lends to itself
+    loss = module._lent_loss(summaries, redshift, torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        embedding = module.spectrum_encoder.project(summaries[1])
+        unit = HEAD_SCALE * torch.nn.functional.normalize(embedding, dim=1)
+        logs = module.spectrum_redshift(unit)[0].double().log_softmax(dim=0).numpy()
+    centre = (np.log1p(0.31) / module.redshift_bins.width - np.arange(len(logs)) - 0.5) / 0.8
+    target = np.exp(-0.5 * centre**2)
+    assert loss.item() == pytest.approx(-(target / target.sum() * logs).sum(), rel=1e-4)
+    unknown = torch.full((3,), torch.nan)
+    assert module._lent_loss(summaries, unknown, torch.Generator().manual_seed(0)) == 0
+
+
+def test_lent_features_join_the_loss_of_the_scan(scanning, scan_recipe):
+    module, _ = scanning
+    summaries = scanned_summaries(module.spectrum_encoder, 6)
+    size = module.image_encoder.head[0].in_features + 30
+    batch = {
+        "redshift": torch.linspace(0.1, 0.6, 6), "spectrum_summary": summaries,
+        "image_summary": torch.randn(6, 2, size, generator=torch.Generator().manual_seed(3)),
+    }
+    found = {}
+    for weight in (0.0, 2.0):
+        recipe = dataclasses.replace(scan_recipe, lent_weight=weight)
+        other = HeadAlignment(recipe)
+        other.load_state_dict(module.state_dict())
+        seen, generator = dict(batch), torch.Generator().manual_seed(1)
+        other._training_views(seen, generator)
+        found[weight] = seen["scan"].item()
+    scan = module._scan_loss(summaries, batch["redshift"]).item()
+    assert found[0.0] == pytest.approx(scan, rel=1e-5)
+    assert found[2.0] > scan + 0.1

@@ -66,6 +66,24 @@ def test_errors_of_labels_are_weighted():
     assert float(memory.loss(views, labels).detach()) == pytest.approx(sum(alone), rel=1e-5)
 
 
+def test_first_modality_among_itself_has_weights_of_its_own():
+    torch.manual_seed(3)
+    memory = NeighborMemory(8, 4, 2)
+    keys, known = torch.randn(2, 6, 4), torch.randn(6, 2)
+    memory.remember(keys, known)
+    views, labels = torch.randn(2, 3, 4), torch.randn(3, 2)
+    weights, own, expected = np.array([2.0, 5.0]), np.array([10.0, 80.0]), 0.0
+    for query in range(2):
+        for key in range(2):
+            estimate = naive_estimate(views[query].numpy(), keys[key].numpy(), known.numpy(), 20.0)
+            far = np.abs(estimate - labels.numpy())
+            error = np.where(far < 1, far**2 / 2, far - 0.5)
+            used = own if query == key == 0 else weights
+            expected += (1.0 if query == key else 0.5) * (error * used).mean()
+    found = memory.loss(views, labels, label_weights=tuple(weights), first_weights=tuple(own))
+    assert float(found.detach()) == pytest.approx(expected, rel=1e-3)
+
+
 def test_loss_pulls_a_query_towards_galaxies_of_its_kind():
     torch.manual_seed(0)
     memory = NeighborMemory(2, 2, 1)
