@@ -147,15 +147,15 @@ Stellar light: BC03 with MILES; nebular light: Cloudy (grids of the package bagp
 real galaxy was used in training; the noise of spectra has the colour of two real DESI
 coadds, one of them that of the DESI galaxy at z = 0.2036 below.
 
-**Recipe.** Symmetric InfoNCE with a learned temperature; auxiliary losses on the
-simulation's known redshifts and properties, predicted from the embedding (weights
+**Recipe.** Symmetric InfoNCE with a learned temperature (weight {contrast_weight}); auxiliary
+losses on the simulation's known redshifts and properties, predicted from the embedding (weights
 {redshift_weight} and {label_weight}) and from the embedding's neighbours ({neighbor_weight}); a
 contrast between two recordings of one spectrum ({second_view_weight}){second_images}. Each step
 {drawn}. An instrument drawn at random (resolution, range,
 noise, flux calibration) records {varied} of the spectra,
 that of SDSS or BOSS {sdss_share:.0%}, DESI's the rest; a camera drawn at random records
 {varied_image_share:.0%} of the images. Seed {seed}, {n_epochs} epochs of {epoch_size:,} pairs,
-batch {batch_size}.{statistics}{outliers}
+batch {batch_size}.{statistics}{outliers}{own}
 
 {start}
 
@@ -372,6 +372,25 @@ def _outlier_text(recipe):
     )
 
 
+def _own_text(recipe):
+    """Return what the losses ask of spectra alone."""
+    text = ""
+    if recipe.spectrum_label_weights is not None:
+        pairs = zip(recipe.neighbor_label_weights, recipe.spectrum_label_weights, strict=True)
+        redshift, mass, ssfr, metallicity = (f"{own} ({usual})" for usual, own in pairs)
+        text += (
+            f"\nAmong spectra, a neighbour's redshift, mass, star formation and metallicity count "
+            f"{redshift}, {mass},\n{ssfr} and {metallicity} times (in brackets: wherever images "
+            f"take part)."
+        )
+    if recipe.lent_weight:
+        text += (
+            f"\nRedshifts are also read off spectra with the backbone's features of another galaxy "
+            f"beside\ntheir own templates' fit (weight {recipe.lent_weight})."
+        )
+    return text
+
+
 def write_card(workspace, model, output, *, scale, recipe_name="small", real_data=None):
     """Measure the bundle in ``output`` and write ``MODEL_CARD.rst``; return the scores."""
     reference = read_reference(output / "reference.npz")
@@ -403,6 +422,7 @@ def write_card(workspace, model, output, *, scale, recipe_name="small", real_dat
         statistics=_statistics_text(recipe),
         drawn=_drawn_text(recipe, recipe_name),
         outliers=_outlier_text(recipe),
+        own=_own_text(recipe),
         start=_history(read_start(workspace.checkpoints), recipe),
         recipe=recipe_name,
         train=_train_text(recipe_name),

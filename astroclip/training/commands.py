@@ -175,7 +175,7 @@ def run_bundle(arguments):
         recipe_name=arguments.recipe,
         real_data=arguments.real_data,
     )
-    if find_checkpoint(workspace.rest) is not None:
-        recipe = read_recipe(arguments.recipe, "rest", RestFrameRecipe)
+    recipe = read_recipe(arguments.recipe, "rest", RestFrameRecipe)
+    if find_checkpoint(workspace.folder / recipe.folder) is not None:
         write_rest_bundle(workspace, arguments.output, recipe=recipe)
     return 0

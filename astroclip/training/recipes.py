@@ -85,8 +85,8 @@ class AlignmentRecipe:
         many galaxies these come from
     neighbor_label_weights : of the errors of redshift, mass, sSFR and metallicity in it: the
         errors of what is estimated best are the smallest
-    spectrum_label_weights : the same where spectra are estimated from spectra, which have directions
-        of the embedding to themselves: images do not limit these. By default those above
+    spectrum_label_weights : the same where spectra are estimated from spectra, which have
+        directions of the embedding to themselves: images do not limit these. By default those above
     near_redshift_weight : weight of the loss on redshift distributions of neighbours
     outlier_share, outlier_weight, n_contaminants : stars and quasars a step, as a fraction of
         its pairs, weight of the loss that keeps them away from galaxies, and how many there are
@@ -95,8 +95,8 @@ class AlignmentRecipe:
     second_image_share, second_image_weight : the same of images
     n_summaries, survey_share : recordings of every pair that `~astroclip.training.heads` learns
         from, and fraction of the pairs in a step that are taken as the survey records them
-    lent_weight : there, weight of the loss on redshifts of spectra that have the features of another
-        galaxy beside their own scan, relative to that of the scan itself
+    lent_weight : there, weight of the loss on redshifts of spectra that have the features of
+        another galaxy beside their own scan, relative to that of the scan itself
     contrast_weight, initial_scale : weight of the contrast between images and spectra, and inverse
         temperature that it starts from
     n_redshift_bins, largest_redshift : bins of the spectra's redshift head, even in log(1 + z)

@@ -46,7 +46,7 @@ def train_rest_frame(
     Parameters
     ----------
     workspace : `~astroclip.training.workspace.Workspace`
-        With its pairs; checkpoints and logs go to its folder ``rest``.
+        With its pairs; checkpoints and logs go to the recipe's folder in it.
     recipe : `~astroclip.training.rest_frame.RestFrameRecipe`, optional
         By default that of the class.
     start : path-like, optional
@@ -69,7 +69,7 @@ def train_rest_frame(
         [_light(workspace.read(name, n_pairs=n_pairs)) for name, n_pairs in TRAINING_SETS.items()]
     )
     module = RestFrame(recipe, pairs=pairs, validation=_light(workspace.read("validation")))
-    output = workspace.rest
+    output = workspace.folder / recipe.folder
     if start is not None and find_checkpoint(output) is None:
         start_from_files(module, start, output)
     trainer = make_trainer(
@@ -86,8 +86,9 @@ def _light(pairs):
 
 def load_rest_frame(workspace, *, recipe=None):
     """Return the module of the last checkpoint that `train_rest_frame` left."""
-    module = RestFrame(recipe or RestFrameRecipe())
-    module.load_state_dict(checkpoint_state(workspace.rest))
+    recipe = recipe or RestFrameRecipe()
+    module = RestFrame(recipe)
+    module.load_state_dict(checkpoint_state(workspace.folder / recipe.folder))
     return module.eval()
 
 
@@ -188,8 +189,9 @@ Weights: {megabytes:.1f} MB, float16, sha256
 
 **Recipe.** Each galaxy is put at two redshifts, made brighter or fainter by up to
 {brightness} dex, recorded by two instruments, brought back to rest and cut at either end;
-InfoNCE between both recordings, losses on the specific star-formation rate and the
-metallicity, and a penalty (weight {penalty}) on what neighbours tell about the redshift.
+InfoNCE between both recordings (weight {contrast_weight}), losses on the specific
+star-formation rate and the metallicity (weights {kind_weights}), and a penalty (weight
+{penalty}) on what neighbours tell about the redshift.
 {n_pairs:,} galaxies of the training sets of astroclip-small, {n_epochs} epochs of
 {epoch_size:,}, batch {batch_size}, seed {seed}. The idea is that of Liang et al. (2023), AJ 166,
 75, whose encoder is unsupervised. {start}
@@ -197,6 +199,8 @@ metallicity, and a penalty (weight {penalty}) on what neighbours tell about the 
 Made again by::
 
     astroclip train WORKSPACE --objective rest --start WORKSPACE/run/last.ckpt
+    astroclip train WORKSPACE --objective rest --recipe small-heads \\
+        --start WORKSPACE/rest/last.ckpt
 
 **Scores.** {n_test:,} held-out pairs of the mix, recorded as DESI records them; R2 of k-NN
 estimates (k = 64) from the {n_reference:,} galaxies of the mix in the bundled reference.
@@ -247,9 +251,11 @@ def _write_rest_card(workspace, model, output, embedding, weights, recipe):
         megabytes=weights.stat().st_size / 1e6,
         sha256=model.weights_sha256,
         penalty=recipe.redshift_penalty,
+        contrast_weight=recipe.contrast_weight,
+        kind_weights=" and ".join(f"{weight:g}" for weight in recipe.kind_weights),
         window=_window_text(recipe),
         brightness=recipe.brightness_range,
-        start=start_text(read_start(workspace.rest)),
+        start=start_text(read_start(workspace.folder / recipe.folder)),
         n_pairs=n_pairs,
         n_epochs=recipe.n_epochs,
         epoch_size=recipe.epoch_size or n_pairs,

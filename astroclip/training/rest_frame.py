@@ -99,6 +99,7 @@ class RestFrameRecipe:
 
     Attributes
     ----------
+    folder : where in the workspace the run keeps checkpoints and logs
     n_epochs, epoch_size, batch_size : length of the run, pairs an epoch and a step
     learning_rate, weight_decay, warmup_steps : AdamW with a cosine decay to zero
     seed : fixes weights, order, noise and instruments
@@ -110,9 +111,8 @@ class RestFrameRecipe:
         brightness would tell the redshift
     blue_range, red_range : rest-frame wavelengths, Angstrom, between which either end of a
         view is drawn, or the recorded range would tell it
-    contrast_weight, alike_weight : losses on finding a galaxy's other view among all, which keeps
-        whatever both share, and on finding the view of another galaxy that is the most alike in
-        kind, which keeps only what galaxies of one kind share
+    contrast_weight : weight of finding a galaxy's other view among all, which keeps whatever both
+        share, mass and with it redshift among it
     label_weight, neighbor_weight, memory_size : losses on the kind of galaxy, directly and
         estimated from neighbours; zero for pure contrast
     kind_weights : of the specific star-formation rate and the metallicity in the kind
@@ -121,6 +121,7 @@ class RestFrameRecipe:
         recorded at every redshift, and no brightness
     """
 
+    folder: str = "rest"
     n_epochs: int = 3
     epoch_size: int | None = 10_240
     batch_size: int = 128
@@ -135,7 +136,6 @@ class RestFrameRecipe:
     blue_range: tuple = (2700.0, 4200.0)
     red_range: tuple = (5600.0, 7400.0)
     contrast_weight: float = 1.0
-    alike_weight: float = 0.0
     kind_weights: tuple = (1.0, 1.0)
     label_weight: float = 0.5
     neighbor_weight: float = 1.0
@@ -262,20 +262,6 @@ class RestFrame(lightning.LightningModule):
             total = total + (weights * error).mean()
         return total
 
-    def _alike(self, views, kinds):
-        """Return the cross entropy of finding, by either view, another galaxy of its kind."""
-        if not self.recipe.alike_weight or len(kinds) < 2:
-            return kinds.new_zeros(())
-        own = torch.eye(len(kinds), dtype=torch.bool, device=kinds.device)
-        place = kinds * kinds.new_tensor(self.recipe.kind_weights)
-        nearest = torch.cdist(place, place).masked_fill(own, torch.inf).argmin(dim=1)
-        first, second = (functional.normalize(view, dim=1) for view in views)
-        similarity = (self.contrast.scale * first @ second.T).masked_fill(own, -torch.inf)
-        return 0.5 * (
-            functional.cross_entropy(similarity, nearest)
-            + functional.cross_entropy(similarity.T, nearest)
-        )
-
     def training_step(self, batch, batch_index):
         """Return the loss of one batch of galaxies, each seen twice."""
         generator = step_generator(self, 7_000 + self.current_epoch, batch_index)
@@ -284,7 +270,6 @@ class RestFrame(lightning.LightningModule):
         labels, n_kinds, recipe = self._standardized(batch), len(KINDS), self.recipe
         terms = {
             "contrast": self.contrast(*views),
-            "alike": self._alike(views, labels[:, :n_kinds]),
             "known": self._known(views, labels[:, :n_kinds]),
             "neighbors": self.memory.loss(
                 views, labels, n_labels=n_kinds, label_weights=recipe.kind_weights
@@ -294,7 +279,6 @@ class RestFrame(lightning.LightningModule):
         self.memory.remember(views, labels)
         weights = {
             "contrast": recipe.contrast_weight,
-            "alike": recipe.alike_weight,
             "known": recipe.label_weight,
             "neighbors": recipe.neighbor_weight,
             "telltale": recipe.redshift_penalty,

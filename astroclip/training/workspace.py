@@ -47,11 +47,6 @@ class Workspace:
         """Folder of checkpoints and logs of the refinement."""
         return self.folder / "refined"
 
-    @property
-    def rest(self):
-        """Folder of checkpoints and logs of the rest-frame encoder."""
-        return self.folder / "rest"
-
     def pairs_folder(self, name):
         """Return the folder of one data set's shards."""
         return self.folder / "pairs" / name

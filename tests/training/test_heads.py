@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from astroclip.models import load_model
 from astroclip.linear_head import HEAD_SCALE
+from astroclip.models import load_model
 from astroclip.models.redshift_scan import LAG_STEP
 from astroclip.training import heads
 from astroclip.training.alignment import Alignment

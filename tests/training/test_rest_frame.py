@@ -97,37 +97,6 @@ def test_the_penalty_is_the_squared_correlation_with_neighbours_redshifts():
     assert found == pytest.approx(expected, abs=1e-5)
 
 
-def test_galaxies_of_one_kind_are_found_by_each_other():
-    torch.manual_seed(4)
-    recipe = dataclasses.replace(
-        RestFrameRecipe(), spectrum={"width": 16}, memory_size=4, alike_weight=1.0,
-        kind_weights=(1.0, 0.3),
-    )
-    module = RestFrame(recipe)
-    views, kinds = torch.randn(2, 6, 128, requires_grad=True), torch.randn(6, 2)
-    scale, place = module.contrast.scale.item(), kinds.double().numpy() * [1.0, 0.3]
-    first, second = (view / np.linalg.norm(view, axis=1)[:, None] for view in views.detach().numpy())
-    expected = []
-    for row in range(6):
-        others = [other for other in range(6) if other != row]
-        nearest = min(others, key=lambda other: np.linalg.norm(place[other] - place[row]))
-        for query, keys in ((first, second), (second, first)):
-            logits = {other: scale * float(query[row] @ keys[other]) for other in others}
-            expected.append(np.log(sum(np.exp(list(logits.values())))) - logits[nearest])
-    loss = module._alike(tuple(views), kinds)
-    assert loss.item() == pytest.approx(np.mean(expected), rel=1e-4)
-    loss.backward()
-    assert torch.isfinite(views.grad).all() and views.grad.abs().max() > 0
-
-
-def test_no_other_galaxy_is_no_loss():
-    recipe = dataclasses.replace(RestFrameRecipe(), spectrum={"width": 16}, memory_size=4)
-    views, kinds = torch.randn(2, 3, 128), torch.randn(3, 2)
-    assert RestFrame(recipe)._alike(tuple(views), kinds) == 0
-    module = RestFrame(dataclasses.replace(recipe, alike_weight=1.0))
-    assert module._alike(tuple(views[:, :1]), kinds[:1]) == 0
-
-
 def test_kinds_are_weighed():
     torch.manual_seed(5)
     recipe = dataclasses.replace(RestFrameRecipe(), spectrum={"width": 16}, memory_size=4)
