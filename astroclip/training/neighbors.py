@@ -101,8 +101,8 @@ class NeighborMemory(nn.Module):
                 error = functional.smooth_l1_loss(
                     estimate, labels[:, :n_labels], reduction="none"
                 )
-                own = first_weights if query == key == 0 else None
-                weights = own or label_weights
+                own = query == key == 0 and first_weights is not None
+                weights = first_weights if own else label_weights
                 if weights is not None:
                     error = error * error.new_tensor(weights)
                 total = total + (1.0 if query == key else 0.5) * error.mean()

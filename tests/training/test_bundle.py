@@ -12,7 +12,8 @@ from astroclip.tables import embedding_matrix
 from astroclip.training import bundle as module
 from astroclip.training.alignment import Alignment
 from astroclip.training.bundle import write_bundle
-from astroclip.training.card import _scan_text
+from astroclip.training.card import _own_text, _scan_text
+from astroclip.training.recipes import AlignmentRecipe
 from astroclip.training.rest_bundle import train_rest_frame, write_rest_bundle
 from astroclip.training.rest_frame import RestFrameRecipe
 from tests.training.test_run import QUIET
@@ -78,11 +79,22 @@ def test_card_says_that_templates_are_fitted():
     assert _scan_text(SmallSpectrumEncoder(width=16, dim=16)) == ""
 
 
+def test_card_says_what_counts_among_spectra():
+    recipe = AlignmentRecipe(
+        neighbor_label_weights=(2, 5, 4, 1), spectrum_label_weights=(10, 800, 15, 6),
+        lent_weight=1.5,
+    )
+    text = " ".join(_own_text(recipe).split())
+    assert "count 10 (2), 800 (5), 15 (4) and 6 (1) times" in text and "(weight 1.5)" in text
+    assert _own_text(AlignmentRecipe()) == ""
+
+
 def test_the_rest_frame_bundle_holds_the_same_galaxies(made, workspace):
     folder, _ = made
     recipe = dataclasses.replace(
         RestFrameRecipe(), n_epochs=1, epoch_size=16, batch_size=8, memory_size=16,
-        spectrum=workspace.recipe.spectrum,
+        spectrum=workspace.recipe.spectrum, folder="rest-again", contrast_weight=0.4,
+        kind_weights=(1.0, 0.2),
     )
     train_rest_frame(workspace, recipe=recipe, n_threads=1, precision="32-true")
     write_rest_bundle(workspace, folder, recipe=recipe)
@@ -95,3 +107,5 @@ def test_the_rest_frame_bundle_holds_the_same_galaxies(made, workspace):
     assert rest.meta["WSHA"] == model.weights_sha256
     text = (folder / "MODEL_CARD_REST.rst").read_text()
     assert "R2 of redshift" in text and model.weights_sha256 in text
+    assert "(weight 0.4)" in text and "(weights 1 and 0.2)" in text
+    assert (workspace.folder / "rest-again" / "last.ckpt").exists()

@@ -330,7 +330,7 @@ def test_lent_features_join_the_loss_of_the_scan(scanning, scan_recipe):
         "image_summary": torch.randn(6, 2, size, generator=torch.Generator().manual_seed(3)),
     }
     found = {}
-    for weight in (0.0, 2.0):
+    for weight in (0.0, 2.0, 6.0):
         recipe = dataclasses.replace(scan_recipe, lent_weight=weight)
         other = HeadAlignment(recipe)
         other.load_state_dict(module.state_dict())
@@ -340,3 +340,4 @@ def test_lent_features_join_the_loss_of_the_scan(scanning, scan_recipe):
     scan = module._scan_loss(summaries, batch["redshift"]).item()
     assert found[0.0] == pytest.approx(scan, rel=1e-5)
     assert found[2.0] > scan + 0.1
+    assert found[6.0] - scan == pytest.approx(3 * (found[2.0] - scan), rel=1e-4)
