@@ -24,11 +24,11 @@ _MODULE_OF = {
     "embed": "embedding",
     "list_models": "embedding",
     "load_model": "models.loading",
-    "reference_previews": "reference",
-    "reference_table": "reference",
-    "sample_image": "reference",
-    "sample_spectra": "reference",
-    "sample_spectrum": "reference",
+    "reference_previews": "datasets",
+    "reference_table": "datasets",
+    "sample_image": "datasets",
+    "sample_spectra": "datasets",
+    "sample_spectrum": "datasets",
 }
 
 __all__ = ["__citation__", *sorted(_MODULE_OF)]  # noqa: PLE0604

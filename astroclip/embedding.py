@@ -12,11 +12,11 @@ from astropy.table import MaskedColumn, Table
 from tqdm import tqdm
 
 from astroclip._model_input import fit_batch, network_arrays, prepare_rows
-from astroclip._objects import ObjectRows, sort_objects
 from astroclip._validation import check_choice, check_integer, check_length
 from astroclip.exceptions import FailedObjectWarning, PreparationError
 from astroclip.models.presets import PRESETS
 from astroclip.preparation import PREPARATION_VERSION
+from astroclip.preparation.objects import ObjectRows, sort_objects
 from astroclip.similarity import set_embedder
 from astroclip.tables import Flag, make_embedding_table
 

@@ -25,10 +25,10 @@ from torch import nn
 from torch.nn import functional
 
 from astroclip.evaluation import few_shot
-from astroclip.linear_head import HEAD_SCALE
 from astroclip.metrics import r2_score
 from astroclip.models import load_model
 from astroclip.models.small import SmallImageEncoder, SmallSpectrumEncoder
+from astroclip.redshifts.head import HEAD_SCALE
 from astroclip.simulation.instruments import WAVELENGTH
 from astroclip.simulation.pairs import read_pairs
 from astroclip.training.alignment import N_ESTIMATED, RedshiftBins

@@ -44,8 +44,8 @@ class EmbeddingJob:
 
     def add(self, path):
         """Read a file; objects that wait are embedded once there are enough."""
-        from astroclip._objects import sort_objects
         from astroclip.exceptions import PreparationError
+        from astroclip.preparation.objects import sort_objects
         from astroclip.tables import Flag
 
         try:

@@ -45,7 +45,7 @@ def run_quickstart(options):
     from astropy.table import vstack
 
     from astroclip import PropertyEstimator, SimilarityIndex, embed, reference_table
-    from astroclip.reference import sample_image, sample_spectra
+    from astroclip.datasets import sample_image, sample_spectra
 
     if options.samples is not None:
         copy_samples(options.samples)
@@ -77,7 +77,7 @@ def run_quickstart(options):
 
 def copy_samples(folder):
     """Copy the bundled sample files to a folder."""
-    from astroclip.reference import DATA
+    from astroclip.datasets import DATA
 
     folder = Path(folder).expanduser()
     folder.mkdir(parents=True, exist_ok=True)

@@ -32,7 +32,7 @@ def load_index(reference, model):
         If it is damaged, or the model has no bundled reference.
     """
     from astroclip import SimilarityIndex
-    from astroclip.reference import REFERENCE_FILES, reference_table
+    from astroclip.datasets import REFERENCE_FILES, reference_table
 
     if reference is None:
         model = model or DEFAULT_MODEL

@@ -170,7 +170,7 @@ class PropertyEstimator(Parameters):
                 f"expected no names. Leave it out, or pass method='neighbors'."
             )
             raise ValueError(msg)
-        from astroclip.head_estimation import HeadEstimator  # it imports this package
+        from astroclip.redshifts.estimator import HeadEstimator  # it imports this package
 
         head = HeadEstimator(
             DEFAULT_MODEL if model is None else model,

@@ -30,7 +30,7 @@ def real_reference(run, reference):
     The bundled reference if it belongs to the model, else the run's reference pairs as
     recorded by DESI and again by varied instruments.
     """
-    from astroclip.reference import reference_table
+    from astroclip.datasets import reference_table
 
     table = reference_table()
     if table.meta["WSHA"] == run.model.weights_sha256:

@@ -194,7 +194,7 @@ class EmbeddingModel:
 
         Returns
         -------
-        `~astroclip.redshift_distribution.RedshiftDistribution`
+        `~astroclip.redshifts.distribution.RedshiftDistribution`
             Probabilities of redshift bins, with their mode, quantiles and intervals.
 
         Raises

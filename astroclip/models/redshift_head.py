@@ -5,9 +5,9 @@ from torch import nn
 from torch.nn import functional
 
 from astroclip.exceptions import CheckpointError
-from astroclip.linear_head import HEAD_SCALE, LinearRedshiftHead
 from astroclip.models.sources import HEAD_PREFIX, head_settings
-from astroclip.redshift_distribution import redshift_edges
+from astroclip.redshifts.distribution import redshift_edges
+from astroclip.redshifts.head import HEAD_SCALE, LinearRedshiftHead
 
 __all__ = ["RedshiftHead", "build_redshift_head", "build_redshift_heads"]
 
@@ -61,7 +61,7 @@ class RedshiftHead(nn.Module):
         return torch.softmax(self(embedding) / self.temperature, dim=1)
 
     def to_arrays(self):
-        """Return the head in numpy, `~astroclip.linear_head.LinearRedshiftHead`."""
+        """Return the head in numpy, `~astroclip.redshifts.head.LinearRedshiftHead`."""
         weight, bias = (part.detach().cpu().float().numpy() for part in (self.weight, self.bias))
         return LinearRedshiftHead(
             weight, bias, largest=self.largest, scale=self.scale, temperature=self.temperature
@@ -77,7 +77,7 @@ class RedshiftHead(nn.Module):
 
         Returns
         -------
-        `~astroclip.redshift_distribution.RedshiftDistribution`
+        `~astroclip.redshifts.distribution.RedshiftDistribution`
         """
         return self.to_arrays().distribution(embedding)
 

@@ -5,9 +5,9 @@ import json
 from pathlib import Path
 
 from astroclip.exceptions import CheckpointError
-from astroclip.linear_head import HEAD_SCALE, LinearRedshiftHead
 from astroclip.models.presets import PRESETS
 from astroclip.models.weights import download_weights, existing_file, file_sha256
+from astroclip.redshifts.head import HEAD_SCALE, LinearRedshiftHead
 
 __all__ = ["DATA", "HeadFile", "find_weights", "head_settings", "read_redshift_heads"]
 
@@ -138,7 +138,7 @@ class HeadFile:
         For messages.
     weights_sha256 : str
         Of the whole file: embeddings of other weights mean nothing to its heads.
-    heads : dict of str to `~astroclip.linear_head.LinearRedshiftHead`
+    heads : dict of str to `~astroclip.redshifts.head.LinearRedshiftHead`
         By modality.
     """
 

@@ -59,7 +59,7 @@ def plot_neighbors(query, neighbors, *, previews=None, label="query", ax=None):
     """
     _check_neighbors(neighbors)
     if previews is None:
-        from astroclip.reference import reference_previews
+        from astroclip.datasets import reference_previews
 
         previews = reference_previews(neighbors["neighbor_id"])
     content = {"label": label, "neighbors": neighbors, "previews": previews, **query_parts(query)}

@@ -5,7 +5,7 @@ from astropy import units as u
 from astropy.nddata import InverseVariance
 from specutils import Spectrum
 
-from astroclip.preparation.uncertainties import inverse_variance
+from astroclip.preparation.noise import inverse_variance
 
 __all__ = ["are_arms", "merge_arms"]
 

@@ -14,7 +14,7 @@ from astroclip.exceptions import PreparationError
 from astroclip.preparation.bands import canonical_band, nanomaggy_factor
 from astroclip.preparation.batches import ImageBatch, fill_with_median, object_fields
 from astroclip.preparation.centering import find_source
-from astroclip.preparation.uncertainties import inverse_variance
+from astroclip.preparation.noise import inverse_variance
 from astroclip.tables import Flag
 
 __all__ = ["prepare_images"]

@@ -19,6 +19,7 @@ from astroclip.preparation.batches import (
     object_numbers,
 )
 from astroclip.preparation.grids import wavelength_grid
+from astroclip.preparation.noise import inverse_variance
 from astroclip.preparation.resampling import (
     estimate_ivar,
     fill_bad_pixels,
@@ -26,7 +27,6 @@ from astroclip.preparation.resampling import (
     resample_flux,
     row_median,
 )
-from astroclip.preparation.uncertainties import inverse_variance
 from astroclip.tables import Flag
 
 __all__ = ["FLUX_UNIT", "prepare_spectra"]

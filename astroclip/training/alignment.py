@@ -8,12 +8,12 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from astroclip.linear_head import HEAD_SCALE
 from astroclip.metrics import r2_score
 from astroclip.models.distributed import gather_with_gradient
 from astroclip.models.losses import ContrastiveLoss
 from astroclip.models.redshift_scan import LAG_STEP
 from astroclip.models.small import SmallImageEncoder, SmallSpectrumEncoder
+from astroclip.redshifts.head import HEAD_SCALE
 from astroclip.simulation.spectrographs import ObservedSpectra
 from astroclip.training.data import LABELS, Observer, PairBatches, label_values
 from astroclip.training.neighbors import NeighborMemory

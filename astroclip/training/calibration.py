@@ -3,8 +3,8 @@
 import numpy as np
 import torch
 
-from astroclip.linear_head import fit_temperature
-from astroclip.redshift_distribution import redshift_edges
+from astroclip.redshifts.distribution import redshift_edges
+from astroclip.redshifts.head import fit_temperature
 from astroclip.training.alignment import HEAD_SCALE
 from astroclip.training.data import Observer, PairBatches
 
@@ -65,7 +65,7 @@ def head_temperatures(module, pairs, **options):
     Returns
     -------
     dict of str to float
-        By modality; see `~astroclip.linear_head.fit_temperature`.
+        By modality; see `~astroclip.redshifts.head.fit_temperature`.
     """
     recipe = module.recipe
     redshift = np.asarray(pairs["redshift"], dtype=float)

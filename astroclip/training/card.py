@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from astroclip import tables
+from astroclip.datasets import read_reference
 from astroclip.evaluation import (
     read_brown2014,
     read_distant_object,
@@ -19,7 +20,6 @@ from astroclip.evaluation.real_data import has_redshift_head
 from astroclip.evaluation.report import simple_table
 from astroclip.metrics import mutual_information_bound
 from astroclip.preparation import PREPARATION_VERSION
-from astroclip.reference import read_reference
 from astroclip.training.bundle import REFERENCE_SETS, embed_pairs
 from astroclip.training.recipes import RefinementRound, find_recipe
 from astroclip.training.run import read_start

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from astroclip.linear_head import HEAD_SCALE
+from astroclip.redshifts.head import HEAD_SCALE
 from astroclip.training.alignment import Alignment
 from astroclip.training.data import PairBatches
 from astroclip.training.recipes import find_recipe

@@ -16,8 +16,8 @@ from astropy.io import fits
 from astropy.nddata import InverseVariance
 
 import astroclip
+from astroclip.datasets import DATA
 from astroclip.preparation import read_images
-from astroclip.reference import DATA
 
 LEGACY = DATA / "samples" / "legacysurvey-59.1067-30.4848.fits"
 POSITION = SkyCoord(59.1067, -30.4848, unit="deg")

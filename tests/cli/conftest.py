@@ -5,7 +5,7 @@ import pytest
 
 import astroclip
 from astroclip.cli import main
-from astroclip.reference import DATA
+from astroclip.datasets import DATA
 from astroclip.tables import write_table
 
 N_GALAXIES = 60

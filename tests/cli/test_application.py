@@ -15,7 +15,7 @@ import pytest
 
 from astroclip.cli import application, build_parser
 from astroclip.cli import models as models_module
-from astroclip.reference import DATA
+from astroclip.datasets import DATA
 
 SPECTRUM = DATA / "samples" / "desi-27247.fits"
 OWN = (

@@ -7,6 +7,7 @@ import pytest
 from astropy.table import Table
 
 import astroclip
+from astroclip.datasets import DATA
 from astroclip.evaluation import (
     read_brown2014,
     read_distant_object,
@@ -20,7 +21,6 @@ from astroclip.evaluation.real_data import (
     has_redshift_head,
     redshift_scores,
 )
-from astroclip.reference import DATA
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,9 @@ from astropy.wcs import WCS
 from hypothesis import given
 from hypothesis import strategies as st
 
+from astroclip.datasets import DATA
 from astroclip.exceptions import PreparationError
 from astroclip.preparation import center_crop, prepare_images, read_images
-from astroclip.reference import DATA
 from astroclip.tables import Flag
 
 SIZE = 24

@@ -7,9 +7,9 @@ from astropy.io import fits
 from astropy.nddata import InverseVariance, StdDevUncertainty
 from specutils import Spectrum
 
+from astroclip.datasets import DATA
 from astroclip.exceptions import PreparationError
 from astroclip.preparation import prepare_images, prepare_spectra, read_images, read_spectra
-from astroclip.reference import DATA
 from astroclip.tables import Flag
 
 SAMPLES = DATA / "samples"

@@ -5,9 +5,9 @@ import dataclasses
 import numpy as np
 import pytest
 
+from astroclip.datasets import read_reference
 from astroclip.models import load_model
 from astroclip.models.small import SmallSpectrumEncoder
-from astroclip.reference import read_reference
 from astroclip.tables import embedding_matrix
 from astroclip.training import bundle as module
 from astroclip.training.alignment import Alignment

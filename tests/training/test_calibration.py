@@ -7,7 +7,7 @@ from scipy.special import log_softmax
 from torch.nn import functional
 
 from astroclip.models import load_model
-from astroclip.redshift_distribution import redshift_edges
+from astroclip.redshifts.distribution import redshift_edges
 from astroclip.training.alignment import HEAD_SCALE, Alignment, RedshiftBins
 from astroclip.training.bundle import embed_pairs, export_weights
 from astroclip.training.calibration import fit_temperature, head_logits, head_temperatures

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from astroclip.linear_head import HEAD_SCALE
 from astroclip.models import load_model
 from astroclip.models.redshift_scan import LAG_STEP
+from astroclip.redshifts.head import HEAD_SCALE
 from astroclip.training import heads
 from astroclip.training.alignment import Alignment
 from astroclip.training.bundle import export_weights

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.testing import assert_allclose, assert_array_equal
 
-from astroclip import redshift_distribution
-from astroclip.redshift_distribution import RedshiftDistribution, redshift_edges
+from astroclip.redshifts import distribution as redshift_distribution
+from astroclip.redshifts.distribution import RedshiftDistribution, redshift_edges
 
 LARGEST = 0.7
 

@@ -55,9 +55,9 @@ def neighbors_of(
     ModelMismatchError
         If the index is of another model.
     """
+    from astroclip.datasets import reference_table
     from astroclip.embedding import embed
     from astroclip.models.loading import load_model
-    from astroclip.reference import reference_table
     from astroclip.similarity import SimilarityIndex
 
     n_neighbors = check_integer(n_neighbors, "n_neighbors")

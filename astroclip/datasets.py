@@ -186,7 +186,7 @@ def sample_spectra():
 
     Examples
     --------
-    >>> from astroclip.reference import sample_spectra
+    >>> from astroclip.datasets import sample_spectra
     >>> [round(spectrum.meta["redshift"], 4) for spectrum in sample_spectra()]
     [0.2036, 0.0073]
     """
@@ -221,7 +221,7 @@ def sample_sdss_spectrum():
 
     Examples
     --------
-    >>> from astroclip.reference import sample_sdss_spectrum
+    >>> from astroclip.datasets import sample_sdss_spectrum
     >>> round(sample_sdss_spectrum().meta["redshift"], 4)
     0.0294
     """

@@ -10,11 +10,12 @@ from astropy.table import vstack
 from numpy.testing import assert_allclose, assert_array_equal
 from safetensors.numpy import save_file
 
-from astroclip import PropertyEstimator, head_estimation, tables
+from astroclip import PropertyEstimator, tables
 from astroclip.exceptions import ModelMismatchError
-from astroclip.linear_head import LinearRedshiftHead, fit_temperature
 from astroclip.models.weights import file_sha256
-from astroclip.redshift_distribution import RedshiftDistribution, redshift_edges
+from astroclip.redshifts import estimator as head_estimation
+from astroclip.redshifts.distribution import RedshiftDistribution, redshift_edges
+from astroclip.redshifts.head import LinearRedshiftHead, fit_temperature
 
 DIM, N_BINS, LARGEST = 8, 48, 0.7
 CENTRE = np.expm1((np.arange(N_BINS) + 0.5) * np.log1p(LARGEST) / N_BINS)

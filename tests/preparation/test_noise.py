@@ -12,7 +12,7 @@ from astropy.nddata import (
     VarianceUncertainty,
 )
 
-from astroclip.preparation.uncertainties import inverse_variance
+from astroclip.preparation.noise import inverse_variance
 
 SIGMA = np.array([0.5, 1.0, 4.0])
 KINDS = {

@@ -8,7 +8,7 @@ from astroclip.estimation.intervals import percent_name
 from astroclip.estimation.neighbors import CHUNK, choose_rows
 from astroclip.estimation.properties import column_numbers
 from astroclip.exceptions import ModelMismatchError
-from astroclip.linear_head import fit_temperature
+from astroclip.redshifts.head import fit_temperature
 from astroclip.similarity import SimilarityIndex
 from astroclip.tables import check_same_model, embedding_matrix, validate_embedding_table
 

@@ -8,7 +8,7 @@ import dataclasses
 import numpy as np
 from scipy.optimize import brentq
 
-from astroclip.redshift_distribution import RedshiftDistribution, redshift_edges
+from astroclip.redshifts.distribution import RedshiftDistribution, redshift_edges
 
 __all__ = ["LinearRedshiftHead", "fit_temperature"]
 
@@ -82,7 +82,7 @@ class LinearRedshiftHead:
 
         Returns
         -------
-        `~astroclip.redshift_distribution.RedshiftDistribution`
+        `~astroclip.redshifts.distribution.RedshiftDistribution`
             float32 probabilities.
         """
         embedding = np.atleast_1d(embedding)
@@ -143,8 +143,8 @@ def fit_temperature(logits, redshift, edges, *, smoothing=SMOOTHING):
     Examples
     --------
     >>> import numpy as np
-    >>> from astroclip.linear_head import fit_temperature
-    >>> from astroclip.redshift_distribution import redshift_edges
+    >>> from astroclip.redshifts.head import fit_temperature
+    >>> from astroclip.redshifts.distribution import redshift_edges
     >>> logits = np.log([[0.6, 0.4]] * 5)  # and the truth is in the first bin four times
     >>> edges = redshift_edges(2, 3.0)
     >>> round(fit_temperature(logits, [0.5, 0.5, 0.5, 0.5, 2.0], edges, smoothing=0), 3)

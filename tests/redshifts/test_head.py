@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.special import log_softmax, softmax
 
-from astroclip import linear_head
-from astroclip.linear_head import LinearRedshiftHead, fit_temperature
-from astroclip.redshift_distribution import redshift_edges
+from astroclip.redshifts import head as linear_head
+from astroclip.redshifts.distribution import redshift_edges
+from astroclip.redshifts.head import LinearRedshiftHead, fit_temperature
 
 LARGEST = 0.7
 

@@ -23,7 +23,7 @@ def redshift_edges(n_bins, largest):
 
     Examples
     --------
-    >>> from astroclip.redshift_distribution import redshift_edges
+    >>> from astroclip.redshifts.distribution import redshift_edges
     >>> redshift_edges(2, 3.0)
     array([0., 1., 3.])
     """
@@ -61,7 +61,7 @@ class RedshiftDistribution:
 
     Examples
     --------
-    >>> from astroclip.redshift_distribution import RedshiftDistribution, redshift_edges
+    >>> from astroclip.redshifts.distribution import RedshiftDistribution, redshift_edges
     >>> found = RedshiftDistribution(redshift_edges(4, 0.4), [[0.0, 0.1, 0.8, 0.1]])
     >>> found.mode().round(3), found.probability_within(found.mode(), 0.02).round(2)
     (array([0.234]), array([0.38]))

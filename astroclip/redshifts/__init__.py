@@ -1,0 +1,1 @@
+"""Redshift distributions, the linear head that gives them, and the estimator of redshifts."""
