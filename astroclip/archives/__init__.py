@@ -18,7 +18,7 @@ _MODULE_OF = {
     "fetch": "targets",
     "fetch_many": "targets",
     "list_archives": "registry",
-    "neighbors_of": "neighbors",
+    "neighbors_of": "cone",
 }
 
 __all__ = sorted(_MODULE_OF)  # noqa: PLE0605
