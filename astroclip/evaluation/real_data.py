@@ -9,8 +9,7 @@ from astropy.nddata import InverseVariance
 from astropy.table import Table
 from specutils import Spectrum
 
-from astroclip.estimation import PropertyEstimator
-from astroclip.evaluation.pairs import PIXEL_SCALE, embed_quietly
+from astroclip.evaluation.pairs import PIXEL_SCALE
 from astroclip.metrics import nmad, outlier_fraction
 from astroclip.preparation import ImageBatch, read_spectra
 
@@ -30,38 +29,26 @@ DISPLAY_OFFSET = 0.03
 
 
 # ---------------------------------------------------------------------- scores
-def estimate_redshifts(
-    reference, objects, redshift, *, n_neighbors=16, model="astroclip-small", method="neighbors"
-):
+def estimate_redshifts(estimator, queries, redshift):
     """Estimate redshifts of objects whose redshifts are known.
 
     Parameters
     ----------
-    reference : `~astropy.table.QTable`
-        Embedding table with the column ``redshift``.
-    objects : `~astropy.table.QTable` or sequence of `~specutils.Spectrum`
-        Embedding table, or spectra (observed frame, vacuum) that the model embeds first.
+    estimator : `astroclip.PropertyEstimator` or `astroclip.RedshiftEstimator`
+        Fitted to ``redshift``.
+    queries : `~astropy.table.QTable`
+        Embedding table.
     redshift : (N,) array-like
         Spectroscopic redshifts.
-    n_neighbors : int
-    model : str, path-like or EmbeddingModel
-    method : str
-        ``"neighbors"``, or ``"head"`` for the redshift head of the model.
 
     Returns
     -------
     `~astropy.table.Table`
         Columns ``id``, ``redshift``, ``estimate``, ``lower``, ``upper``, ``error``
-        (dz / (1 + z)) and ``out_of_distribution``, and ``confidence`` of a head's estimates;
-        objects that failed have NaN.
+        (dz / (1 + z)) and ``out_of_distribution``, and ``confidence`` where the estimator has
+        one; objects that failed have NaN.
     """
-    if not isinstance(objects, Table):
-        objects = embed_quietly(list(objects), model)
-    if method == "head":
-        estimator = PropertyEstimator(method="head", model=model)
-    else:
-        estimator = PropertyEstimator(n_neighbors=n_neighbors)
-    estimates = estimator.fit(reference, ["redshift"]).predict(objects)
+    estimates = estimator.predict(queries)
     true = np.asarray(redshift, dtype=float)
     predicted, low, high = (
         np.asarray(estimates[f"redshift{suffix}"], dtype=float)
@@ -69,7 +56,7 @@ def estimate_redshifts(
     )
     table = Table(
         {
-            "id": objects["id"],
+            "id": queries["id"],
             "redshift": true,
             "estimate": predicted,
             "lower": low,
@@ -78,7 +65,7 @@ def estimate_redshifts(
             "out_of_distribution": estimates["out_of_distribution"],
         }
     )
-    if method == "head":
+    if "redshift_confidence" in estimates.colnames:
         table["confidence"] = np.asarray(estimates["redshift_confidence"], dtype=float)
     return table
 

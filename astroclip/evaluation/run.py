@@ -4,6 +4,7 @@
 one table of scores.
 """
 
+import contextlib
 import dataclasses
 import time
 from pathlib import Path
@@ -55,6 +56,7 @@ from astroclip.evaluation.real_data import (
 from astroclip.evaluation.scores import NOTHING, ScoreTable, find_score
 from astroclip.metrics import r2_score
 from astroclip.models import load_model
+from astroclip.redshifts import RedshiftEstimator, read_redshift_heads
 from astroclip.tables import embedding_matrix
 
 __all__ = ["evaluate"]
@@ -465,13 +467,14 @@ def score_real_redshifts(run, folder, reference):
         name: (embed_quietly(list(spectra), run.model), redshift)
         for name, (spectra, redshift) in read_real_sets(folder).items()
     }
-    methods = {"k-NN": "neighbors"}
-    if "spectrum" in (getattr(run.model.network, "redshift_head", None) or {}):
-        methods["redshift head"] = "head"
-    for protocol, method in methods.items():
-        options = {"method": method, "n_neighbors": REAL_NEIGHBORS, "model": run.model}
+    estimators = {"k-NN": PropertyEstimator(n_neighbors=REAL_NEIGHBORS)}
+    with contextlib.suppress(ValueError):  # of a model without a redshift head
+        if "spectrum" in read_redshift_heads(run.model).heads:
+            estimators["redshift head"] = RedshiftEstimator(model=run.model)
+    for protocol, estimator in estimators.items():
+        estimator.fit(known, ["redshift"])
         estimates = {
-            name: estimate_redshifts(known, table, redshift, **options)
+            name: estimate_redshifts(estimator, table, redshift)
             for name, (table, redshift) in embedded.items()
         }
         estimates[ALL_REAL] = vstack(list(estimates.values()), metadata_conflicts="silent")

@@ -19,6 +19,7 @@ from astroclip.models.heads import (
 from astroclip.models.image_encoders import ImageTransformer, MocoResNet, build_resnet, build_vit
 from astroclip.models.specformer import SpecFormer
 from astroclip.models.two_tower import TwoTower
+from astroclip.models.weights import redshift_head_settings
 
 __all__ = ["Heads", "build_model", "fit_preset", "identify_architecture", "model_tensors"]
 
@@ -312,7 +313,6 @@ def _build_talk(tensors, heads, options):
 
 
 def _build_small(tensors, heads, options):
-    from astroclip.models.redshift_head import build_redshift_heads
     from astroclip.models.small import SmallImageEncoder, SmallSpectrumEncoder
 
     towers = {
@@ -321,11 +321,16 @@ def _build_small(tensors, heads, options):
         if any(key.startswith(f"{name}_encoder.") for key in tensors)
     }
     model = TwoTower(
-        spectrum_encoder=towers.get("spectrum"),
-        image_encoder=towers.get("image"),
-        redshift_head=build_redshift_heads(tensors, options.get("redshift_head")),
+        spectrum_encoder=towers.get("spectrum"), image_encoder=towers.get("image")
     )
-    return model, tensors
+    # redshift heads are used in numpy, by astroclip.redshifts: here they are only checked
+    shapes = {key: tuple(value.shape) for key, value in tensors.items()}
+    checked = {
+        f"redshift_head.{modality}.{part}"
+        for modality in redshift_head_settings(options.get("redshift_head"), shapes)
+        for part in ("weight", "bias")
+    }
+    return model, {key: value for key, value in tensors.items() if key not in checked}
 
 
 BUILDERS = {

@@ -90,6 +90,8 @@ class EmbeddingModel:
     preset : `~astroclip.models.presets.ModelPreset`
     weights_sha256 : str
     device : `torch.device`
+    path : `pathlib.Path`, optional
+        The weights file, where redshift heads are read from.
 
     Attributes
     ----------
@@ -99,11 +101,12 @@ class EmbeddingModel:
         Length of an embedding.
     """
 
-    def __init__(self, network, preset, *, name, weights_sha256, device):
+    def __init__(self, network, preset, *, name, weights_sha256, device, path=None):
         self.network = network.to(device)
         self.preset = preset
         self.name = name
         self.weights_sha256 = weights_sha256
+        self.path = path
         self.device = device
         towers = {"spectrum": network.spectrum_encoder, "image": network.image_encoder}
         self.modalities = tuple(key for key, tower in towers.items() if tower is not None)
@@ -181,37 +184,6 @@ class EmbeddingModel:
         pixels = np.asarray(pixels)
         mask = np.zeros(pixels.shape, bool) if mask is None else mask
         return self._encode("image", (pixels, mask), batch_size, precision, normalize, progress)
-
-    def redshift_distribution(self, embedding, *, modality="spectrum"):
-        """Return the redshift distributions that the model's head gives embeddings.
-
-        Parameters
-        ----------
-        embedding : (N, D) array-like
-            Of this model; only their directions count. Rows that are not finite give NaN.
-        modality : str
-            What was embedded: ``"spectrum"`` or ``"image"``.
-
-        Returns
-        -------
-        `~astroclip.redshifts.distribution.RedshiftDistribution`
-            Probabilities of redshift bins, with their mode, quantiles and intervals.
-
-        Raises
-        ------
-        ValueError
-            If the model has no redshift head for the modality, or embeddings are not (N, D).
-        """
-        heads = self.network.redshift_head
-        if modality not in heads:
-            there = f"has one for {' and '.join(heads)}" if heads else "has none for any modality"
-            msg = (
-                f"model {self.name!r} has no redshift head for modality {modality!r}; it {there}. "
-                f"Take a weights file with one, or estimate from neighbors with "
-                f"astroclip.PropertyEstimator."
-            )
-            raise ValueError(msg)
-        return heads[modality].distribution(embedding)
 
     def _encode(self, modality, arrays, batch_size, precision, normalize, progress):
         if modality not in self.modalities:
@@ -314,7 +286,8 @@ def load_model(name="astroclip-small", *, device=None, preset=None, heads=None):
     preset = fit_preset(preset, network)
     label = found.name if found is not None else config.get("name", preset.name)
     return EmbeddingModel(
-        network, preset, name=label, weights_sha256=file_sha256(path), device=device
+        network, preset, name=label, weights_sha256=file_sha256(path), device=device,
+        path=path,
     )
 
 

@@ -74,7 +74,7 @@ class ModelPreset:
     dim : size of the embedding as published
     spectrum, image : inputs; None for a modality the model does not take
     weights : where they are
-    licence, source, description : for people
+    license, source, description : for people
     """
 
     name: str
@@ -83,7 +83,7 @@ class ModelPreset:
     spectrum: SpectrumInput | None
     image: ImageInput | None
     weights: WeightsSource
-    licence: str
+    license: str
     source: str
     description: str
 
@@ -109,7 +109,7 @@ _ALL = (
             pixel_scale=0.524, size=64, crop=64, normalization="asinh", missing_bands=True
         ),
         weights=WeightsSource("astroclip-small.safetensors", bundled=True),
-        licence="BSD-3-Clause",
+        license="BSD-3-Clause",
         source="this package; trained on simulated galaxies, see its model card",
         description="bundled; convolutional encoders for any optical spectrum and g, r, z images",
     ),
@@ -120,7 +120,7 @@ _ALL = (
         spectrum=SpectrumInput(grid="rest", frame="rest"),
         image=None,
         weights=WeightsSource("astroclip-small-rest.safetensors", bundled=True),
-        licence="BSD-3-Clause",
+        license="BSD-3-Clause",
         source="this package; trained on simulated galaxies, see its model card",
         description="bundled; rest-frame spectra, similarity that does not depend on redshift",
     ),
@@ -131,7 +131,7 @@ _ALL = (
         spectrum=SpectrumInput(),
         image=ImageInput(),
         weights=WeightsSource("astroclip.ckpt", repo_id=HUB, n_bytes=1_680_000_000),
-        licence="MIT",
+        license="MIT",
         source=PARKER,
         description="ViT-L and SpecFormer aligned on DESI EDR and the Legacy Surveys",
     ),
@@ -142,7 +142,7 @@ _ALL = (
         spectrum=SpectrumInput(),
         image=None,
         weights=WeightsSource("specformer.ckpt", repo_id=HUB),
-        licence="MIT",
+        license="MIT",
         source=PARKER,
         description="the spectrum encoder before alignment: mean over tokens",
     ),
@@ -153,7 +153,7 @@ _ALL = (
         spectrum=None,
         image=ImageInput(),
         weights=WeightsSource("astrodino.ckpt", repo_id=HUB),
-        licence="MIT",
+        license="MIT",
         source=PARKER,
         description="the image encoder before alignment: DINOv2 class token",
     ),
@@ -164,7 +164,7 @@ _ALL = (
         spectrum=SpectrumInput(),
         image=ImageInput(crop=96, normalization="stein"),
         weights=WeightsSource("astroclip-talk.ckpt"),
-        licence="MIT",
+        license="MIT",
         source=LANUSSE,
         description="the workshop model: MoCo ResNet-50 and a transformer, both frozen",
     ),
@@ -175,7 +175,7 @@ _ALL = (
         spectrum=None,
         image=ImageInput(crop=96, normalization="stein"),
         weights=WeightsSource("resnet50.ckpt"),
-        licence="MIT",
+        license="MIT",
         source=STEIN,
         description="image-only baseline: MoCo v2 ResNet-50, pooled features",
     ),

@@ -6,20 +6,17 @@ __all__ = ["TwoTower"]
 
 
 class TwoTower(nn.Module):
-    """A spectrum encoder and an image encoder, and what reads redshifts from their embeddings.
+    """A spectrum encoder and an image encoder.
 
     Parameters
     ----------
     spectrum_encoder, image_encoder : `torch.nn.Module` or None
-    redshift_head : dict of str to `~astroclip.models.redshift_head.RedshiftHead`, optional
-        By modality.
     """
 
-    def __init__(self, *, spectrum_encoder=None, image_encoder=None, redshift_head=None):
+    def __init__(self, *, spectrum_encoder=None, image_encoder=None):
         super().__init__()
         self.spectrum_encoder = spectrum_encoder
         self.image_encoder = image_encoder
-        self.redshift_head = nn.ModuleDict(redshift_head or {})
 
     def encode_spectrum(self, flux, ivar, mask):
         """Return embeddings (N, D), not normalized, of spectra (N, P)."""

@@ -5,7 +5,10 @@ from pathlib import Path
 
 from astroclip.exceptions import CheckpointError
 
-__all__ = ["download_weights", "existing_file", "file_sha256", "read_safetensors"]
+__all__ = [
+    "download_weights", "existing_file", "file_sha256", "read_safetensors",
+    "redshift_head_settings",
+]
 
 
 def existing_file(path):
@@ -104,3 +107,70 @@ def download_weights(repo_id, filename, *, revision=None, sha256=None):
         )
         raise CheckpointError(msg)
     return path
+
+
+def redshift_head_settings(config, shapes):
+    """Return the settings of a weights file's redshift heads, checked against its tensors.
+
+    Parameters
+    ----------
+    config : dict or None
+        Entry ``redshift_head`` of the file's configuration: ``n_bins``, ``largest`` (upper
+        edge of the last bin), ``scale`` (length that embeddings are given) and
+        ``temperature`` (divides the logits). The first and the last may be given by modality.
+    shapes : dict of str to tuple of int
+        Of the file's tensors. A head is ``redshift_head.<modality>.weight`` (bins, dim) and
+        ``redshift_head.<modality>.bias`` (bins); other tensors are passed over.
+
+    Returns
+    -------
+    dict of str to dict
+        ``largest``, ``scale`` and ``temperature`` as floats, by modality. Empty for a file
+        without heads.
+
+    Raises
+    ------
+    CheckpointError
+        If the configuration does not fit the tensors, or one of them is missing.
+    """
+    settings = {}
+    for modality in ("spectrum", "image"):
+        weight, bias = (
+            shapes.get(f"redshift_head.{modality}.{part}") for part in ("weight", "bias")
+        )
+        if weight is None and bias is None:
+            continue
+        if weight is None or len(weight) != 2 or bias is None or tuple(bias) != (weight[0],):
+            msg = (
+                f"the weights file's {modality} redshift head has weight {weight} and bias "
+                f"{bias}; expected shapes (bins, dim) and (bins,). Check that it is complete."
+            )
+            raise CheckpointError(msg)
+        where = f"the configuration of the weights file, entry 'redshift_head' ({modality} head),"
+        if not isinstance(config, dict):
+            msg = (
+                f"{where} is {config!r}; expected n_bins, largest, scale and temperature, "
+                f"without which the tensors define no redshifts. Write the file with "
+                f"astroclip.training."
+            )
+            raise CheckpointError(msg)
+        values = {
+            key: entry.get(modality) if isinstance(entry := config.get(key), dict) else entry
+            for key in ("n_bins", "largest", "scale", "temperature")
+        }
+        for key, value in values.items():
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not (is_number and 0 < value < 1e30):
+                msg = f"{where} has {key} {value!r}; expected a positive number."
+                raise CheckpointError(msg)
+        if values.pop("n_bins") != weight[0]:
+            msg = f"{where} has n_bins {config['n_bins']!r}; its tensors have {weight[0]}."
+            raise CheckpointError(msg)
+        settings[modality] = {key: float(value) for key, value in values.items()}
+    if config and not settings:
+        msg = (
+            "the weights file's configuration names a redshift head and its tensors lack "
+            "redshift_head.<modality>.weight. Check that it is complete."
+        )
+        raise CheckpointError(msg)
+    return settings

@@ -80,14 +80,12 @@ def test_scores_are_those_of_a_hand_calculation():
     assert "beyond_0.05_confident" not in redshift_scores(table)
 
 
-def test_a_head_estimates_by_its_own_estimator(model, embedded):
+def test_estimates_are_beside_the_truth_with_their_confidence(model, embedded):
     held, known = embedded
     reference = known.tables["spectrum"]
-    table = estimate_redshifts(
-        reference, held.tables["spectrum"], held.truth["redshift"], model=model, method="head"
-    )
-    estimator = astroclip.PropertyEstimator(method="head", model=model)
-    estimates = estimator.fit(reference, ["redshift"]).predict(held.tables["spectrum"])
+    estimator = astroclip.RedshiftEstimator(model=model).fit(reference, ["redshift"])
+    table = estimate_redshifts(estimator, held.tables["spectrum"], held.truth["redshift"])
+    estimates = estimator.predict(held.tables["spectrum"])
     np.testing.assert_array_equal(table["estimate"], estimates["redshift"])
     np.testing.assert_array_equal(table["confidence"], estimates["redshift_confidence"])
     assert "beyond_0.05_confident" in redshift_scores(table)

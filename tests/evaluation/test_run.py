@@ -54,7 +54,7 @@ def test_one_call_measures_everything_that_the_model_allows(model, pairs, refere
     }
     assert np.isfinite(table["value"]).all()
     assert set(table["seed"]) == {3}
-    assert table.meta == {"MODEL": "random", "WSHA": "0" * 64, "NNEIGH": 8}
+    assert table.meta == {"MODEL": "random", "WSHA": model.weights_sha256, "NNEIGH": 8}
 
 
 def test_a_model_of_images_alone_is_scored_on_images_and_repeatably(image_model, pairs, reference):
