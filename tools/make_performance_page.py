@@ -22,7 +22,7 @@ from astroclip.evaluation.run import ALL_REAL, HELD_OUT, REAL_NEIGHBORS
 from astroclip.evaluation.scores import NOTHING, find_score
 
 DOCS = Path(__file__).parents[1] / "docs"
-KEPT = DOCS / "performance.ecsv"
+KEPT, FIGURE = DOCS / "performance.ecsv", DOCS / "performance.png"
 KEYS = ("protocol", "data", "query", "reference", "property", "score")
 BASELINE, TOLERANCE = "photometry", 0.002  # of another processor's arithmetic
 UNMEASURED = "not measured"
@@ -248,16 +248,12 @@ def _information(table):
     return f"{value:.2f} nats with {n_pairs:,} pairs (it cannot exceed {np.log(n_pairs):.2f})"
 
 
-def write_page(table, path):
-    """Write the page, and its figure beside it."""
-    path = Path(path)
-    figure = path.with_suffix(".png")
-    with written(figure) as partial:
-        draw_page_figure(table).savefig(partial, dpi=110, format="png")
+def page_text(table):
+    """Return the page of a table of scores."""
     published = [(p.method, p.quantity, f"{p.value:.2f}", p.source) for p in PUBLISHED]
-    text = PAGE.format(
+    return PAGE.format(
         summary=_summary(table),
-        figure=figure.name,
+        figure=FIGURE.name,
         goals=simple_table(("what", "goal", "reached", "met"), goal_rows(table)),
         information=_information(table),
         n_neighbors=table.meta["NNEIGH"],
@@ -267,8 +263,6 @@ def write_page(table, path):
         real=_real(table),
         published=simple_table(("from", "property", "R2", "source"), published),
     )
-    with written(path) as partial:
-        partial.write_text(text)
 
 
 def draw_page_figure(table):
@@ -307,7 +301,10 @@ def main():
     if options.table:
         with written(KEPT) as partial:
             table.write(partial, format="ascii.ecsv", overwrite=True)
-    write_page(table, DOCS / "performance.rst")
+    with written(FIGURE) as partial:
+        draw_page_figure(table).savefig(partial, dpi=110, format="png")
+    with written(DOCS / "performance.rst") as partial:
+        partial.write_text(page_text(table))
 
 
 if __name__ == "__main__":
