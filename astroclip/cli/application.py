@@ -45,14 +45,22 @@ def build_parser():
     )
     parser.add_argument("--version", action="version", version=__version__)
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
-    from astroclip.cli import embed, estimate, fetch, index, models, neighbors, quickstart
-    from astroclip.evaluation.commands import add_parser as add_evaluation
+    from astroclip.cli import (
+        embed,
+        estimate,
+        evaluate,
+        fetch,
+        index,
+        models,
+        neighbors,
+        quickstart,
+    )
     from astroclip.training.commands import add_parser as add_training
 
     for command in (quickstart, embed, neighbors, estimate, fetch, index, models):
         command.add_parser(subparsers)
     add_training(subparsers)
-    add_evaluation(subparsers)
+    evaluate.add_parser(subparsers)
     return parser
 
 
