@@ -167,7 +167,7 @@ def list_models():
     -------
     `~astropy.table.Table`
         Columns ``name``, ``modalities``, ``dim`` (values in an embedding), ``size`` (MB to
-        download, masked where unknown), ``licence``, ``source`` and ``description``.
+        download, masked where unknown), ``license``, ``source`` and ``description``.
 
     Examples
     --------
@@ -184,7 +184,7 @@ def list_models():
             "modalities": [", ".join(preset.modalities) for preset in presets],
             "dim": [preset.dim for preset in presets],
             "size": MaskedColumn(size, mask=np.isnan(size), unit="MB", format=".1f"),
-            "licence": [preset.licence for preset in presets],
+            "license": [preset.license for preset in presets],
             "source": [preset.source for preset in presets],
             "description": [preset.description for preset in presets],
         }

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from astroclip.models.small import SmallSpectrumEncoder, spectrum_channels
-from astroclip.models.specformer import tokenize_spectra
+from astroclip.models.published import tokenize_spectra
 from astroclip.training.data import Observer
 from astroclip.training.optimization import step_generator
 from astroclip.training.recorded import Recorded

@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 
 from astroclip import PropertyEstimator, tables
 from astroclip.exceptions import ModelMismatchError
-from astroclip.models.weights import file_sha256
+from astroclip._files import file_sha256
 from astroclip.redshifts import estimator as head_estimation
 from astroclip.redshifts.distribution import RedshiftDistribution, redshift_edges
 from astroclip.redshifts.head import LinearRedshiftHead, fit_temperature
