@@ -28,10 +28,9 @@ from astroclip.evaluation import few_shot
 from astroclip.metrics import r2_score
 from astroclip.models import load_model
 from astroclip.models.small import SmallImageEncoder, SmallSpectrumEncoder
-from astroclip.redshifts.head import HEAD_SCALE
 from astroclip.simulation.instruments import WAVELENGTH
 from astroclip.simulation.pairs import read_pairs
-from astroclip.training.alignment import N_ESTIMATED, RedshiftBins
+from astroclip.training.alignment import HEAD_SCALE, N_ESTIMATED, RedshiftBins
 from astroclip.training.data import LABELS, Observer, PairBatches
 from astroclip.training.pretraining import load_pretrained_images, load_pretrained_spectra
 from astroclip.training.templates import templates_of

@@ -18,6 +18,7 @@ from astroclip.evaluation.observation import record_spectra
 from astroclip.metrics import nmad, outlier_fraction, retrieval_ranks
 from astroclip.models import load_model
 from astroclip.models.redshift_scan import LAG_STEP
+from astroclip.redshifts.head import read_redshift_heads
 from astroclip.simulation.pairs import read_pairs
 from astroclip.training.templates import kinds_of
 
@@ -39,9 +40,11 @@ def embedded(model, batch):
             embeddings.append(network.encode_spectrum(*row))
             scans.append(network.spectrum_encoder.scan(*row)[0].argmax(dim=1))
         embedding = torch.cat(embeddings)
-        head = network.redshift_head["spectrum"]
-        best = head.probabilities(embedding).argmax(dim=1).numpy()
-    return embedding.numpy(), head.centre[best], np.expm1(torch.cat(scans).numpy() * LAG_STEP)
+    embedding = embedding.numpy()
+    heads = read_redshift_heads(model).heads
+    distribution = heads["spectrum"].distribution(embedding)
+    best = distribution.center[distribution.probability.argmax(axis=1)]
+    return embedding, best, np.expm1(torch.cat(scans).numpy() * LAG_STEP)
 
 
 def signal(batch):

@@ -88,12 +88,12 @@ def chosen_rows(table, where):
 
 def fitted_estimator(reference, options):
     """Return the estimator that the options ask for, fitted, and its properties."""
-    from astroclip import PropertyEstimator
+    from astroclip import PropertyEstimator, RedshiftEstimator
 
     if options.method == "head":
         model = str(reference.meta["MODEL"])
-        estimator = PropertyEstimator(
-            method="head", model=options.model or model, confidence=options.confidence
+        estimator = RedshiftEstimator(
+            model=options.model or model, confidence=options.confidence
         )
         return estimator.fit(reference, "redshift"), ["redshift"]
     properties = options.properties or [n for n in PROPERTIES if n in reference.colnames]

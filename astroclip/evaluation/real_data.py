@@ -13,6 +13,8 @@ from astroclip.estimation import PropertyEstimator
 from astroclip.evaluation.observation import embed_quietly
 from astroclip.metrics import nmad, outlier_fraction
 from astroclip.preparation import read_spectra
+from astroclip.redshifts.estimator import RedshiftEstimator
+from astroclip.redshifts.head import read_redshift_heads
 
 __all__ = [
     "estimate_redshifts",
@@ -31,7 +33,10 @@ N_BRIGHTEST = 10
 
 def has_redshift_head(model, modality="spectrum"):
     """Return whether a loaded model comes with a redshift head for a modality."""
-    return modality in (getattr(model.network, "redshift_head", None) or {})
+    try:
+        return modality in read_redshift_heads(model).heads
+    except ValueError:
+        return False
 
 
 def score_redshifts(
@@ -72,7 +77,7 @@ def estimate_redshifts(
 ):
     """Return the table of `score_redshifts` for objects that are embedded already."""
     if method == "head":
-        estimator = PropertyEstimator(method="head", model=model).fit(reference, ["redshift"])
+        estimator = RedshiftEstimator(model=model).fit(reference, ["redshift"])
     else:
         estimator = PropertyEstimator(n_neighbors=n_neighbors).fit(reference, ["redshift"])
     estimates = estimator.predict(queries)

@@ -13,7 +13,6 @@ from astroclip.models.distributed import gather_with_gradient
 from astroclip.models.losses import ContrastiveLoss
 from astroclip.models.redshift_scan import LAG_STEP
 from astroclip.models.small import SmallImageEncoder, SmallSpectrumEncoder
-from astroclip.redshifts.head import HEAD_SCALE
 from astroclip.simulation.spectrographs import ObservedSpectra
 from astroclip.training.data import LABELS, Observer, PairBatches, label_values
 from astroclip.training.neighbors import NeighborMemory
@@ -22,6 +21,7 @@ from astroclip.training.recorded import Recorded
 
 __all__ = ["Alignment", "RedshiftBins"]
 
+HEAD_SCALE = 11.0  # length of embeddings that heads read: root of 128, features of order one
 IMAGE_WEIGHT = 0.5  # of an image's auxiliary losses: they cannot become as small
 SCAN_SPREAD = 0.8  # redshifts of a scan: what counts as the same
 N_ESTIMATED = 4  # labels that neighbours estimate: redshift, mass, sSFR, metallicity

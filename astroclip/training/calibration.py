@@ -3,8 +3,7 @@
 import numpy as np
 import torch
 
-from astroclip.redshifts.distribution import redshift_edges
-from astroclip.redshifts.head import fit_temperature
+from astroclip.redshifts.distribution import fit_temperature, redshift_edges
 from astroclip.training.alignment import HEAD_SCALE
 from astroclip.training.data import Observer, PairBatches
 
@@ -65,7 +64,7 @@ def head_temperatures(module, pairs, **options):
     Returns
     -------
     dict of str to float
-        By modality; see `~astroclip.redshifts.head.fit_temperature`.
+        By modality; see `~astroclip.redshifts.distribution.fit_temperature`.
     """
     recipe = module.recipe
     redshift = np.asarray(pairs["redshift"], dtype=float)

@@ -15,8 +15,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from astroclip.redshifts.head import HEAD_SCALE
-from astroclip.training.alignment import Alignment
+from astroclip.training.alignment import HEAD_SCALE, Alignment
 from astroclip.training.data import PairBatches
 from astroclip.training.recipes import find_recipe
 from astroclip.training.run import (

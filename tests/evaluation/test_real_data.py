@@ -110,7 +110,7 @@ def test_a_head_estimates_by_its_own_estimator(model, image_model, embedded):
     found = estimate_redshifts(
         reference, held.tables["spectrum"], held.truth["redshift"], model=model, method="head"
     )
-    estimator = astroclip.PropertyEstimator(method="head", model=model)
+    estimator = astroclip.RedshiftEstimator(model=model)
     estimates = estimator.fit(reference, ["redshift"]).predict(held.tables["spectrum"])
     np.testing.assert_array_equal(found["estimate"], estimates["redshift"])
     np.testing.assert_array_equal(found["confidence"], estimates["redshift_confidence"])

@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from astroclip.models import load_model
 from astroclip.redshifts.distribution import redshift_edges
+from astroclip.redshifts.head import read_redshift_heads
 from astroclip.training.alignment import HEAD_SCALE, Alignment, RedshiftBins
 from astroclip.training.bundle import embed_pairs, export_weights
 from astroclip.training.calibration import fit_temperature, head_logits, head_temperatures
@@ -75,7 +76,7 @@ def test_temperatures_are_written_and_used(alignment, pairs, recipe, tmp_path):
         head = getattr(alignment, f"{kind}_redshift")
         with torch.inference_mode():
             logits = head(HEAD_SCALE * torch.from_numpy(embedding)).numpy() / value
-        found = model.redshift_distribution(embedding, modality=kind)
+        found = read_redshift_heads(model).heads[kind].distribution(embedding)
         expected = np.exp(log_softmax(logits, axis=1))
         np.testing.assert_allclose(found.probability, expected, rtol=0.05)
         assert found.edges[-1] == pytest.approx(recipe.largest_redshift)

@@ -9,9 +9,8 @@ import torch
 
 from astroclip.models import load_model
 from astroclip.models.redshift_scan import LAG_STEP
-from astroclip.redshifts.head import HEAD_SCALE
 from astroclip.training import heads
-from astroclip.training.alignment import Alignment
+from astroclip.training.alignment import HEAD_SCALE, Alignment
 from astroclip.training.bundle import export_weights
 from astroclip.training.heads import HeadAlignment, Summaries, summarize_pairs, train_heads
 from astroclip.training.run import (
