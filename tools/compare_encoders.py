@@ -31,7 +31,8 @@ from astroclip.models.small import SmallImageEncoder, SmallSpectrumEncoder
 from astroclip.simulation.instruments import WAVELENGTH
 from astroclip.simulation.pairs import read_pairs
 from astroclip.training.alignment import HEAD_SCALE, N_ESTIMATED, RedshiftBins
-from astroclip.training.data import LABELS, Observer, PairBatches
+from astroclip.training.data import LABELS, PairBatches
+from astroclip.training.observers import Observer
 from astroclip.training.pretraining import load_pretrained_images, load_pretrained_spectra
 from astroclip.training.templates import templates_of
 

@@ -18,7 +18,8 @@ from sklearn.preprocessing import StandardScaler
 from astroclip.metrics import r2_score
 from astroclip.models import load_model
 from astroclip.simulation.pairs import read_pairs
-from astroclip.training.data import Observer, PairBatches
+from astroclip.training.data import PairBatches
+from astroclip.training.observers import Observer
 from astroclip.training.rest_frame import KINDS, RestFrame, RestFrameRecipe
 
 FIELDS = ("spectrum", "redshift")

@@ -14,10 +14,10 @@ from astroclip.models.losses import ContrastiveLoss
 from astroclip.models.redshift_scan import LAG_STEP
 from astroclip.models.small import SmallImageEncoder, SmallSpectrumEncoder
 from astroclip.simulation.spectrographs import ObservedSpectra
-from astroclip.training.data import LABELS, Observer, PairBatches, label_values
+from astroclip.training.data import LABELS, PairBatches, label_values
 from astroclip.training.neighbors import NeighborMemory
+from astroclip.training.observers import Observer
 from astroclip.training.optimization import adamw_with_cosine, step_generator
-from astroclip.training.recorded import Recorded
 
 __all__ = ["Alignment", "RedshiftBins"]
 
@@ -111,21 +111,16 @@ class Alignment(lightning.LightningModule):
         self.register_buffer("label_mean", mean.nan_to_num(0.0))
         self.register_buffer("label_scale", scale.nan_to_num(1.0).clamp(min=1e-3))
         self.memory = NeighborMemory(recipe.memory_size, dim, N_ESTIMATED)
-        simulated = Observer(
+        self.train_observer = Observer(
             varied_share=recipe.varied_share,
             sdss_share=recipe.sdss_share,
             varied_image_share=recipe.varied_image_share,
             missing_band_share=recipe.missing_band_share,
+            extra_noise=recipe.extra_noise,
             transform_images=True,
             **recipe.instruments,
         )
-        self.train_observer = Recorded(
-            extra_noise=recipe.extra_noise,
-            missing_band_share=recipe.missing_band_share,
-            transform_images=True,
-            noiseless=simulated,
-        )
-        self.plain_observer = Recorded()
+        self.plain_observer = Observer()
         self._freeze()
 
     def _freeze(self):
@@ -266,7 +261,7 @@ class Alignment(lightning.LightningModule):
             len(self.contaminants), (n_outliers,), generator=generator, device=generator.device
         )
         flux = torch.from_numpy(self.contaminants[rows.cpu().numpy()]).float()
-        return self.train_observer.noiseless.spectra(flux.to(generator.device), generator)
+        return self.train_observer.spectra(flux.to(generator.device), generator)
 
     def _training_views(self, batch, generator):
         """Return embeddings of a batch's spectra and images, and of outliers."""

@@ -12,7 +12,7 @@ from astroclip.simulation.instruments import WAVELENGTH
 from astroclip.simulation.pairs import PROPERTIES
 from astroclip.training.alignment import HEAD_SCALE
 from astroclip.training.calibration import head_temperatures
-from astroclip.training.data import Observer, PairBatches
+from astroclip.training.observers import Observer, encode_pairs
 from astroclip.training.run import load_trained
 
 __all__ = ["embed_pairs", "export_weights", "write_bundle"]
@@ -114,23 +114,21 @@ def embed_pairs(model, pairs, *, varied_share=0.0, seed=0, **varied):
         ``spectrum_coverage`` (N,), and what was observed: ``flux`` (N, P) float32 and
         ``pixels`` (N, 3, S, S), normalized network input.
     """
+
+    def encode(seen):
+        flux, ivar, mask = (values.numpy() for values in vars(seen.spectra).values())
+        pixels, pixel_mask = seen.pixels.numpy(), seen.pixel_mask.numpy()
+        return {
+            "spectrum_embedding": model.encode_spectra(flux, ivar, mask),
+            "image_embedding": model.encode_images(pixels, pixel_mask),
+            "spectrum_coverage": 1.0 - mask.mean(axis=1, dtype=np.float32),
+            "flux": flux,
+            "pixels": pixels,
+        }
+
+    light = {name: pairs[name] for name in ("spectrum", "image", "seeing")}
     observer = Observer(varied_share=varied_share, **varied)
-    generator = torch.Generator().manual_seed(seed)
-    rows = []
-    for batch in PairBatches(pairs, batch_size=250, shuffle=False):
-        spectra = observer.spectra(batch["spectrum"], generator)
-        pixels, mask = observer.images(batch["image"], batch["seeing"], generator)
-        flux, ivar, bad = (t.numpy() for t in (spectra.flux, spectra.ivar, spectra.mask))
-        rows.append(
-            {
-                "spectrum_embedding": model.encode_spectra(flux, ivar, bad),
-                "image_embedding": model.encode_images(pixels.numpy(), mask.numpy()),
-                "spectrum_coverage": 1.0 - bad.mean(axis=1, dtype=np.float32),
-                "flux": flux,
-                "pixels": pixels.numpy(),
-            }
-        )
-    return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
+    return encode_pairs(encode, light, observer=observer, seed=seed)
 
 
 def _spectrum_previews(flux):

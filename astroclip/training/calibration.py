@@ -5,7 +5,7 @@ import torch
 
 from astroclip.redshifts.distribution import fit_temperature, redshift_edges
 from astroclip.training.alignment import HEAD_SCALE
-from astroclip.training.data import Observer, PairBatches
+from astroclip.training.observers import Observer, encode_pairs
 
 __all__ = ["fit_temperature", "head_logits", "head_temperatures"]
 
@@ -21,7 +21,7 @@ def head_logits(module, pairs, *, seed=0, **instruments):
         Noiseless pairs.
     seed : int
     **instruments
-        Options of `~astroclip.training.data.Observer`: the survey's instruments alone by
+        Options of `~astroclip.training.observers.Observer`: the survey's instruments alone by
         default.
 
     Returns
@@ -29,22 +29,20 @@ def head_logits(module, pairs, *, seed=0, **instruments):
     dict of str to (N, bins) `numpy.ndarray`
         By modality.
     """
-    observer = Observer(**instruments)
-    generator = torch.Generator().manual_seed(seed)
-    found = {"spectrum": [], "image": []}
-    for batch in PairBatches(pairs, batch_size=250, shuffle=False):
-        with torch.inference_mode():
-            spectra = observer.spectra(batch["spectrum"], generator)
-            pixels, mask = observer.images(batch["image"], batch["seeing"], generator)
-            embedded = {
-                "spectrum": module.spectrum_encoder(spectra.flux, spectra.ivar, spectra.mask),
-                "image": module.image_encoder(pixels, mask),
-            }
-            for modality, embedding in embedded.items():
-                head = getattr(module, f"{modality}_redshift")
-                unit = torch.nn.functional.normalize(embedding.float(), dim=1)
-                found[modality].append(head(HEAD_SCALE * unit).numpy())
-    return {modality: np.concatenate(parts) for modality, parts in found.items()}
+
+    def logits(seen):
+        embedded = {
+            "spectrum": module.spectrum_encoder(*vars(seen.spectra).values()),
+            "image": module.image_encoder(seen.pixels, seen.pixel_mask),
+        }
+        return {
+            modality: getattr(module, f"{modality}_redshift")(
+                HEAD_SCALE * torch.nn.functional.normalize(embedding.float(), dim=1)
+            )
+            for modality, embedding in embedded.items()
+        }
+
+    return encode_pairs(logits, pairs, observer=Observer(**instruments), seed=seed)
 
 
 def head_temperatures(module, pairs, **options):

@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from astroclip.training.alignment import HEAD_SCALE, Alignment
 from astroclip.training.data import PairBatches
+from astroclip.training.observers import encode_pairs
 from astroclip.training.recipes import find_recipe
 from astroclip.training.run import (
     find_checkpoint,
@@ -33,7 +34,6 @@ __all__ = ["HeadAlignment", "summarize_pairs", "train_heads"]
 
 KINDS = ("spectrum", "image")
 RECORDED = ("spectrum", "image", "seeing", "ivar", "mask")  # arrays that summaries replace
-BATCH = 250
 DIGEST_LENGTH = 12
 
 
@@ -157,7 +157,6 @@ class HeadAlignment(Alignment):
         )
 
 
-@torch.inference_mode()
 def summarize_pairs(module, pairs, *, n_views, seed):
     """Return pairs with summaries in the place of spectra and images.
 
@@ -179,39 +178,37 @@ def summarize_pairs(module, pairs, *, n_views, seed):
         known besides.
     """
     module.eval()
+
+    def summarize(seen):
+        return {
+            "spectrum": module.spectrum_encoder.summary(*vars(seen.spectra).values()).half(),
+            "image": module.image_encoder.summary(seen.pixels, seen.pixel_mask).half(),
+        }
+
+    light = {name: pairs[name] for name in RECORDED if name in pairs}
+    views = [encode_pairs(summarize, light, observer=module.plain_observer, seed=seed * 1000)]
+    light["varied_share"] = pairs["varied_share"] if n_views > 1 else None
+    views += [
+        encode_pairs(summarize, light, observer=module.train_observer, seed=seed * 1000 + view)
+        for view in range(1, n_views)
+    ]
     known = {name: values for name, values in pairs.items() if name not in RECORDED}
-    views = {name: [] for name in KINDS}
-    for view in range(n_views):
-        observer = module.train_observer if view else module.plain_observer
-        generator = torch.Generator().manual_seed(seed * 1000 + view)
-        rows = {name: [] for name in KINDS}
-        fields = [name for name in (*RECORDED, "varied_share") if name in pairs]
-        batches = PairBatches(pairs, batch_size=BATCH, shuffle=False, fields=fields)
-        for batch in batches:
-            share = {"varied_share": batch["varied_share"]} if view else {}
-            seen = observer.spectra(
-                batch["spectrum"], generator, ivar=batch.get("ivar"), mask=batch.get("mask"),
-                **share,
-            )
-            pixels = observer.images(batch["image"], batch["seeing"], generator)
-            summary = module.spectrum_encoder.summary(seen.flux, seen.ivar, seen.mask)
-            rows["spectrum"].append(summary.half())
-            rows["image"].append(module.image_encoder.summary(*pixels).half())
-        for name in KINDS:
-            views[name].append(torch.cat(rows[name]).numpy())
-    return {**known, **{f"{name}_summary": np.stack(views[name], axis=1) for name in KINDS}}
+    summaries = {
+        f"{name}_summary": np.stack([view[name] for view in views], axis=1) for name in KINDS
+    }
+    return {**known, **summaries}
 
 
-@torch.inference_mode()
 def summarize_spectra(module, flux, *, seed):
     """Return summaries (M, F) float16 of noiseless spectra (M, P), each recorded once."""
     module.eval()
-    generator, rows = torch.Generator().manual_seed(seed), []
-    for first in range(0, len(flux), BATCH):
-        part = torch.from_numpy(flux[first : first + BATCH]).float()
-        seen = module.train_observer.noiseless.spectra(part, generator)
-        rows.append(module.spectrum_encoder.summary(seen.flux, seen.ivar, seen.mask).half())
-    return torch.cat(rows).numpy()
+
+    def summarize(seen):
+        return {"summary": module.spectrum_encoder.summary(*vars(seen.spectra).values()).half()}
+
+    return encode_pairs(
+        summarize, {"spectrum": flux}, observer=module.train_observer, seed=seed
+    )["summary"]
 
 
 def train_heads(

@@ -10,11 +10,10 @@ import dataclasses
 import torch
 from torch import nn
 
-from astroclip.models.small import SmallSpectrumEncoder, spectrum_channels
 from astroclip.models.published import tokenize_spectra
-from astroclip.training.data import Observer
+from astroclip.models.small import SmallSpectrumEncoder, spectrum_channels
+from astroclip.training.observers import Observer
 from astroclip.training.optimization import step_generator
-from astroclip.training.recorded import Recorded
 from astroclip.training.self_supervision import SelfSupervised
 
 __all__ = [
@@ -171,10 +170,10 @@ class MaskedSpectra(SelfSupervised):
         self.decoder = nn.Sequential(
             nn.LayerNorm(width), nn.Linear(width, self.encoder.shortening)
         )
-        self.observer = Recorded(
-            extra_noise=recipe.extra_noise, noiseless=Observer(varied_share=recipe.varied_share)
+        self.observer = Observer(
+            extra_noise=recipe.extra_noise, varied_share=recipe.varied_share
         )
-        self.plain_observer = Recorded()
+        self.plain_observer = Observer()
 
     def reconstruct(self, flux, ivar, mask):
         """Return reconstructed arcsinh fluxes (N, P) and the mean flux (N, 1) they are over."""

@@ -12,9 +12,8 @@ from torch import distributed, nn
 
 from astroclip._validation import import_extra
 from astroclip.models.small import SmallImageEncoder
-from astroclip.training.augmenting_observer import AugmentingObserver
+from astroclip.training.observers import AugmentingObserver, Observer
 from astroclip.training.optimization import step_generator
-from astroclip.training.recorded import Recorded
 from astroclip.training.self_supervision import SelfSupervised
 
 __all__ = ["MomentumContrast", "MomentumRecipe", "encode_in_groups", "queued_contrast"]
@@ -36,7 +35,7 @@ class MomentumRecipe:
         step, along half a cosine; alike for a constant one
     hidden_width, projection_width : of the projection, a perceptron whose output is contrasted
     n_key_groups : parts of a shuffled batch that the key encoder normalizes apart
-    augmentation : options of `~astroclip.training.augmenting_observer.AugmentingObserver`
+    augmentation : options of `~astroclip.training.observers.AugmentingObserver`
     encoder : options of `~astroclip.models.SmallImageEncoder`
     """
 
@@ -172,7 +171,7 @@ class MomentumContrast(SelfSupervised):
             width=recipe.projection_width,
         )
         self.observer = AugmentingObserver(**recipe.augmentation)
-        self.plain_observer = Recorded()
+        self.plain_observer = Observer()
 
     @property
     def momentum(self):

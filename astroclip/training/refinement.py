@@ -11,7 +11,8 @@ import torch
 from torch.nn import functional
 
 from astroclip.training.alignment import HEAD_SCALE, recall
-from astroclip.training.data import Observer, PairBatches
+from astroclip.training.data import PairBatches
+from astroclip.training.observers import Observer
 from astroclip.training.optimization import adamw_with_cosine, step_generator
 
 __all__ = ["Refinement", "embed_images"]

@@ -11,7 +11,7 @@ from astroclip.evaluation.report import simple_table
 from astroclip.metrics import r2_score
 from astroclip.training.bundle import REFERENCE_SETS, write_arrays, write_bytes
 from astroclip.training.card import start_text
-from astroclip.training.data import Observer, PairBatches
+from astroclip.training.observers import Observer, encode_pairs
 from astroclip.training.rest_frame import (
     KINDS,
     LOG_STEP,
@@ -124,16 +124,17 @@ def embed_rest(model, pairs, *, varied_share=0.0, seed=0, **varied):
     embedding : (N, D) float32 `numpy.ndarray`
     coverage : (N,) float32 `numpy.ndarray`
     """
+
+    def encode(seen):
+        rest = rest_frame(seen.spectra, seen.redshift)
+        flux, ivar, mask = (values.numpy() for values in vars(rest).values())
+        coverage = 1.0 - mask.mean(axis=1, dtype=np.float32)
+        return {"embedding": model.encode_spectra(flux, ivar, mask), "coverage": coverage}
+
+    light = {name: pairs[name] for name in ("spectrum", "redshift")}
     observer = Observer(varied_share=varied_share, **varied)
-    generator = torch.Generator().manual_seed(seed)
-    embedding, coverage = [], []
-    fields = ("spectrum", "redshift")
-    for batch in PairBatches(pairs, batch_size=250, shuffle=False, fields=fields):
-        seen = rest_frame(observer.spectra(batch["spectrum"], generator), batch["redshift"])
-        flux, ivar, mask = (t.numpy() for t in (seen.flux, seen.ivar, seen.mask))
-        embedding.append(model.encode_spectra(flux, ivar, mask))
-        coverage.append(1.0 - mask.mean(axis=1, dtype=np.float32))
-    return np.concatenate(embedding), np.concatenate(coverage)
+    encoded = encode_pairs(encode, light, observer=observer, seed=seed)
+    return encoded["embedding"], encoded["coverage"]
 
 
 def write_rest_bundle(workspace, output, *, recipe=None):

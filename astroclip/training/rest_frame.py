@@ -19,8 +19,9 @@ from astroclip.models.small import SmallSpectrumEncoder
 from astroclip.preparation.grids import GRIDS
 from astroclip.simulation.instruments import WAVELENGTH, ObservedSpectra
 from astroclip.training.alignment import HEAD_SCALE, N_ESTIMATED
-from astroclip.training.data import LABELS, Observer, PairBatches, label_values
+from astroclip.training.data import LABELS, PairBatches, label_values
 from astroclip.training.neighbors import NeighborMemory
+from astroclip.training.observers import Observer
 from astroclip.training.optimization import adamw_with_cosine, step_generator
 
 __all__ = ["RestFrame", "RestFrameRecipe", "redshifted", "rest_frame"]
