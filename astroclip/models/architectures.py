@@ -126,7 +126,8 @@ def recorded_heads(hyper_parameters):
         if name == "spectrum":
             values.append(records.get("num_heads"))
         valid = [value for value in values if isinstance(value, int) and value > 0]
-        heads |= {name: value for value in valid[:1]}
+        if valid:
+            heads[name] = valid[0]
     return heads
 
 
@@ -368,9 +369,8 @@ def _build_talk(tensors, heads, options):
     inner = _part(tensors, "image_encoder.backbone.")
     mlp = None
     if "image_encoder.mlp.encoder.weight" in tensors:
-        mlp = tuple(
-            _shape(tensors, f"image_encoder.mlp.{part}.weight")[0] for part in ("encoder", "decoder")
-        )
+        names = [f"image_encoder.mlp.{part}.weight" for part in ("encoder", "decoder")]
+        mlp = tuple(_shape(tensors, name)[0] for name in names)
     projection = _shape(inner, "fc.0.weight")[0], _shape(inner, "fc.2.weight")[0]
     model = TwoTower(
         spectrum_encoder=_aligned_spectrum_tower(tensors, heads, options),

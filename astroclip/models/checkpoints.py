@@ -172,8 +172,8 @@ class _TensorRecord(_Sealed):
         # without the first condition a stride of zero makes petabytes of a few bytes
         if math.prod(size) > storage.n_elements or (0 not in size and last >= storage.n_elements):
             msg = (
-                f"the checkpoint's pickle describes a tensor of shape {tuple(size)}, which does not "
-                f"fit its storage of {storage.n_elements} elements."
+                f"the checkpoint's pickle describes a tensor of shape {tuple(size)}, which does "
+                f"not fit its storage of {storage.n_elements} elements."
             )
             raise CheckpointError(msg)
         self.storage, self.offset, self.size, self.stride = storage, offset, size, stride
@@ -326,8 +326,8 @@ def _read_zip(path):
         total = sum(member.file_size for member in members.values())
         if outside or packed or total > path.stat().st_size:
             msg = (
-                f"weights file {str(path)!r} is a zip file that is compressed, longer than the file "
-                f"or has paths out of it; PyTorch writes none of these."
+                f"weights file {str(path)!r} is a zip file that is compressed, longer than the "
+                f"file or has paths out of it; PyTorch writes none of these."
             )
             raise CheckpointError(msg)
         folder = pickles[0].removesuffix("data.pkl")
