@@ -21,8 +21,8 @@ from astroclip.evaluation import (
     zero_shot,
 )
 from astroclip.evaluation.protocols import average_neighbors
-from astroclip.models.losses import info_nce
 from astroclip.tables import embedding_matrix
+from astroclip.training.losses import info_nce
 
 
 @pytest.fixture(scope="module")
