@@ -181,7 +181,7 @@ def sample_spectra():
     Returns
     -------
     list of `~specutils.Spectrum`
-        Observed frame, vacuum; ``meta["redshift"]`` is the catalogue's. Sources, licence
+        Observed frame, vacuum; ``meta["redshift"]`` is the catalogue's. Sources, license
         and credit: the package's ``data/samples/README.rst``.
 
     Examples

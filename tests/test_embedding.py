@@ -519,7 +519,7 @@ def test_auto_precision_is_float32_on_the_cpu(spectra, model):
 def test_list_models():
     table = list_models()
     assert table.colnames == [
-        "name", "modalities", "dim", "size", "licence", "source", "description",
+        "name", "modalities", "dim", "size", "license", "source", "description",
     ]  # fmt: skip
     row = table[list(table["name"]).index("astroclip-mnras")]
     assert row["dim"] == 1024

@@ -11,13 +11,12 @@ from torch.nn import functional
 
 from astroclip.metrics import r2_score
 from astroclip.models.small import SmallImageEncoder, SmallSpectrumEncoder
-from astroclip.redshifts.distribution import redshift_edges
-from astroclip.redshifts.head import HEAD_SCALE, fit_temperature
+from astroclip.redshifts.distribution import fit_temperature, redshift_edges
 from astroclip.simulation.spectrographs import ObservedSpectra
 from astroclip.training.data import LABELS, label_values
 from astroclip.training.distributed import gather_with_gradient
 from astroclip.training.losses import InverseTemperature, NeighborMemory, weighted_losses
-from astroclip.training.objective import Objective
+from astroclip.training.objective import HEAD_SCALE, Objective
 from astroclip.training.observers import Observer, encode_pairs
 from astroclip.training.sources import join_pairs, read_source
 from astroclip.training.templates import templates_of
@@ -25,7 +24,8 @@ from astroclip.training.templates import templates_of
 __all__ = ["Alignment", "redshift_logits", "redshift_temperatures"]
 
 INSTRUMENTS = {"broad": True, "tilt": 0.15, "largest_blur": 5.5, "blue_cut": 0.4}
-"""Options of the random instruments, `~astroclip.simulation.spectrographs.observe_spectra_varied`."""
+"""Options of the random instruments of
+`~astroclip.simulation.spectrographs.observe_spectra_varied`."""
 VARIED_SHARE = 0.5
 """Of spectra recorded by these: second recordings, stars and quasars, and data sets that the recipe
 does not name."""
@@ -351,7 +351,7 @@ def redshift_temperatures(module, pairs, **options):
     Returns
     -------
     dict of str to float
-        By modality; see `~astroclip.redshifts.head.fit_temperature`.
+        By modality; see `~astroclip.redshifts.distribution.fit_temperature`.
     """
     largest = module.settings.largest_redshift
     redshift = np.asarray(pairs["redshift"], dtype=float)

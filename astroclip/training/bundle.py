@@ -8,10 +8,10 @@ import numpy as np
 import torch
 
 from astroclip.models.small import ARCSINH_SCALES
-from astroclip.redshifts.head import HEAD_SCALE
 from astroclip.simulation.instruments import WAVELENGTH
 from astroclip.simulation.pairs import PROPERTIES
 from astroclip.training.align import INSTRUMENTS, VARIED_SHARE, redshift_temperatures
+from astroclip.training.objective import HEAD_SCALE
 from astroclip.training.observers import Observer, encode_pairs
 from astroclip.training.run import load_trained
 

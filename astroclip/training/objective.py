@@ -13,8 +13,17 @@ from astroclip._files import file_sha256
 from astroclip.training.data import PairBatches
 from astroclip.training.sources import join_pairs, read_source
 
-__all__ = ["Objective", "checkpoint_state", "find_checkpoint", "neighbor_r2", "read_start"]
+__all__ = [
+    "HEAD_SCALE",
+    "Objective",
+    "checkpoint_state",
+    "find_checkpoint",
+    "neighbor_r2",
+    "read_start",
+    "start_records",
+]
 
+HEAD_SCALE = 11.0  # length of embeddings that heads read: root of 128, features of order one
 WEIGHT_DECAY = 0.03  # of matrices; vectors and scalars have none
 VALIDATION_BATCH = 250
 START_FILE = "start.json"

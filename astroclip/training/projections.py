@@ -15,9 +15,8 @@ import torch
 from torch.nn import functional
 
 from astroclip._files import written
-from astroclip.redshifts.head import HEAD_SCALE
 from astroclip.training.align import MODALITIES, Alignment, read_sources
-from astroclip.training.objective import find_checkpoint, read_start, start_records
+from astroclip.training.objective import HEAD_SCALE, find_checkpoint, read_start, start_records
 from astroclip.training.observers import encode_pairs
 from astroclip.training.sources import join_pairs, read_source
 from astroclip.training.templates import templates_of

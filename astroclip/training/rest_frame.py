@@ -16,7 +16,6 @@ from torch.nn import functional
 from astroclip.metrics import r2_score
 from astroclip.models.small import SmallSpectrumEncoder
 from astroclip.preparation.grids import GRIDS
-from astroclip.redshifts.head import HEAD_SCALE
 from astroclip.simulation._draws import uniform
 from astroclip.simulation.pairs import read_pairs
 from astroclip.simulation.spectrographs import WAVELENGTH, ObservedSpectra
@@ -28,7 +27,7 @@ from astroclip.training.losses import (
     neighbor_error,
     redshift_leak,
 )
-from astroclip.training.objective import Objective
+from astroclip.training.objective import HEAD_SCALE, Objective
 from astroclip.training.observers import Observer
 from astroclip.training.sources import join_pairs
 
@@ -48,7 +47,8 @@ INSTRUMENTS = {
     "broad": True, "tilt": 0.1, "largest_blur": 4.5, "blue_cut": 0.2,
     "signal_to_noise": (1.0, 42.0),
 }
-"""Options of the random instruments, `~astroclip.simulation.spectrographs.observe_spectra_varied`."""
+"""Options of the random instruments of
+`~astroclip.simulation.spectrographs.observe_spectra_varied`."""
 VARIED_SHARE, SDSS_SHARE = 0.8, 0.1  # of spectra recorded by these and as SDSS does
 
 

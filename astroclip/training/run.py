@@ -88,7 +88,7 @@ def train(
         workspace.simulate(n_workers=n_workers, show_progress=show_progress)
         pairs, validation = workspace.training_folders(), workspace.pairs_folder("validation")
     elif validation is None:
-        msg = "validation is missing; pairs need held-out ones (--validation), in any of their forms."
+        msg = "validation is missing; pairs need held-out ones (--validation), in any of the forms."
         raise ValueError(msg)
     elif kind is RestFrame:
         msg = (

@@ -9,8 +9,8 @@ from scipy.special import log_softmax
 from torch.nn import functional
 
 from astroclip.redshifts.distribution import redshift_edges
-from astroclip.redshifts.head import HEAD_SCALE
 from astroclip.training.align import Alignment, redshift_logits, redshift_temperatures
+from astroclip.training.objective import HEAD_SCALE
 from astroclip.training.observers import Observer
 from tests.training.conftest import QUIET, make_recipe, train_in
 

@@ -7,9 +7,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from astroclip.redshifts.head import HEAD_SCALE
 from astroclip.training.align import Alignment, read_sources
-from astroclip.training.objective import find_checkpoint
+from astroclip.training.objective import HEAD_SCALE, find_checkpoint
 from astroclip.training.projections import ProjectionAlignment, Summaries, summarize_pairs
 from tests.training.conftest import QUIET, make_recipe, train_in
 
