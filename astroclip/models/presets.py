@@ -11,14 +11,12 @@ class SpectrumInput:
 
     Attributes
     ----------
-    grid : name of the wavelength grid (see ``astroclip.preparation.wavelength_grid``)
+    grid : name of the wavelength grid, in vacuum (see ``astroclip.preparation.wavelength_grid``)
     frame : ``"observed"`` or ``"rest"``
-    medium : medium of the grid
     """
 
     grid: str = "desi"
     frame: str = "observed"
-    medium: str = "vacuum"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,15 +27,13 @@ class ImageInput:
     ----------
     bands : bands wanted, in order
     pixel_scale : arcsec per pixel
-    size : pixels on a side that are prepared
-    crop : pixels on a side that the network takes, from the centre
+    crop : pixels on a side that the network takes, from the center
     normalization : see ``astroclip.preparation.normalize_images``
     missing_bands : whether a band may be absent
     """
 
     bands: tuple = ("g", "r", "z")
     pixel_scale: float = 0.262
-    size: int = 152
     crop: int = 144
     normalization: str = "astroclip"
     missing_bands: bool = False
@@ -106,7 +102,7 @@ _ALL = (
         dim=128,
         spectrum=SpectrumInput(grid="log"),
         image=ImageInput(
-            pixel_scale=0.524, size=64, crop=64, normalization="asinh", missing_bands=True
+            pixel_scale=0.524, crop=64, normalization="asinh", missing_bands=True
         ),
         weights=WeightsSource("astroclip-small.safetensors", bundled=True),
         license="BSD-3-Clause",

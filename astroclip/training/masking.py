@@ -10,8 +10,8 @@ import dataclasses
 import torch
 from torch import nn
 
+from astroclip.models.published import tokenize_spectra
 from astroclip.models.small import SmallSpectrumEncoder, spectrum_channels
-from astroclip.models.specformer import tokenize_spectra
 from astroclip.training.observers import Observer
 from astroclip.training.optimization import step_generator
 from astroclip.training.self_supervision import SelfSupervised

@@ -14,7 +14,7 @@ from astroclip.evaluation.scores import ScoreTable
 from astroclip.models.loading import EmbeddingModel
 from astroclip.models.presets import PRESETS
 from astroclip.models.small import SmallImageEncoder, SmallSpectrumEncoder
-from astroclip.models.two_tower import TwoTower
+from astroclip.models.layers import TwoTower
 from astroclip.simulation.pairs import make_pairs
 from tests.simulation.conftest import basis, simulator  # noqa: F401 - fixtures
 

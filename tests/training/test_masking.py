@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from astroclip.models.small import spectrum_channels
-from astroclip.models.specformer import SpecFormer, tokenize_spectra
+from astroclip.models.published import SpecFormer, tokenize_spectra
 from astroclip.simulation.instruments import ObservedSpectra
 from astroclip.training.masking import (
     MaskedSpectra,
