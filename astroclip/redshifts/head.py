@@ -1,17 +1,14 @@
 """The linear redshift head in plain numpy, read from a weights file without torch."""
 
 import dataclasses
-import json
 from pathlib import Path
 
 import numpy as np
 from scipy.special import softmax
 
 from astroclip._files import file_sha256
-from astroclip.exceptions import CheckpointError
 from astroclip.models.presets import PRESETS
-from astroclip.models.sources import find_weights
-from astroclip.models.weights import redshift_head_settings
+from astroclip.models.weights import find_weights, read_safetensors, redshift_head_settings
 from astroclip.redshifts.distribution import RedshiftDistribution, redshift_edges
 
 __all__ = ["LinearRedshiftHead", "RedshiftHeads", "read_redshift_heads"]
@@ -158,7 +155,8 @@ def read_redshift_heads(model):
         path = find_weights(model)[0]
     if path is None or Path(path).suffix != ".safetensors":
         raise ValueError(_no_head(name))
-    tensors, config = _read_tensors(path)
+    arrays, config = read_safetensors(path, framework="np", prefix=PREFIX)
+    tensors = {key: array.astype(np.float32) for key, array in arrays.items()}
     shapes = {key: tensor.shape for key, tensor in tensors.items()}
     settings = redshift_head_settings(config.get("redshift_head"), shapes)
     if not settings:
@@ -178,21 +176,3 @@ def _no_head(name):
         f"astroclip.training writes. Estimate from neighbors instead: "
         f"astroclip.PropertyEstimator."
     )
-
-
-def _read_tensors(path):
-    """Return the float32 arrays of a safetensors file's heads, and its configuration."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="np") as file:
-            names = [key for key in file.keys() if key.startswith(PREFIX)]  # noqa: SIM118
-            tensors = {key: file.get_tensor(key).astype(np.float32) for key in names}
-            config = json.loads((file.metadata() or {}).get("config", "{}"))
-    except (SafetensorError, OSError, ValueError, TypeError) as error:
-        msg = (
-            f"weights file {str(path)!r} is no readable safetensors file ({error}). Check that "
-            f"it is complete."
-        )
-        raise CheckpointError(msg) from error
-    return tensors, config if isinstance(config, dict) else {}
