@@ -211,9 +211,9 @@ class PropertyEstimator(BaseEstimator):
             raise ValueError(msg)
         modalities = np.asarray(table["modality"]).astype(str)
         _, valid = embedding_matrix(table)
-        found, values, labeled = {}, {}, {}
+        described, values, labeled = {}, {}, {}
         for name in names:
-            found[name], values[name], known = read_property(
+            described[name], values[name], known = read_property(
                 table, name, group=groups.get(name), period=(self.circular or {}).get(name)
             )
             counts = []
@@ -235,17 +235,17 @@ class PropertyEstimator(BaseEstimator):
             )
             weight = self._weight(near)
             for name in members:
-                if found[name].classes is None:
-                    model = NumberAverage(found[name].scale, statistic=self.statistic)
+                if described[name].classes is None:
+                    model = NumberAverage(described[name].scale, statistic=self.statistic)
                 else:
-                    model = ClassVotes(found[name].classes)
+                    model = ClassVotes(described[name].classes)
                 known = values[name]
                 model.fit(known[rows], known[near.rows], weight, known[left_out])
                 references[modality, name], models[modality, name] = reference, model
                 scores.append((modality, name, model.metric, model.score, len(rows)))
         scores.sort(key=lambda row: (row[0], names.index(row[1])))
         self.reference_, self.property_names_ = table, names
-        self._properties, self._values = found, values
+        self._properties, self._values = described, values
         self._references, self._models = references, models
         columns = ("modality", "property", "metric", "score", "n_reference")
         self.scores_ = Table(rows=scores, names=columns)
@@ -345,9 +345,9 @@ class PropertyEstimator(BaseEstimator):
             columns = self._models[key].columns(values, weight, levels, quantiles)
             return columns, {"n_effective": effective_number(weight)}
 
-        found = [self._properties[name] for name in names]
+        asked = [self._properties[name] for name in names]
         return estimate_table(
-            table, found, self._references, estimate, exclude_self=exclude_self
+            table, asked, self._references, estimate, exclude_self=exclude_self
         )
 
 
@@ -659,9 +659,9 @@ class NumberAverage:
             Of intervals.
         quantiles : sequence of float
         """
-        estimate, scatter, found = self._summarize(near, weight, quantiles)
+        estimate, scatter, at_levels = self._summarize(near, weight, quantiles)
         columns = interval_columns(self.scale, estimate, scatter, self.residuals, levels)
-        for level, values in zip(quantiles, found, strict=True):
+        for level, values in zip(quantiles, at_levels, strict=True):
             columns[f"_q{percent_name(level)}"] = self.scale.from_scale(values)
         return columns
 
@@ -674,9 +674,9 @@ class NumberAverage:
         levels = (*quantiles, *([0.5] if self.statistic == "median" else []))
         if not levels:
             return mean, scatter, ()
-        found = mean + weighted_quantiles(deviation, weight, levels)
-        estimate = mean if self.statistic == "mean" else found[-1]
-        return estimate, scatter, found[: len(quantiles)]
+        at_levels = mean + weighted_quantiles(deviation, weight, levels)
+        estimate = mean if self.statistic == "mean" else at_levels[-1]
+        return estimate, scatter, at_levels[: len(quantiles)]
 
 
 class ClassVotes:
