@@ -2,10 +2,11 @@
 
 Each kind of source is a class with the same four things: ``n_pairs`` (at most; None where
 it is not known beforehand), ``noiseless``, ``incomplete`` (what to say of groups that cannot
-be used) and ``blocks(split)``, which yields its pairs a few at a time.
+be used) and ``blocks(split, size)``, which yields its pairs ``size`` at a time.
 """
 
 import contextlib
+import dataclasses
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -13,13 +14,16 @@ from pathlib import Path
 import numpy as np
 
 from astroclip._validation import import_extra
-from astroclip.simulation.pairs import SHARD_SIZE
-from astroclip.training.conversion import LABEL_SHAPES, RawPairs
+from astroclip.simulation.pairs import PROPERTIES, SHARD_SIZE
 
-__all__ = ["open_parts", "split_rows"]
+__all__ = ["LABEL_SHAPES", "RawPairs", "open_parts", "split_rows"]
 
-BLOCK = 128  # pairs in memory beside the result: 40 MB of 152-pixel images and spectra
-TRAIN_SHARE = 0.8
+TRAIN_SHARE = 0.8  # of the pairs of every group, as AstroCLIP divides its file
+LABEL_SHAPES = {
+    **{name: () for name in PROPERTIES if name != "redshift"},
+    "fibre_magnitude": (3,),
+}
+"""What a simulation knows of its galaxies and a source may, and the shape of each."""
 NAMES = {
     "image": ("image", "images"),
     "spectrum": ("spectrum", "spectra", "flux"),
@@ -32,6 +36,43 @@ NAMES = {
     **{name: (name,) for name in LABEL_SHAPES},
 }
 """Names under which sources hold what training needs."""
+
+
+@dataclasses.dataclass(eq=False)
+class RawPairs:
+    """A block of pairs as a source holds them.
+
+    Attributes
+    ----------
+    origin : str
+        File and group, or number of the dict, that it comes from.
+    first : int
+        Number of its first pair there.
+    image, spectrum, ivar, mask : (N, ...) `numpy.ndarray`, list of N arrays or None
+        In the source's own shapes; None for a pair that has none.
+    wavelength : (P,) or (N, P) `numpy.ndarray` or None
+        Vacuum Angstrom.
+    redshift : (N,) `numpy.ndarray`
+    id : (N,) `numpy.ndarray` of str
+    labels : dict of str to `numpy.ndarray`
+        Those of ``LABEL_SHAPES`` that are known.
+    seeing : (N, 3) `numpy.ndarray` or None
+    noiseless : bool
+        Light that awaits recording: a simulation's.
+    """
+
+    origin: str
+    first: int
+    image: object
+    spectrum: object
+    redshift: np.ndarray
+    id: np.ndarray
+    ivar: object = None
+    mask: object = None
+    wavelength: np.ndarray | None = None
+    labels: dict = dataclasses.field(default_factory=dict)
+    seeing: np.ndarray | None = None
+    noiseless: bool = False
 
 
 def split_rows(n_pairs, split):
@@ -112,28 +153,28 @@ def _open_file(path, noiseless):
     raise ValueError(msg)
 
 
-def _find(names, wanted):
-    """Return the one of ``names`` under which something wanted is held, None if there is none."""
-    return next((name for name in NAMES[wanted] if name in names), None)
+def _names_of(held):
+    """Return the names under which a source holds what training needs, by our names."""
+    own = {
+        wanted: next((name for name in names if name in held), None)
+        for wanted, names in NAMES.items()
+    }
+    return {wanted: name for wanted, name in own.items() if name is not None}
 
 
-def _as_text(values):
-    """Return ids as strings."""
-    return np.array(
-        [value.decode() if isinstance(value, bytes) else str(value) for value in values], dtype=str
-    )
-
-
-def _make_block(fields, place, first, n_pairs, noiseless):
-    """Return `RawPairs` of what was found, with what is unknown filled in."""
+def _make_block(fields, origin, first, n_pairs, noiseless):
+    """Return `RawPairs` of the arrays of a source, with what is unknown filled in."""
     if fields.get("redshift") is None:
         fields["redshift"] = np.full(n_pairs, np.nan)
     if fields.get("id") is None:
-        fields["id"] = [f"{place}/{first + row}" for row in range(n_pairs)]
-    fields["id"] = _as_text(np.asarray(fields["id"]).reshape(-1))
+        fields["id"] = [f"{origin}/{first + row}" for row in range(n_pairs)]
+    ids = np.asarray(fields["id"]).reshape(-1)
+    fields["id"] = np.array(
+        [name.decode() if isinstance(name, bytes) else str(name) for name in ids], dtype=str
+    )
     fields["redshift"] = np.asarray(fields["redshift"], dtype=float).reshape(-1)
     labels = {name: fields.pop(name) for name in LABEL_SHAPES if name in fields}
-    return RawPairs(place=place, first=first, labels=labels, noiseless=noiseless, **fields)
+    return RawPairs(origin=origin, first=first, labels=labels, noiseless=noiseless, **fields)
 
 
 class ShardPart:
@@ -146,7 +187,7 @@ class ShardPart:
         self.folder, self.paths = folder, paths
         self.n_pairs = SHARD_SIZE * len(paths)  # the last may hold fewer
 
-    def blocks(self, split):
+    def blocks(self, split, size):
         """Yield shards as they are: they need no conversion."""
         number = 0
         for path in self.paths:
@@ -201,27 +242,22 @@ class Hdf5Part:
             names = ["/", *names]
         for name in names:
             held = [key for key, item in file[name].items() if isinstance(item, h5py.Dataset)]
-            found = {wanted: _find(held, wanted) for wanted in NAMES}
-            lacking = [NAMES[key][1] for key in ("image", "spectrum") if found[key] is None]
-            if lacking:
-                self._note_incomplete(name, held, lacking)
-                continue
-            self.groups[name] = found, self._length(file[name], found, name)
+            datasets = _names_of(held)
+            lacking = [NAMES[key][1] for key in ("image", "spectrum") if key not in datasets]
+            if not lacking:
+                self.groups[name] = datasets, self._length(file[name], datasets, name)
+            elif name != "/" or len(lacking) == 1:  # the top may have other datasets
+                self.incomplete.append(
+                    f"{self.path.name} group {name!r} has no {' and no '.join(lacking)} "
+                    f"(it has {', '.join(held) or 'nothing'})"
+                )
 
-    def _note_incomplete(self, name, held, lacking):
-        """Remember a group without images or spectra; the top one only if it has either."""
-        if name != "/" or len(lacking) == 1:
-            self.incomplete.append(
-                f"{self.path.name} group {name!r} has no {' and no '.join(lacking)} "
-                f"(it has {', '.join(held) or 'nothing'})"
-            )
-
-    def _length(self, group, found, name):
+    def _length(self, group, datasets, name):
         """Return the number of pairs of a group, whose datasets must agree."""
         lengths = {
-            found[key]: len(group[found[key]])
-            for key in found
-            if found[key] is not None and not self._shared_wavelength(group, found, key)
+            held: len(group[held])
+            for key, held in datasets.items()
+            if not (key == "wavelength" and group[held].ndim == 1)
         }
         if len(set(lengths.values())) > 1:
             msg = (
@@ -229,29 +265,24 @@ class Hdf5Part:
                 f"{lengths}; expected one row for each pair in all of them."
             )
             raise ValueError(msg)
-        return lengths[found["image"]]
+        return lengths[datasets["image"]]
 
-    @staticmethod
-    def _shared_wavelength(group, found, key):
-        return key == "wavelength" and group[found[key]].ndim == 1
-
-    def blocks(self, split):
+    def blocks(self, split, size):
         """Yield the pairs of group after group."""
         h5py = import_extra("h5py", "catalogs")
         with self._open(h5py) as file:
-            for name, (found, n_pairs) in self.groups.items():
-                group, place = file[name], f"{self.path.name}/{name}".replace("//", "")
-                present = {key: held for key, held in found.items() if held is not None}
+            for name, (datasets, n_pairs) in self.groups.items():
+                group, origin = file[name], f"{self.path.name}/{name}".replace("//", "")
                 first, end = split_rows(n_pairs, split)
-                for start in range(first, end, BLOCK):
-                    rows = slice(start, min(start + BLOCK, end))
+                for start in range(first, end, size):
+                    rows = slice(start, min(start + size, end))
                     fields = {
                         key: group[held][()]
-                        if self._shared_wavelength(group, found, key)
+                        if key == "wavelength" and group[held].ndim == 1
                         else group[held][rows]
-                        for key, held in present.items()
+                        for key, held in datasets.items()
                     }
-                    yield _make_block(fields, place, start, rows.stop - start, self.noiseless)
+                    yield _make_block(fields, origin, start, rows.stop - start, self.noiseless)
 
 
 class ParquetPart:
@@ -275,8 +306,8 @@ class ParquetPart:
             )
             raise ValueError(msg) from error
         self.noiseless = metadata.get(b"noiseless") == b"1" if noiseless is None else noiseless
-        self.columns = {wanted: _find(names, wanted) for wanted in NAMES}
-        lacking = [key for key in ("image", "spectrum") if self.columns[key] is None]
+        self.columns = _names_of(names)
+        lacking = [key for key in ("image", "spectrum") if key not in self.columns]
         if lacking:
             msg = (
                 f"source {str(path)!r} has no column {' and no '.join(lacking)}; it has "
@@ -291,22 +322,21 @@ class ParquetPart:
                 return (0, self.n_pairs) if split in (None, name) else (0, 0)
         return split_rows(self.n_pairs, split)
 
-    def blocks(self, split):
+    def blocks(self, split, size):
         """Yield the rows in order."""
         parquet = import_extra("pyarrow.parquet", "catalogs")
         first, end = self._rows(split)
         if first == end:
             return
-        present = {key: held for key, held in self.columns.items() if held is not None}
         row = 0
         with parquet.ParquetFile(self.path) as file:
-            for batch in file.iter_batches(BLOCK, columns=list(present.values())):
+            for batch in file.iter_batches(size, columns=list(self.columns.values())):
                 rows = slice(max(first - row, 0), max(min(end - row, len(batch)), 0))
                 start, row = row + rows.start, row + len(batch)
                 if rows.start >= rows.stop:
                     continue
                 part = batch[rows]
-                fields = {key: _column(part.column(held)) for key, held in present.items()}
+                fields = {key: _column(part.column(held)) for key, held in self.columns.items()}
                 yield _make_block(fields, self.path.name, start, len(part), self.noiseless)
                 if row >= end:
                     return
@@ -359,33 +389,33 @@ class ArrayPart:
         self.dicts = dicts
         self.noiseless = bool(noiseless)
 
-    def blocks(self, split):
+    def blocks(self, split, size):
         """Yield the pairs of dict after dict."""
         for number, item in enumerate(self.dicts):
-            place = f"source[{number}]"
-            fields = self._fields(item, place)
-            n_pairs = self._length(fields, place)
+            origin = f"source[{number}]"
+            fields = self._fields(item, origin)
+            n_pairs = self._length(fields, origin)
             first, end = split_rows(n_pairs, split)
             shared = "wavelength" in fields and fields["wavelength"].ndim == 1
-            for start in range(first, end, BLOCK):
-                rows = slice(start, min(start + BLOCK, end))
+            for start in range(first, end, size):
+                rows = slice(start, min(start + size, end))
                 part = {
                     key: values if key == "wavelength" and shared else values[rows]
                     for key, values in fields.items()
                 }
-                yield _make_block(part, place, start, rows.stop - start, self.noiseless)
+                yield _make_block(part, origin, start, rows.stop - start, self.noiseless)
 
     @staticmethod
-    def _fields(item, place):
+    def _fields(item, origin):
         """Return what a dict holds by our names."""
         if not isinstance(item, Mapping):
-            msg = f"{place} is of type {type(item).__name__}; expected a dict of arrays."
+            msg = f"{origin} is of type {type(item).__name__}; expected a dict of arrays."
             raise TypeError(msg)
-        found = {wanted: _find(item, wanted) for wanted in NAMES}
-        lacking = [key for key in ("image", "spectrum") if found[key] is None]
+        names = _names_of(item)
+        lacking = [key for key in ("image", "spectrum") if key not in names]
         if lacking:
             msg = (
-                f"{place} has no {' and no '.join(lacking)}; it has "
+                f"{origin} has no {' and no '.join(lacking)}; it has "
                 f"{', '.join(map(str, item)) or 'nothing'}. Expected image, spectrum, redshift."
             )
             raise ValueError(msg)
@@ -393,12 +423,11 @@ class ArrayPart:
             key: item[held]
             if isinstance(item[held], list) and key != "wavelength"
             else np.asarray(item[held])
-            for key, held in found.items()
-            if held is not None
+            for key, held in names.items()
         }
 
     @staticmethod
-    def _length(fields, place):
+    def _length(fields, origin):
         """Return the number of pairs of a dict, whose arrays must agree."""
         lengths = {
             key: len(values) if isinstance(values, list) or values.ndim else 0
@@ -407,7 +436,7 @@ class ArrayPart:
         }
         if len(set(lengths.values())) > 1:
             msg = (
-                f"{place} has arrays of different lengths {lengths}; expected one row for each "
+                f"{origin} has arrays of different lengths {lengths}; expected one row for each "
                 f"pair in all of them."
             )
             raise ValueError(msg)

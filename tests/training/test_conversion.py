@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from specutils import Spectrum
 
 from astroclip.preparation import prepare_spectra
-from astroclip.simulation.instruments import WAVELENGTH
-from astroclip.training.conversion import RawPairs, Rules, convert_pairs
+from astroclip.simulation.spectrographs import WAVELENGTH
+from astroclip.training.pair_files import RawPairs
+from astroclip.training.sources import Rules, convert_pairs
 from tests.training.survey import DESI, make_errors, make_survey
 
 RULES = Rules().checked()
@@ -23,7 +24,7 @@ def make_block(n_pairs=4, seed=1, **changes):
     """Return a block of made-up pairs."""
     survey = make_survey(n_pairs, seed)
     fields = {
-        "place": "survey", "first": 0, "image": survey["images"], "spectrum": survey["spectra"],
+        "origin": "survey", "first": 0, "image": survey["images"], "spectrum": survey["spectra"],
         "redshift": survey["redshifts"], "id": survey["targetids"].astype(str),
     }
     return RawPairs(**{**fields, **changes})
