@@ -51,7 +51,7 @@ from astroclip.training.data import TRAINING_SETS, Workspace
 from astroclip.training.objective import find_checkpoint, read_start
 from astroclip.training.observers import Observer
 from astroclip.training.recipe import read_recipe
-from astroclip.training.rest_frame import KINDS
+from astroclip.training.rest_frame import LEARNED
 from astroclip.training.rest_frame import LIMITS as REST_LIMITS
 from astroclip.training.run import load_trained
 
@@ -495,7 +495,7 @@ def rest_card_text(workspace, model, embedding, weights, recipe_name):
         f"{r2_score(estimates[:, column], held.truth[name]):.3f}"
         for column, name in enumerate(SCORED)
     ]
-    kinds = [np.stack([part[name] for name in KINDS], axis=1) for part in (known, held.truth)]
+    kinds = [np.stack([part[name] for name in LEARNED], axis=1) for part in (known, held.truth)]
     scaler = StandardScaler().fit(kinds[0])
     by_kind = KNeighborsRegressor(n_neighbors)
     by_kind.fit(scaler.transform(kinds[0]), known["redshift"])
@@ -507,7 +507,7 @@ def rest_card_text(workspace, model, embedding, weights, recipe_name):
     start, step, n_pixels = GRIDS["rest"][1]
     first, end = settings.spectrum.get("window", (0, n_pixels))
     text = vars(settings) | {
-        "kind_weights": " and ".join(f"{weight:g}" for weight in settings.kind_weights),
+        "kind_weights": " and ".join(f"{weight:g}" for weight in settings.label_weights),
         "losses": losses_text(settings),
     }
     return REST_CARD.format(

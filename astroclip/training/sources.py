@@ -515,6 +515,8 @@ def _companion(values, rows, shape, faults, name):
         if part.shape == shape[1:] and part.dtype.kind in "fiub":
             companion[position] = part
         elif faults[position] == "":
-            found = f"{len(part)} values of {name}" if len(part) else f"no {name}"
-            faults[position] = f"of {shape[1]} pixels has {found}; expected one for each pixel"
+            values_given = f"{len(part)} values of {name}" if len(part) else f"no {name}"
+            faults[position] = (
+                f"of {shape[1]} pixels has {values_given}; expected one for each pixel"
+            )
     return companion
