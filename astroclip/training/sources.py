@@ -13,7 +13,7 @@ from astroclip.preparation.bands import center_crop
 from astroclip.preparation.grids import wavelength_grid
 from astroclip.preparation.resampling import estimate_ivar, resample_flux
 from astroclip.simulation.spectrographs import WAVELENGTH
-from astroclip.training.pair_files import LABEL_SHAPES, RawPairs, ShardPart, open_parts
+from astroclip.training.pair_files import LABEL_SHAPES, RawPairs, open_parts
 
 __all__ = ["Rules", "convert_pairs", "join_pairs", "read_source"]
 
@@ -143,7 +143,7 @@ def read_source(
     rules = Rules(wavelength, pixel_scale, channels, min_coverage).checked()
     parts = open_parts(source, noiseless)
     has_recorded = not all(part.noiseless for part in parts)
-    keeps_all = all(isinstance(part, ShardPart) for part in parts)
+    all_shards = all(part.is_shards for part in parts)
     sizes = [part.n_pairs for part in parts]
     total = n_pairs if None in sizes else min(sum(sizes), n_pairs or sum(sizes))
     blocks, n_read, rejected = [], 0, []
@@ -153,7 +153,7 @@ def read_source(
             if isinstance(block, RawPairs):
                 block, lines = convert_pairs(block, rules)
                 rejected.extend(lines)
-            if not keeps_all:
+            if not all_shards:
                 block = {**unknown_labels(len(block["redshift"])), **block}  # old shards lack some
                 names = (*COMMON, "ivar", "mask")
                 block = {name: block[name] for name in names if name in block}
