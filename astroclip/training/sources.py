@@ -140,7 +140,7 @@ def read_source(
     check_choice(split, (None, "train", "test"), "split")
     if n_pairs is not None:
         n_pairs = check_integer(n_pairs, "n_pairs")
-    rules = Rules(wavelength, pixel_scale, channels, min_coverage).checked()
+    rules = Rules(wavelength, pixel_scale, channels, min_coverage)
     parts = open_parts(source, noiseless)
     has_recorded = not all(part.noiseless for part in parts)
     all_shards = all(part.is_shards for part in parts)
@@ -229,24 +229,22 @@ def _report(rejected, incomplete, n_pairs, split):
 # ---------------------------------------------------------------------- conversion
 @dataclasses.dataclass(frozen=True)
 class Rules:
-    """How pairs are to be understood; see `read_source`."""
+    """How pairs are to be understood; see `read_source`, which says what may be given.
+
+    Raises
+    ------
+    ValueError
+        If a value is impossible.
+    """
 
     wavelength: object = None
     pixel_scale: float = 0.262
     channels: str | None = None
     min_coverage: float = 0.1
 
-    @property
-    def binning(self):
-        """Pixels along an axis that are summed to one."""
-        return round(PIXEL_SCALE / self.pixel_scale)
-
-    def checked(self):
-        """Return self; raise ValueError if a value is impossible."""
-        if not (self.pixel_scale > 0 and math.isfinite(self.pixel_scale)):
-            ratio = 0.0
-        else:
-            ratio = PIXEL_SCALE / self.pixel_scale
+    def __post_init__(self):
+        usable = self.pixel_scale > 0 and math.isfinite(self.pixel_scale)
+        ratio = PIXEL_SCALE / self.pixel_scale if usable else 0.0
         if round(ratio) < 1 or abs(ratio / round(ratio) - 1) > SCALE_TOLERANCE:
             msg = (
                 f"pixel_scale is {self.pixel_scale}; expected {PIXEL_SCALE} arcsec or a whole "
@@ -254,14 +252,17 @@ class Rules:
                 f"prepare_images(..., pixel_scale={PIXEL_SCALE}, size={SIZE})."
             )
             raise ValueError(msg)
-        if self.channels not in (None, "first", "last"):
-            msg = f"channels is {self.channels!r}; expected None, 'first' or 'last'."
-            raise ValueError(msg)
+        check_choice(self.channels, (None, "first", "last"), "channels")
         if not 0 <= self.min_coverage <= 1:
             msg = f"min_coverage is {self.min_coverage}; expected a fraction from 0 to 1."
             raise ValueError(msg)
-        grid = None if self.wavelength is None else wavelength_grid(self.wavelength)
-        return dataclasses.replace(self, wavelength=grid)
+        if self.wavelength is not None:
+            object.__setattr__(self, "wavelength", wavelength_grid(self.wavelength))
+
+    @property
+    def binning(self):
+        """Pixels along an axis that are summed to one."""
+        return round(PIXEL_SCALE / self.pixel_scale)
 
 
 def convert_pairs(raw, rules):
@@ -288,7 +289,14 @@ def convert_pairs(raw, rules):
     spectrum, ivar, mask = _convert_spectra(raw, rules, reasons)
     seeing = np.full((len(reasons), N_BANDS), np.nan, dtype=np.float32)
     if raw.noiseless:
-        seeing = _noiseless_seeing(raw, reasons)
+        if raw.seeing is None:
+            msg = (
+                f"{raw.origin} is noiseless and has no seeing; expected seeing (N, 3), the full "
+                f"width at half maximum of g, r, z in arcsec that images were blurred with."
+            )
+            raise ValueError(msg)
+        seeing = np.asarray(raw.seeing, dtype=np.float32).reshape(seeing.shape)
+        _note(reasons, ~(seeing > 0).all(axis=1), "its seeing is not positive")
     good = np.flatnonzero(reasons == "")
     pairs = {"image": image, "seeing": seeing, "spectrum": spectrum, "redshift": redshift}
     if not raw.noiseless:
@@ -311,21 +319,8 @@ def unknown_labels(n_pairs):
     }
 
 
-def _noiseless_seeing(raw, reasons):
-    """Return the seeing of noiseless images, which their noise depends on."""
-    if raw.seeing is None:
-        msg = (
-            f"{raw.origin} is noiseless and has no seeing; expected seeing (N, 3), the full "
-            f"width at half maximum of g, r, z in arcsec that images were blurred with."
-        )
-        raise ValueError(msg)
-    seeing = np.asarray(raw.seeing, dtype=np.float32).reshape(len(reasons), N_BANDS)
-    _note(reasons, ~(seeing > 0).all(axis=1), "its seeing is not positive")
-    return seeing
-
-
 def _note(reasons, bad, reason, rows=slice(None)):
-    """Write a reason, or one for each row, where there is none yet, in place."""
+    """Write a reason, or one for each row, into ``reasons`` where there is none yet."""
     numbers = np.arange(len(reasons))[rows]
     for position in np.flatnonzero(bad):
         row = numbers[position]
@@ -334,7 +329,7 @@ def _note(reasons, bad, reason, rows=slice(None)):
 
 
 def _groups(rows):
-    """Yield the numbers and stacked values of rows of one shape and kind, absent ones left out."""
+    """Yield the numbers and stacked values of rows of one shape and type, absent ones left out."""
     if isinstance(rows, np.ndarray) and rows.dtype != object:
         yield np.arange(len(rows)), rows
         return
@@ -410,21 +405,43 @@ def _bin(planes, binning):
 def _convert_spectra(raw, rules, reasons):
     """Return flux, ivar and mask (N, P) on the model's grid; add to the reasons."""
     shape = (len(reasons), len(WAVELENGTH))
-    flux, ivar = np.zeros((2, *shape), dtype=np.float16)
-    mask, seen = np.ones(shape, dtype=bool), np.zeros(len(reasons), dtype=bool)
+    all_flux, all_ivar = np.zeros((2, *shape), dtype=np.float16)
+    all_mask, seen = np.ones(shape, dtype=bool), np.zeros(len(reasons), dtype=bool)
     for rows, values in _groups(raw.spectrum):
         seen[rows] = True
         faults = np.full(len(rows), "", dtype=object)
-        spectra = _spectrum_arrays(raw, rules, rows, values, faults)
+        if values.dtype.kind not in "fiu":
+            faults[:] = f"holds values of type {values.dtype}; expected numbers"
+        elif sum(size > 1 for size in values.shape[1:]) != 1:
+            faults[:] = f"has shape {values.shape[1:]}; expected (P,) or (P, 1)"
+        else:
+            flux = values.reshape(len(values), -1).astype(float)
+            wavelength = _wavelength(raw, rules, rows, flux.shape[1], faults)
+            mask = _companion(raw.mask, rows, flux.shape, faults, "mask")
+            ivar = _companion(raw.ivar, rows, flux.shape, faults, "ivar")
         _note(reasons, faults != "", lambda k, f=faults: f"its spectrum {f[k]}", rows)
-        rows = rows[faults == ""]
+        usable = faults == ""
+        rows = rows[usable]
         if not len(rows):
             continue
-        _note(reasons, ~spectra.good.any(axis=1), "its spectrum has no valid pixel", rows)
-        _note(reasons, ~spectra.flux.any(axis=1), "its spectrum is zero throughout", rows)
-        new = resample_flux(
-            spectra.wavelength, spectra.flux, spectra.ivar, ~spectra.good, WAVELENGTH
-        )
+        flux = flux[usable]
+        wavelength = wavelength[usable] if wavelength.ndim == 2 else wavelength
+        good = np.isfinite(flux)
+        if mask is not None:
+            good &= mask[usable] == 0
+        if ivar is not None:
+            ivar = ivar[usable]
+            good &= np.isfinite(ivar) & (ivar > 0)
+        elif raw.noiseless:
+            ivar = np.ones_like(flux)
+        else:
+            good &= flux != 0  # no noise leaves an exact zero
+            ivar = estimate_ivar(flux, ~good)
+            good &= ivar > 0
+        flux = np.where(good, flux, 0.0)
+        _note(reasons, ~good.any(axis=1), "its spectrum has no valid pixel", rows)
+        _note(reasons, ~flux.any(axis=1), "its spectrum is zero throughout", rows)
+        new = resample_flux(wavelength, flux, ivar, ~good, WAVELENGTH)
         bad = new.mask | (np.abs(new.flux) > LARGEST)
         covered = 1 - bad.mean(axis=1)
         thin = covered < (1 if raw.noiseless else rules.min_coverage)
@@ -433,52 +450,11 @@ def _convert_spectra(raw, rules, reasons):
             lambda k, c=covered: f"its spectrum covers {100 * c[k]:.1f} % of the model's range",
             rows,
         )
-        flux[rows] = np.where(bad, 0, new.flux)
-        ivar[rows] = np.where(bad, 0, new.ivar.clip(LEAST_IVAR, LARGEST))
-        mask[rows] = bad
+        all_flux[rows] = np.where(bad, 0, new.flux)
+        all_ivar[rows] = np.where(bad, 0, new.ivar.clip(LEAST_IVAR, LARGEST))
+        all_mask[rows] = bad
     _note(reasons, ~seen, "it has no spectrum")
-    return flux, ivar, mask
-
-
-@dataclasses.dataclass(eq=False)
-class _Spectra:
-    """Spectra (N, P) that share a length: wavelength, flux, ivar and True where good."""
-
-    wavelength: np.ndarray
-    flux: np.ndarray
-    ivar: np.ndarray
-    good: np.ndarray
-
-
-def _spectrum_arrays(raw, rules, rows, values, faults):
-    """Return `_Spectra` of the rows without fault, of one shape; add to the faults."""
-    shape = values.shape[1:]
-    if values.dtype.kind not in "fiu":
-        faults[:] = f"holds values of type {values.dtype}; expected numbers"
-        return None
-    if sum(size > 1 for size in shape) != 1:
-        faults[:] = f"has shape {shape}; expected (P,) or (P, 1)"
-        return None
-    flux = values.reshape(len(values), -1).astype(float)
-    wavelength = _wavelength(raw, rules, rows, flux.shape[1], faults)
-    mask = _companion(raw.mask, rows, flux.shape, faults, "mask")
-    ivar = _companion(raw.ivar, rows, flux.shape, faults, "ivar")
-    good = np.isfinite(flux)
-    if mask is not None:
-        good &= mask == 0
-    if ivar is not None:
-        good &= np.isfinite(ivar) & (ivar > 0)
-    elif raw.noiseless:
-        ivar = np.ones_like(flux)
-    else:
-        good &= flux != 0  # no noise leaves an exact zero
-        ivar = estimate_ivar(flux, ~good)
-        good &= ivar > 0
-    usable = faults == ""
-    if wavelength is not None and wavelength.ndim == 2:
-        wavelength = wavelength[usable]
-    flux = np.where(good, flux, 0.0)
-    return _Spectra(wavelength, flux[usable], ivar[usable], good[usable])
+    return all_flux, all_ivar, all_mask
 
 
 def _wavelength(raw, rules, rows, n_pixels, faults):
