@@ -75,3 +75,19 @@ def test_listed_real_spectra_score_as_the_bundled_card_says(maker, shared_data):
     assert abs(near - stated) <= 1  # one may sit on the edge on another processor
     pattern = r"z = 2.866 (is|is not) flagged"
     assert re.search(pattern, text)[1] == re.search(pattern, card)[1]
+
+
+def test_networks_on_the_backbones_predict_held_out_properties(release, untrained):  # noqa: F811
+    workspace, _ = untrained
+    model = load_model(release / "astroclip-small.safetensors", device="cpu")
+    module = importlib.import_module("make_comparison_models")
+    known, held = workspace.read("test"), workspace.read("validation")
+    for modality in ("spectrum", "image"):
+        predicted = module.supervised_predictions(model, modality, known, held)
+        assert list(predicted) == [
+            "redshift", "log_stellar_mass", "log_ssfr", "log_metallicity"
+        ]
+        for values in predicted.values():
+            assert values.shape == held["redshift"].shape and np.isfinite(values).all()
+        # eight epochs teach a network little: its answers are of the right size
+        assert 0 < predicted["redshift"].mean() < 0.6
