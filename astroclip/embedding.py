@@ -17,7 +17,6 @@ from astroclip.exceptions import FailedObjectWarning, PreparationError
 from astroclip.models.presets import PRESETS
 from astroclip.preparation import PREPARATION_VERSION
 from astroclip.preparation.objects import ObjectRows, sort_objects
-from astroclip.similarity import set_embedder
 from astroclip.tables import Flag, make_embedding_table
 
 __all__ = ["embed", "list_models"]
@@ -400,6 +399,3 @@ def _warn_of_failures(columns):
         f"{columns['messages'][failed[0]]}"
     )
     warnings.warn(msg, FailedObjectWarning, stacklevel=3)
-
-
-set_embedder(embed)
