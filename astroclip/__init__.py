@@ -20,6 +20,7 @@ __citation__ = """\
 _MODULE_OF = {
     "FewShotEstimator": "estimation",
     "PropertyEstimator": "estimation",
+    "RedshiftEstimator": "redshifts",
     "SimilarityIndex": "similarity",
     "embed": "embedding",
     "list_models": "embedding",

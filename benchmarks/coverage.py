@@ -140,7 +140,7 @@ def measure_real(options):
     spectra = reference[reference["modality"] == "spectrum"]
     estimators = {
         "estimator": make_estimator(options).fit(spectra, ["redshift"]),
-        "head": astroclip.PropertyEstimator(method="head", confidence=LEVELS).fit(
+        "head": astroclip.RedshiftEstimator(confidence=LEVELS).fit(
             spectra, ["redshift"]
         ),
     }

@@ -6,9 +6,9 @@ from astropy import units as u
 from astropy.nddata import StdDevUncertainty
 
 import astroclip
+from astroclip._files import file_sha256
 from astroclip.datasets import sample_sdss_spectrum, sample_spectra
-from astroclip.models.sources import DATA
-from astroclip.models.weights import file_sha256
+from astroclip.models.weights import DATA
 
 
 @pytest.fixture(scope="module")

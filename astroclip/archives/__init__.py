@@ -1,4 +1,4 @@
-"""Archives: from an object's name to its spectra, images and catalogue rows.
+"""Archives: from an object's name to its spectra, images and catalog rows.
 
 Everything is imported when first used: archives' clients take a second or two.
 """
@@ -9,16 +9,16 @@ _MODULE_OF = {
     "Archive": "base",
     "ArchiveError": "transport",
     "DESI": "desi",
-    "HiPS": "cutouts",
-    "LegacySurvey": "cutouts",
-    "PanSTARRS": "cutouts",
+    "HiPS": "hips",
+    "LegacySurvey": "legacysurvey",
+    "PanSTARRS": "panstarrs",
     "SDSS": "sdss",
     "Target": "targets",
     "UnresolvedNameError": "names",
     "fetch": "targets",
     "fetch_many": "targets",
     "list_archives": "registry",
-    "neighbors_of": "cone",
+    "neighbors_of": "targets",
 }
 
 __all__ = sorted(_MODULE_OF)  # noqa: PLE0605

@@ -3,16 +3,15 @@
 import json
 import pickle
 import sys
+from functools import partial
 from urllib.parse import urlsplit
 
 import numpy as np
 import requests
 from astropy import units as u
-from astropy.table import QTable
 
 from astroclip._validation import import_extra
-from astroclip.archives.base import Archive, offsets
-from astroclip.archives.spectra import make_spectrum
+from astroclip.archives.base import Archive, make_catalog, make_spectrum, separations
 from astroclip.archives.transport import TRY_LATER, ArchiveError
 from astroclip.exceptions import MissingExtraError
 
@@ -41,8 +40,8 @@ class DESI(Archive):
     -----
     Needs the extra ``archives``, on Python below 3.13 ``pip install --no-deps sparclclient
     pyjwt spectres``: there the client asks for a numpy that astroclip cannot use, though it
-    works with newer ones. The client unpickles what the service sends, so the
-    service's address must be one to trust, over https.
+    works with newer ones. The client unpickles what the service sends, so the address of the
+    service must be one to trust, over https.
     """
 
     name = "desi"
@@ -58,33 +57,15 @@ class DESI(Archive):
     def __init__(self, *, server=None, data_releases=("DESI-DR1", "DESI-EDR")):
         self.server = type(self).server if server is None else server
         self.data_releases = tuple(data_releases)
-        self._found = {}
-
-    def connected(self, settings, transport):
-        """Return a copy that works with these settings over this connection."""
-        archive = super().connected(settings, transport)
-        archive._found = {}
-        return archive
 
     def fetch_catalog(self, coord):
         """Return redshifts near a position; see `Archive.fetch_catalog`."""
-        _, records = self._records(coord)
-        table = QTable()
-        table["archive"] = np.full(len(records), self.name)
-        table["id"] = [_record_id(record) for record in records]
-        for name in ("ra", "dec"):
-            table[name] = np.array([record[name] for record in records], float) * u.deg
-        table["separation"] = [record["separation"] for record in records] * u.arcsec
-        table["redshift"] = [_number(record, "redshift") for record in records]
-        table["redshift_error"] = [_number(record, "redshift_err") for record in records]
-        table["redshift_warning"] = [int(record.get("redshift_warning") or 0) for record in records]
-        table["class"] = [str(record.get("spectype", "")) for record in records]
-        table["survey"] = [str(record.get("data_release", "")) for record in records]
-        return table
+        _, records = self.ask_once(coord, self._find)
+        return make_catalog([self._observation(record) for record in records])
 
     def fetch_spectra(self, coord):
         """Return spectra with the three arms merged; see `Archive.fetch_spectra`."""
-        client, records = self._records(coord)
+        client, records = self.ask_once(coord, self._find)
         records = records[: self.settings.max_spectra]
         ids = [record["sparcl_id"] for record in records]
         releases = sorted({record["data_release"] for record in records})
@@ -92,30 +73,14 @@ class DESI(Archive):
             lambda: client.retrieve(ids, include=[*ARRAYS], dataset_list=releases).records
         )
         arrays = {record["sparcl_id"]: record for record in answer}
-        spectra = [
-            self._spectrum(record, arrays[record["sparcl_id"]])
-            for record in records
-            if record["sparcl_id"] in arrays
-        ]
-        if len(spectra) < len(records):
+        sent = [record for record in records if record["sparcl_id"] in arrays]
+        spectra = [self._spectrum(record, arrays[record["sparcl_id"]]) for record in sent]
+        if len(sent) < len(records):
             raise ArchiveError(
-                f"{len(records) - len(spectra)} of {len(records)} spectra listed were not sent",
+                f"{len(records) - len(sent)} of {len(records)} spectra listed were not sent",
                 TRY_LATER, partial=spectra,
             )
         return spectra
-
-    def _records(self, coord):
-        """Return the client and what the service lists near a position, asked once."""
-        key = (coord.icrs.ra.deg, coord.icrs.dec.deg)
-        if key not in self._found:
-            try:
-                client = self._call(self._connect)
-                self._found[key] = (client, self._find(client, coord.icrs))
-            except ArchiveError as error:
-                self._found[key] = error
-        if isinstance(self._found[key], ArchiveError):
-            raise self._found[key]
-        return self._found[key]
 
     def _connect(self):
         try:
@@ -127,79 +92,87 @@ class DESI(Archive):
             url=self.server, announcement=False, connect_timeout=timeout, read_timeout=timeout
         )
 
-    def _find(self, client, icrs):
-        """Return the records of the wanted releases within the radius, nearest first."""
+    def _find(self, icrs):
+        """Return the client, and records of the wanted releases in the radius, nearest first."""
+        client = self._call(self._connect)
         releases = [name for name in self.data_releases if name in client.all_datasets]
-        fields = client.get_available_fields(dataset_list=releases) if releases else set()
-        radius = self.settings.radius
         records = []
-        for ra_range, dec_range in _boxes(icrs, radius):
-            constraints = {"data_release": releases, "ra": ra_range, "dec": dec_range}
+        if releases:
+            fields = client.get_available_fields(dataset_list=releases)
             outfields = [name for name in FIELDS if name in fields]
-            if releases:
-                records += self._call(
-                    lambda c=constraints, o=outfields: client.find(outfields=o, constraints=c)
-                ).records
+            for ra_range, dec_range in _boxes(icrs, self.settings.radius):
+                limits = {"data_release": releases, "ra": ra_range, "dec": dec_range}
+                ask = partial(client.find, outfields=outfields, constraints=limits)
+                records += self._call(lambda ask=ask: ask().records)
         if records:
-            separation = offsets(icrs, [r["ra"] for r in records], [r["dec"] for r in records])
-            for record, value in zip(records, separation, strict=True):
-                record["separation"] = float(value)
-        near = [record for record in records if record["separation"] <= radius]
+            distances = separations(icrs, [r["ra"] for r in records], [r["dec"] for r in records])
+            for record, distance in zip(records, distances, strict=True):
+                record["separation"] = float(distance)
+        near = [record for record in records if record["separation"] <= self.settings.radius]
         if not near:
             raise ArchiveError(
-                f"has no spectrum within {radius:g} arcsec in {', '.join(self.data_releases)}",
+                f"has no spectrum within {self.settings.radius:g} arcsec in "
+                f"{', '.join(self.data_releases)}",
                 "pass a larger radius, or check the position",
             )
-        return self._best_release(near)
+        return client, self._best_release(near)
 
     def _best_release(self, records):
         """Return records without those of a target that a better release has too."""
         order = {name: number for number, name in enumerate(self.data_releases)}
         best = {}
         for record in records:
-            key = record.get("targetid", record.get("specid"))
-            rank = order[record["data_release"]]
-            best[key] = min(best.get(key, rank), rank)
-        kept = [
-            record for record in records
-            if order[record["data_release"]] == best[record.get("targetid", record.get("specid"))]
-        ]
+            target, rank = _target_id(record), order[record["data_release"]]
+            best[target] = min(best.get(target, rank), rank)
+        kept = [r for r in records if order[r["data_release"]] == best[_target_id(r)]]
         return sorted(kept, key=lambda r: (r["separation"], not r.get("specprimary", True)))
 
     def _call(self, function):
-        """Return what the client returns, its errors told in our way."""
+        """Return what the client returns, its errors as ArchiveErrors."""
         host = urlsplit(self.server).netloc
         return self.transport.call(function, host=host, translate=_translate)
 
+    def _observation(self, record):
+        """Return what `make_catalog` takes of a listed record."""
+        redshift, error = (
+            np.nan if record.get(key) is None else float(record[key])
+            for key in ("redshift", "redshift_err")
+        )
+        return {
+            "archive": self.name,
+            "id": f"desi-{_target_id(record)}",
+            "ra": float(record["ra"]),
+            "dec": float(record["dec"]),
+            "separation": record["separation"],
+            "redshift": redshift,
+            "redshift_error": error,
+            "redshift_warning": int(record.get("redshift_warning") or 0),
+            "class": str(record.get("spectype", "")),
+            "survey": str(record["data_release"]),
+        }
+
     def _spectrum(self, record, arrays):
         """Return the spectrum of a listed record and the arrays sent for it."""
+        observation = self._observation(record)
         shapes = {np.shape(arrays.get(name)) for name in ("flux", "ivar", "wavelength")}
         if len(shapes) != 1 or len(next(iter(shapes))) != 1:
             raise ArchiveError(
-                f"spectrum {_record_id(record)} has arrays of shapes {sorted(shapes)}",
+                f"spectrum {observation['id']} has arrays of shapes {sorted(shapes)}",
                 "report it to the archive, or take the spectrum from data.desi.lbl.gov",
             )
         mask = arrays.get("mask")
         return make_spectrum(
+            observation,
+            self.credit,
             np.asarray(arrays["flux"], float) * FLUX_UNIT,
             np.asarray(arrays["wavelength"], float) * u.AA,
             arrays["ivar"],
             None if mask is None else np.asarray(mask) != 0,
-            archive=self, id=_record_id(record), redshift=_number(record, "redshift"),
-            redshift_error=_number(record, "redshift_err"),
-            redshift_warning=int(record.get("redshift_warning") or 0),
-            object_class=str(record.get("spectype", "")), ra=float(record["ra"]),
-            dec=float(record["dec"]), survey=str(record["data_release"]),
         )
 
 
-def _number(record, key):
-    value = record.get(key)
-    return np.nan if value is None else float(value)
-
-
-def _record_id(record):
-    return f"desi-{record.get('targetid', record.get('specid'))}"
+def _target_id(record):
+    return record.get("targetid", record.get("specid"))
 
 
 def _boxes(icrs, radius):
@@ -221,13 +194,13 @@ def _boxes(icrs, radius):
 
 def _translate(error):
     """Return an exception of the client as an ArchiveError, None if it is no such one."""
-    kind = type(error).__name__
-    if kind in ("ServerConnectionError", "UnknownSparcl"):
+    name = type(error).__name__
+    if name in ("ServerConnectionError", "UnknownSparcl"):
         return ArchiveError("no connection to SPARCL",
                             "check the network; " + TRY_LATER, retry=True)
-    if kind == "ReadTimeout" and not isinstance(error, requests.RequestException):
+    if name == "ReadTimeout" and not isinstance(error, requests.RequestException):
         return ArchiveError("no answer in time", TRY_LATER, retry=True)
-    if kind in ("UnknownServerError", "TooManyRequests"):
+    if name in ("UnknownServerError", "TooManyRequests"):
         return ArchiveError(f"SPARCL is in trouble or busy ({error})", TRY_LATER, retry=True)
     unreadable = (json.JSONDecodeError, requests.JSONDecodeError, pickle.UnpicklingError, EOFError)
     if isinstance(error, unreadable) or "could not convert string to float" in str(error):

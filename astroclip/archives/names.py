@@ -1,8 +1,9 @@
 """Names and coordinates to positions: Sesame, which asks SIMBAD, NED and VizieR.
 
 Servers and databases are those of `astropy.coordinates.name_resolve`. Its own function is
-not used: it has one time-out for all threads, which a slow answer can outlast, tries once, and
-keeps whatever answer came in the cache.
+not used: its time-out starts anew with every byte (a server that sends one byte every 0.15 s for
+5 s holds it for 5.2 s at a time-out of 0.5 s; `resolve` returns after 0.5 s) and belongs to all
+threads, it tries once, and it keeps whatever answer came in the cache.
 """
 
 import re
@@ -12,10 +13,11 @@ import numpy as np
 from astropy.coordinates import SkyCoord
 from astropy.table import Table
 
-from astroclip.archives.checks import refuse_html
+from astroclip._columns import column_degrees
+from astroclip.archives.base import refuse_html
 from astroclip.archives.transport import ArchiveError
 
-__all__ = ["UnresolvedNameError", "place_names", "resolve"]
+__all__ = ["UnresolvedNameError", "name_and_position", "names_and_positions", "resolve"]
 
 POSITION = re.compile(rb"%J\s*([0-9.]+)\s*([+-][0-9.]+)")  # ICRS degrees
 UNKNOWN = "knows no object of this name"
@@ -55,29 +57,32 @@ def resolve(name, transport):
     ------
     UnresolvedNameError
     """
+    from astropy.coordinates.name_resolve import sesame_database, sesame_url
+
     if not name.strip():
         reason = "is not asked for an empty name"
         raise UnresolvedNameError(name, reason, "pass a name or a SkyCoord")
-    written = _written_position(name)
-    if written is not None:
-        return written
+    if name.strip()[0].isdigit():
+        for options in ({}, {"unit": "deg"}):
+            try:
+                position = SkyCoord(name, **options)
+            except ValueError:  # UnitsError too: a name that begins with a digit
+                continue
+            if position.isscalar:
+                return position.icrs
+    database = {"a": "SNV"}.get(sesame_database.get()[0], sesame_database.get()[0].upper())
     failure = None
-    for url in _sesame_urls(name):
+    for url in sesame_url.get():
         try:
-            return _parse(transport.download(url, check=_check))
+            path = transport.download(f"{url.rstrip('/')}/{database}?{quote(name)}", check=_check)
         except ArchiveError as error:
             failure = error
             if UNKNOWN in error.reason:
                 break
+        else:
+            ra, dec = (float(value) for value in POSITION.search(path.read_bytes()).groups())
+            return SkyCoord(ra, dec, unit="deg")
     raise UnresolvedNameError(name, failure.reason, failure.advice) from failure
-
-
-def _sesame_urls(name):
-    """Return a name's address at each server that astropy knows, of the databases it is set to."""
-    from astropy.coordinates.name_resolve import sesame_database, sesame_url
-
-    database = {"a": "SNV"}.get(sesame_database.get()[0], sesame_database.get()[0].upper())
-    return [f"{url.rstrip('/')}/{database}?{quote(name)}" for url in sesame_url.get()]
 
 
 def _check(path):
@@ -88,29 +93,38 @@ def _check(path):
         return
     if text.lstrip().startswith(b"#"):
         raise ArchiveError(UNKNOWN, "check the spelling, or pass a SkyCoord")
-    raise ArchiveError(f"gave something else than an answer of Sesame ({text[:20]!r})",
-                       "pass a SkyCoord")
+    raise ArchiveError(
+        f"gave something else than an answer of Sesame ({text[:20]!r})", "pass a SkyCoord"
+    )
 
 
-def _parse(path):
-    ra, dec = (float(value) for value in POSITION.search(path.read_bytes()).groups())
-    return SkyCoord(ra, dec, unit="deg")
+def name_and_position(item, argument):
+    """Return the name and position of one object; None for a position to be resolved.
+
+    Parameters
+    ----------
+    item : str or `~astropy.coordinates.SkyCoord`
+    argument : str
+        How errors name the item.
+
+    Raises
+    ------
+    TypeError
+        For another type, or several coordinates in one.
+    """
+    if isinstance(item, str):
+        return str(item), None
+    if isinstance(item, SkyCoord) and item.isscalar:
+        return _position_name(item), item.icrs
+    kind = type(item).__name__ + (f" of shape {item.shape}" if hasattr(item, "shape") else "")
+    msg = (
+        f"{argument} is of type {kind}; expected an object's name or one SkyCoord, such as "
+        f"SkyCoord(185.4787, 4.4737, unit='deg')."
+    )
+    raise TypeError(msg)
 
 
-def _written_position(text):
-    """Return the position that a text writes out, None if it is a name."""
-    if not text.strip()[:1].isdigit():
-        return None
-    for options in ({}, {"unit": "deg"}):
-        try:
-            position = SkyCoord(text, **options)
-        except ValueError:  # UnitsError too
-            continue
-        return position.icrs if position.isscalar else None
-    return None
-
-
-def place_names(objects):
+def names_and_positions(objects):
     """Return the names and positions of what `astroclip.archives.fetch_many` takes.
 
     Parameters
@@ -133,9 +147,9 @@ def place_names(objects):
         If there is none, or a table has neither positions nor names.
     """
     if isinstance(objects, Table):
-        pairs = _from_table(objects)
+        pairs = _table_positions(objects)
     elif isinstance(objects, SkyCoord):
-        pairs = [(position_name(item), item) for item in np.atleast_1d(objects)]
+        pairs = [(_position_name(item), item.icrs) for item in np.atleast_1d(objects)]
     elif isinstance(objects, str) or not hasattr(objects, "__iter__"):
         msg = (
             f"objects is of type {type(objects).__name__}; expected a table, a SkyCoord or a "
@@ -143,21 +157,22 @@ def place_names(objects):
         )
         raise TypeError(msg)
     else:
-        pairs = [_name_or_coord(item, f"objects[{i}]") for i, item in enumerate(objects)]
+        pairs = [name_and_position(item, f"objects[{i}]") for i, item in enumerate(objects)]
     if not pairs:
         msg = "objects is empty; pass at least one name or position."
         raise ValueError(msg)
     return pairs
 
 
-def _from_table(table):
+def _table_positions(table):
+    """Return the names and positions of a table's rows."""
     columns = {name.lower(): name for name in table.colnames}
     named = next((columns[name] for name in NAME_COLUMNS if name in columns), None)
     names = None if named is None else [str(value) for value in table[named]]
     if "ra" in columns and "dec" in columns:
-        ra, dec = table[columns["ra"]], table[columns["dec"]]
-        coords = SkyCoord(ra, dec, unit=("deg", "deg")) if len(table) else []
-        names = [position_name(item) for item in coords] if names is None else names
+        ra, dec = (column_degrees(table[columns[name]]) for name in ("ra", "dec"))
+        coords = SkyCoord(ra, dec, unit="deg") if len(table) else []
+        names = [_position_name(item) for item in coords] if names is None else names
         return list(zip(names, coords, strict=True))
     if names is None:
         msg = (
@@ -168,21 +183,7 @@ def _from_table(table):
     return [(name, None) for name in names]
 
 
-def _name_or_coord(item, argument):
-    """Return the name and position of one object; None for a position to be resolved."""
-    if isinstance(item, str):
-        return str(item), None
-    if isinstance(item, SkyCoord) and item.isscalar:
-        return position_name(item), item.icrs
-    found = f"{type(item).__name__}" + (f" of shape {item.shape}" if hasattr(item, "shape") else "")
-    msg = (
-        f"{argument} is of type {found}; expected an object's name or one SkyCoord, such as "
-        f"SkyCoord(185.4787, 4.4737, unit='deg')."
-    )
-    raise TypeError(msg)
-
-
-def position_name(coord):
+def _position_name(coord):
     """Return a position as a name: ``J122154.90+042825.3``."""
     icrs = coord.icrs
     ra = icrs.ra.to_string("hourangle", sep="", precision=2, pad=True)

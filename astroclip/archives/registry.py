@@ -1,11 +1,13 @@
-"""The archives that have names."""
+"""The archives that have names: to add one, write its module and give it a line in `ARCHIVES`."""
 
 from astropy.table import Table
 
 from astroclip._validation import check_choice
 from astroclip.archives.base import Archive
-from astroclip.archives.cutouts import HiPS, LegacySurvey, PanSTARRS
 from astroclip.archives.desi import DESI
+from astroclip.archives.hips import HiPS
+from astroclip.archives.legacysurvey import LegacySurvey
+from astroclip.archives.panstarrs import PanSTARRS
 from astroclip.archives.sdss import SDSS
 
 __all__ = ["ARCHIVES", "DEFAULT_ARCHIVES", "find_archives", "list_archives"]

@@ -1,18 +1,25 @@
-"""SDSS, BOSS and eBOSS: spectra, ugriz frames and the spectroscopic catalogue."""
+"""SDSS, BOSS and eBOSS: spectra, ugriz frames and the spectroscopic catalog."""
 
 import contextlib
 import pickle
 
 import numpy as np
-from astropy import units as u
-from astropy.io import fits
 from astropy.nddata import Cutout2D, InverseVariance
-from astropy.table import QTable, Table
+from astropy.table import Table
 from astropy.wcs import WCS
 
-from astroclip.archives.base import Archive, gather, offsets
-from astroclip.archives.checks import check_fits, image_from_plane, quiet, refuse_html
-from astroclip.archives.spectra import make_spectrum
+from astroclip.archives.base import (
+    Archive,
+    check_fits,
+    gather,
+    make_catalog,
+    make_image,
+    make_spectrum,
+    quiet,
+    read_image,
+    refuse_html,
+    separations,
+)
 from astroclip.archives.transport import ArchiveError
 from astroclip.exceptions import PreparationError
 from astroclip.preparation.reading import read_spectra
@@ -60,38 +67,18 @@ class SDSS(Archive):
 
     def __init__(self, *, data_release=17):
         self.data_release = data_release
-        self._rows = {}
-
-    def connected(self, settings, transport):
-        """Return a copy that works with these settings over this connection."""
-        archive = super().connected(settings, transport)
-        archive._rows = {}
-        return archive
 
     def fetch_catalog(self, coord):
         """Return the rows of SpecObjAll near a position; see `Archive.fetch_catalog`."""
-        rows = self._spectroscopic_rows(coord)
-        table = QTable()
-        table["archive"] = np.full(len(rows), self.name)
-        table["id"] = [_spectrum_id(row) for row in rows]
-        table["ra"], table["dec"] = (np.asarray(rows[k], float) * u.deg for k in ("ra", "dec"))
-        table["separation"] = np.asarray(rows["separation"]) * u.arcsec
-        table["redshift"] = np.asarray(rows["z"], float)
-        table["redshift_error"] = np.asarray(rows["zErr"], float)
-        table["redshift_warning"] = np.asarray(rows["zWarning"], int)
-        table["class"] = np.asarray(rows["class"], str)
-        table["survey"] = np.asarray(rows["survey"], str)
-        return table
+        rows = self.ask_once(coord, self._find_spectra)
+        return make_catalog([self._observation(row) for row in rows])
 
     def fetch_spectra(self, coord):
-        """Return spectra by plate, MJD and fibre; see `Archive.fetch_spectra`."""
-        rows = self._spectroscopic_rows(coord)[: self.settings.max_spectra]
-        found, error = gather(self._spectrum, list(rows))
-        spectra = [spectrum for _, spectrum in found]
-        if error is not None:
-            error.partial = spectra
-            raise error
-        return spectra
+        """Return spectra by plate, MJD and fiber; see `Archive.fetch_spectra`."""
+        rows = self.ask_once(coord, self._find_spectra)[: self.settings.max_spectra]
+        return gather(
+            self._spectrum, list(rows), collect=lambda pairs: [spectrum for _, spectrum in pairs]
+        )
 
     def fetch_images(self, coord):
         """Return cutouts of the frame nearest to a position; see `Archive.fetch_images`.
@@ -100,45 +87,31 @@ class SDSS(Archive):
         masked.
         """
         bands = self.wanted_bands()
-        frame = self._query(FRAME_SQL, coord, NEAREST_OBJECT)
+        frame = self._query(FRAME_SQL, coord.icrs, NEAREST_OBJECT)
         if not len(frame):
             raise ArchiveError(
                 f"has no object within {NEAREST_OBJECT:g} arcmin, so no frame",
                 "the position is outside SDSS imaging; ask for another archive",
             )
-        found, error = gather(lambda band: self._cutout(frame, band, coord), bands)
-        if error is not None:
-            error.partial = dict(found)
-            raise error
-        return dict(found)
+        return gather(lambda band: self._cutout(frame, band, coord.icrs), bands)
 
     # ------------------------------------------------------------------ the database
-    def _spectroscopic_rows(self, coord):
-        """Return rows of SpecObjAll, nearest first; asked once for a position."""
-        key = (coord.icrs.ra.deg, coord.icrs.dec.deg)
-        if key not in self._rows:
-            try:
-                self._rows[key] = self._find_spectra(coord)
-            except ArchiveError as error:
-                self._rows[key] = error
-        if isinstance(self._rows[key], ArchiveError):
-            raise self._rows[key]
-        return self._rows[key]
-
-    def _find_spectra(self, coord):
+    def _find_spectra(self, icrs):
+        """Return rows of SpecObjAll within the radius, nearest first."""
         radius = self.settings.radius
-        rows = self._query(SPECTRA_SQL, coord, radius / 60)
+        rows = self._query(SPECTRA_SQL, icrs, radius / 60)
         if not len(rows):
             raise ArchiveError(
                 f"has no spectrum within {radius:g} arcsec",
                 "pass a larger radius, or check the position",
             )
-        separation = offsets(coord, np.asarray(rows["ra"], float), np.asarray(rows["dec"], float))
-        rows["separation"] = separation
+        rows["separation"] = separations(
+            icrs, np.asarray(rows["ra"], float), np.asarray(rows["dec"], float)
+        )
         rows["run2d"] = np.asarray(rows["run2d"], str)
         # where one object was observed several times, SDSS's own choice first
         primary = np.asarray(rows["sciencePrimary"], int)
-        return rows[np.lexsort((-primary, np.round(separation, 1)))]
+        return rows[np.lexsort((-primary, np.round(rows["separation"], 1)))]
 
     def _client(self):
         """Return astroquery's client, working through our session."""
@@ -151,9 +124,8 @@ class SDSS(Archive):
         client._session = ours
         return client
 
-    def _query(self, sql, coord, radius):
+    def _query(self, sql, icrs, radius):
         """Return the table of a query's answer; radius in arcmin."""
-        icrs = coord.icrs
         sql = sql.format(ra=icrs.ra.deg, dec=icrs.dec.deg, radius=radius)
         client = self._client()
         options = {"data_release": self.data_release, "timeout": self.settings.timeout}
@@ -165,61 +137,65 @@ class SDSS(Archive):
         return _parse_rows(response)
 
     # ------------------------------------------------------------------ the files
+    def _observation(self, row):
+        """Return what `make_catalog` takes of a row of SpecObjAll."""
+        plate, mjd, fiber = (int(row[key]) for key in ("plate", "mjd", "fiberID"))
+        return {
+            "archive": self.name,
+            "id": f"sdss-{plate:04d}-{mjd}-{fiber:04d}",
+            "ra": float(row["ra"]),
+            "dec": float(row["dec"]),
+            "separation": float(row["separation"]),
+            "redshift": float(row["z"]),
+            "redshift_error": float(row["zErr"]),
+            "redshift_warning": int(row["zWarning"]),
+            "class": str(row["class"]),
+            "survey": str(row["survey"]),
+        }
+
     def _spectrum(self, row):
         """Return the spectrum of a row of SpecObjAll."""
-        client = self._client()
-        matches = Table(rows=[[row[key] for key in ("run2d", "plate", "mjd", "fiberID")]],
-                        names=("run2d", "plate", "mjd", "fiberID"))
-        (file,) = client.get_spectra_async(matches=matches, data_release=self.data_release)
+        keys = ("run2d", "plate", "mjd", "fiberID")
+        matches = Table(rows=[[row[key] for key in keys]], names=keys)
+        (file,) = self._client().get_spectra_async(
+            matches=matches, data_release=self.data_release
+        )
         path = self.transport.download(file._target, check=check_fits)
+        observation = self._observation(row)
         try:
             with quiet():
                 (spectrum,) = read_spectra(path)
         except (PreparationError, ValueError) as error:
             raise ArchiveError(
-                f"spectrum {_spectrum_id(row)} is FITS of another kind than SDSS spectra",
+                f"spectrum {observation['id']} is FITS of another kind than SDSS spectra",
                 "look at the file in a browser: " + file._target,
             ) from error
+        ivar = spectrum.uncertainty.represent_as(InverseVariance).array
         return make_spectrum(
-            spectrum.flux, spectrum.spectral_axis,
-            spectrum.uncertainty.represent_as(InverseVariance), spectrum.mask,
-            archive=self, id=_spectrum_id(row), redshift=float(row["z"]),
-            redshift_error=float(row["zErr"]), redshift_warning=int(row["zWarning"]),
-            object_class=str(row["class"]), ra=float(row["ra"]), dec=float(row["dec"]),
-            survey=str(row["survey"]),
+            observation, self.credit, spectrum.flux, spectrum.spectral_axis, ivar, spectrum.mask
         )
 
-    def _cutout(self, frame, band, coord):
+    def _cutout(self, frame, band, icrs):
         """Return one band around a position from the frame of a row of PhotoObjAll."""
         (file,) = self._client().get_images_async(
             matches=frame, band=[band], data_release=self.data_release
         )
         path = self.transport.download(file._target, check=check_fits)
-        with quiet(), fits.open(path, memmap=False) as hdus:
-            pixels, header = hdus[0].data, hdus[0].header
-            if pixels is None or pixels.ndim != 2:
-                raise ArchiveError(
-                    f"frame {band} is FITS of another kind than SDSS frames",
-                    "look at the file in a browser: " + file._target,
-                )
+        pixels, header = read_image(path)
+        with quiet():
             wcs = WCS(header)
-            x, y = (float(value) for value in wcs.world_to_pixel(coord.icrs))
+            x, y = (float(value) for value in wcs.world_to_pixel(icrs))
             height, width = pixels.shape
             if not (0 <= x < width and 0 <= y < height):
                 raise ArchiveError(
                     f"the position is off the nearest object's frame in band {band}",
                     "ask for another archive",
                 )
-            size = max(1, round(self.settings.width / FRAME_SCALE))
             cutout = Cutout2D(
-                pixels.astype(np.float32), (x, y), size, wcs=wcs, mode="partial",
-                fill_value=np.nan, copy=True,
+                pixels.astype(np.float32), (x, y), self.wanted_size(FRAME_SCALE), wcs=wcs,
+                mode="partial", fill_value=np.nan, copy=True,
             )
-            return image_from_plane(cutout.data, cutout.wcs, self, band)
-
-
-def _spectrum_id(row):
-    return f"sdss-{int(row['plate']):04d}-{int(row['mjd'])}-{int(row['fiberID']):04d}"
+            return make_image(cutout.data, cutout.wcs, self, band)
 
 
 def _check_rows(response):

@@ -1,8 +1,9 @@
-"""From a name or a position to its spectra, images and catalogue rows."""
+"""From a name or a position to its spectra, images and catalog rows, and to its neighbors."""
 
 import sys
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, field, fields
+from pathlib import Path
 
 import numpy as np
 from astropy.coordinates import SkyCoord
@@ -10,13 +11,18 @@ from astropy.table import QTable, vstack
 from tqdm import tqdm
 
 from astroclip._validation import check_choice, check_integer
-from astroclip.archives.base import PRODUCTS, Settings, empty_catalog
-from astroclip.archives.names import UnresolvedNameError, _name_or_coord, place_names, resolve
+from astroclip.archives.base import PRODUCTS, Settings, make_catalog
+from astroclip.archives.names import (
+    UnresolvedNameError,
+    name_and_position,
+    names_and_positions,
+    resolve,
+)
 from astroclip.archives.registry import find_archives
 from astroclip.archives.transport import ArchiveError, Transport
 from astroclip.preparation.bands import canonical_band
 
-__all__ = ["Target", "fetch", "fetch_many"]
+__all__ = ["Target", "fetch", "fetch_many", "neighbors_of"]
 
 FAILURE_COLUMNS = ("archive", "product", "reason", "advice")
 UNEXPECTED = "the service may have changed: report it to astroclip with this message"
@@ -37,7 +43,7 @@ class Target:
         ``redshift``, ``ra``, ``dec`` and ``credit``. ``astroclip.embed(target.spectra)``
         takes them.
     images : dict of str to `~astropy.nddata.CCDData`
-        By band letter, all of one archive, in nanomaggies with WCS, centred on the position.
+        By band letter, all of one archive, in nanomaggies with WCS, centered on the position.
         ``astroclip.embed(target.images)`` takes them.
     catalog : `~astropy.table.QTable`
         A row per spectroscopic observation: columns ``archive``, ``id``, ``ra``, ``dec``,
@@ -52,22 +58,22 @@ class Target:
     coord: SkyCoord | None
     spectra: list = field(default_factory=list)
     images: dict = field(default_factory=dict)
-    catalog: QTable = field(default_factory=empty_catalog)
+    catalog: QTable = field(default_factory=lambda: make_catalog([]))
     failures: QTable = field(default_factory=lambda: _failure_table([]))
 
     def __repr__(self):
-        place = "no position" if self.coord is None else self.coord.to_string("decimal")
+        position = "no position" if self.coord is None else self.coord.to_string("decimal")
         bands = "".join(self.images) or "no"
         return (
-            f"<Target {self.name} ({place}): {len(self.spectra)} spectra, {bands} images, "
-            f"{len(self.catalog)} catalogue rows, {len(self.failures)} failures>"
+            f"<Target {self.name} ({position}): {len(self.spectra)} spectra, {bands} images, "
+            f"{len(self.catalog)} catalog rows, {len(self.failures)} failures>"
         )
 
 
 def fetch(name_or_coord, *, n_workers=8, show_progress=False, **options):
     """Fetch what archives hold on an object.
 
-    Archives are asked at the same time. Spectra and catalogue rows come from all of them;
+    Archives are asked at the same time. Spectra and catalog rows come from all of them;
     images from the first one that has all bands, in the order of ``archives``. What fails
     becomes a row of the result's table of failures.
 
@@ -123,13 +129,11 @@ def fetch(name_or_coord, *, n_workers=8, show_progress=False, **options):
     >>> from astroclip.archives import fetch
     >>> target = fetch("NGC 4303")  # doctest: +REMOTE_DATA +IGNORE_OUTPUT
     """
-    name, coord = _name_or_coord(name_or_coord, "name_or_coord")
-    job = _Job(options, n_workers)
-    try:
-        coord = resolve(name, job.transport) if coord is None else coord.icrs
+    name, coord = name_and_position(name_or_coord, "name_or_coord")
+    with _Job(options, n_workers) as job:
+        if coord is None:
+            coord = resolve(name, job.transport)
         (target,) = job.run([(name, coord)], show_progress=show_progress)
-    finally:
-        job.close()
     return target
 
 
@@ -160,40 +164,118 @@ def fetch_many(objects, *, n_workers=8, show_progress=False, **options):
     TypeError, ValueError
         For arguments that cannot be used.
     """
-    places = place_names(objects)
-    job = _Job(options, n_workers)
-    try:
-        targets = job.run(job.resolve_all(places), show_progress=show_progress)
-    finally:
-        job.close()
-    rows = [
-        {"target": target.name, **dict(zip(FAILURE_COLUMNS, row, strict=True))}
-        for target in targets
-        for row in target.failures
-    ]
+    objects = names_and_positions(objects)
+    with _Job(options, n_workers) as job:
+        targets = job.run(list(job.pool.map(job.resolve, objects)), show_progress=show_progress)
+    rows = [(target.name, *row) for target in targets for row in target.failures]
     return targets, _failure_table(rows, ("target", *FAILURE_COLUMNS))
 
 
 def _failure_table(rows, columns=FAILURE_COLUMNS):
     """Return a table of failures, which may be none."""
-    return QTable({name: np.array([row[name] for row in rows], dtype=str) for name in columns})
+    return QTable(np.array(rows, dtype=str).reshape(-1, len(columns)), names=columns)
+
+
+def neighbors_of(
+    target_or_name,
+    index=None,
+    n_neighbors=10,
+    *,
+    model="astroclip-small",
+    modality=None,
+    min_coverage=0.1,
+    **options,
+):
+    """Return the neighbors of an object's spectra and image.
+
+    Parameters
+    ----------
+    target_or_name : Target, str or `~astropy.coordinates.SkyCoord`
+        What `fetch` returned, or takes.
+    index : `~astroclip.SimilarityIndex`, optional
+        Where to search; by default the bundled reference of simulated galaxies.
+    n_neighbors : int, optional
+        Neighbors of each spectrum and of the image.
+    model : str, path-like or EmbeddingModel, optional
+        The model of the index, see `astroclip.embed`.
+    modality : str, optional
+        Reference rows to search, see `astroclip.SimilarityIndex.query`.
+    min_coverage : float, optional
+        See `astroclip.embed`.
+    **options
+        Those of `fetch`, for a name or position.
+
+    Returns
+    -------
+    `~astropy.table.QTable`
+        See `astroclip.SimilarityIndex.query`, with a column ``query_modality`` after
+        ``query_id``: first the spectra's neighbors, then the image's.
+
+    Raises
+    ------
+    ValueError
+        If nothing was fetched that the model takes; the message says why.
+    TypeError
+        For options of `fetch` beside a Target.
+    ModelMismatchError
+        If the index is of another model.
+    """
+    from astroclip.datasets import reference_table
+    from astroclip.embedding import embed
+    from astroclip.models.loading import load_model
+    from astroclip.similarity import SimilarityIndex
+
+    n_neighbors = check_integer(n_neighbors, "n_neighbors")
+    if isinstance(target_or_name, Target):
+        if options:
+            msg = f"{sorted(options)[0]} is an option of fetch and a Target is fetched already."
+            raise TypeError(msg)
+        target = target_or_name
+    else:
+        target = fetch(target_or_name, **options)
+    index = SimilarityIndex(reference_table()) if index is None else index
+    loaded = load_model(model) if isinstance(model, str | Path) else model
+    tables = []
+    products = {"spectrum": target.spectra, "image": [target.images] if target.images else []}
+    for query_modality, objects in products.items():
+        if objects and query_modality in loaded.modalities:
+            table = embed(objects, model=loaded, min_coverage=min_coverage)
+            neighbors = index.query(table, n_neighbors, modality=modality)
+            column = np.full(len(neighbors), query_modality)
+            neighbors.add_column(column, name="query_modality", index=1)
+            tables.append(neighbors)
+    if not tables:
+        rows = [f"{row['archive']} ({row['product']}): {row['reason']}" for row in target.failures]
+        msg = (
+            f"target {target.name} has no spectrum and no image that the model takes"
+            + (f": {'; '.join(rows)}" if rows else "")
+            + ". See target.failures for what to try."
+        )
+        raise ValueError(msg)
+    return vstack(tables, metadata_conflicts="silent")
 
 
 # ---------------------------------------------------------------------- arguments
 def _settings(options):
     """Return the `Settings` of keyword arguments; raise an error that names a bad one."""
-    unknown = sorted(set(options) - set(Settings.__dataclass_fields__))
-    if unknown:
-        known = ["archives", "products", *Settings.__dataclass_fields__]
-        msg = f"unexpected argument {unknown[0]!r}; expected some of {', '.join(known)}."
-        raise TypeError(msg)
+    names = [setting.name for setting in fields(Settings)]
+    for name in options:
+        if name not in names:
+            known = ", ".join(["archives", "products", *names])
+            msg = f"unexpected argument {name!r}; expected some of {known}."
+            raise TypeError(msg)
     checked = dict(options)
     for name, least in (("size", 1), ("max_spectra", 1), ("n_retries", 0)):
         if name in checked:
-            checked[name] = check_integer(checked[name], name, minimum=least)
+            check_integer(checked[name], name, minimum=least)
     for name in ("pixel_scale", "radius", "timeout", "retry_wait"):
         if name in checked:
-            checked[name] = _positive(checked[name], name, zero=name == "retry_wait")
+            value = np.asarray(checked[name])
+            real = value.ndim == 0 and value.dtype.kind in "iuf" and np.isfinite(value)
+            if not real or value < 0 or (value == 0 and name != "retry_wait"):
+                msg = f"{name} is {checked[name]!r}; expected a positive number."
+                raise ValueError(msg)
+            checked[name] = float(value)
     if "bands" in checked:
         checked["bands"] = tuple(dict.fromkeys(canonical_band(band) for band in checked["bands"]))
         if not checked["bands"]:
@@ -202,115 +284,95 @@ def _settings(options):
     return Settings(**checked)
 
 
-def _positive(value, name, *, zero=False):
-    """Return a number above zero (or zero, if allowed) as a float."""
-    number = np.asarray(value)
-    real = number.ndim == 0 and number.dtype.kind in "iuf"
-    if not (real and np.isfinite(number) and (number > 0 or (zero and number == 0))):
-        msg = f"{name} is {value!r}; expected a positive number."
-        raise ValueError(msg)
-    return float(number)
-
-
 # ---------------------------------------------------------------------- work
 class _Job:
-    """The archives, settings and connection of one call."""
+    """The archives, settings, connection and threads of one call."""
 
     def __init__(self, options, n_workers):
         options = dict(options)
         archives = find_archives(options.pop("archives", None))
         products = options.pop("products", None)
         products = PRODUCTS if products is None else products
-        products = (products,) if isinstance(products, str) else tuple(products)
-        for product in products:
+        self.products = (products,) if isinstance(products, str) else tuple(products)
+        for product in self.products:
             check_choice(product, PRODUCTS, "products")
-        self.products = products
-        self.n_workers = check_integer(n_workers, "n_workers")
+        n_workers = check_integer(n_workers, "n_workers")
         self.settings = _settings(options)
         self.transport = Transport.of(self.settings)
         self.archives = [item.connected(self.settings, self.transport) for item in archives]
-        self.pool = ThreadPoolExecutor(self.n_workers, thread_name_prefix="astroclip-fetch")
+        self.pool = ThreadPoolExecutor(n_workers, thread_name_prefix="astroclip-fetch")
 
-    def close(self):
-        """End what still runs, if the caller was interrupted, without waiting for it."""
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        # what still runs, if the caller was interrupted, is ended and not waited for
         self.transport.stopped.set()
         self.pool.shutdown(wait=False, cancel_futures=True)
         self.transport.close()
 
-    def resolve_all(self, places):
-        """Return names with positions, or with the error that says why there is none."""
-        return list(self.pool.map(self._try_resolve, places))
-
-    def _try_resolve(self, place):
-        name, coord = place
+    def resolve(self, item):
+        """Return a name with its position, or with the error that says why there is none."""
+        name, coord = item
         try:
-            return name, resolve(name, self.transport) if coord is None else coord.icrs
+            return name, resolve(name, self.transport) if coord is None else coord
         except UnresolvedNameError as error:
             return name, error
 
-    def run(self, places, *, show_progress):
+    def run(self, objects, *, show_progress):
         """Return the targets of names and positions, in order."""
         futures = {}
-        for number, (_, coord) in enumerate(places):
+        for number, (_, coord) in enumerate(objects):
             if isinstance(coord, SkyCoord):
-                for task in self._tasks(coord):
-                    futures[self.pool.submit(*task)] = number
-        pending = set(futures)
+                if "images" in self.products and any("images" in a.products for a in self.archives):
+                    futures[self.pool.submit(self._fetch_images, coord)] = number
+                for archive in self.archives:
+                    products = [p for p in ("catalog", "spectra") if p in self.products]
+                    if products := [p for p in products if p in archive.products]:
+                        task = self.pool.submit(self._fetch_rows, archive, coord, products)
+                        futures[task] = number
         with tqdm(total=len(futures), disable=not show_progress, unit="archive",
-                  file=sys.stderr) as progress:
-            while pending:
-                done, pending = wait(pending, return_when=FIRST_COMPLETED)
-                progress.update(len(done))
-        results = [[] for _ in places]
-        for future, number in futures.items():
-            results[number].append(future.result())
-        return [
-            _make_target(*place, found) for place, found in zip(places, results, strict=True)
-        ]
-
-    def _tasks(self, coord):
-        """Yield the calls that fetch one object's products."""
-        rows = [product for product in ("catalog", "spectra") if product in self.products]
-        if "images" in self.products and any("images" in a.products for a in self.archives):
-            yield self._fetch_images, coord
-        for archive in self.archives:
-            given = [product for product in rows if product in archive.products]
-            if given:
-                yield self._fetch_rows, archive, coord, given
+                  file=sys.stderr) as progress:  # fmt: skip
+            for _ in as_completed(futures):
+                progress.update()
+        targets = []
+        for number, (name, coord) in enumerate(objects):
+            if not isinstance(coord, SkyCoord):  # a name without position
+                row = ("sesame", "name", coord.reason, coord.advice)
+                targets.append(Target(name, None, failures=_failure_table([row])))
+                continue
+            results = [future.result() for future, owner in futures.items() if owner == number]
+            targets.append(_make_target(name, coord, results))
+        return targets
 
     def _fetch_rows(self, archive, coord, products):
-        """Return an archive's spectra and catalogue rows, and failures."""
+        """Return an archive's spectra and catalog rows, and failures."""
         result = {"failures": []}
         for product in products:
-            function = getattr(archive, f"fetch_{product}")
-            found, failure = _attempt(function, coord, archive.name, product)
-            result[product] = found
-            result["failures"] += failure
+            fetch_product = getattr(archive, f"fetch_{product}")
+            result[product], failures = _attempt(fetch_product, coord, archive.name, product)
+            result["failures"] += failures
         return result
 
     def _fetch_images(self, coord):
         """Return the images of the first archive that has all bands, else of the best one."""
-        best, failures = {}, []
+        best, failures, wanted = {}, [], self.settings.bands
         for archive in self.archives:
             if "images" not in archive.products:
                 continue
-            found, failure = _attempt(archive.fetch_images, coord, archive.name, "images")
-            found, wanted = found or {}, self.settings.bands
-            if not failure and len(found) < len(wanted):
-                lacking = ", ".join(band for band in wanted if band not in found)
-                failure = [_row(archive.name, "images", f"has no band {lacking} here",
-                                "ask for other bands, or for another archive")]
-            failures += failure
-            if len(found) > len(best):
-                best = found
-            if len(best) == len(wanted):
+            images, failed = _attempt(archive.fetch_images, coord, archive.name, "images")
+            images = images or {}
+            lacking = [band for band in wanted if band not in images]
+            if lacking and not failed:
+                reason = f"has no band {', '.join(lacking)} here"
+                advice = "ask for other bands, or for another archive"
+                failed = [(archive.name, "images", reason, advice)]
+            failures += failed
+            if len(images) > len(best):
+                best = images
+            if not lacking:
                 break
-        return {"images": {b: best[b] for b in self.settings.bands if b in best},
-                "failures": failures}
-
-
-def _row(archive, product, reason, advice):
-    return dict(zip(FAILURE_COLUMNS, (archive, product, reason, advice), strict=True))
+        return {"images": {b: best[b] for b in wanted if b in best}, "failures": failures}
 
 
 def _attempt(function, coord, archive, product):
@@ -318,26 +380,22 @@ def _attempt(function, coord, archive, product):
     try:
         return function(coord), []
     except ArchiveError as error:
-        return error.partial, [_row(archive, product, error.reason, error.advice)]
+        return error.partial, [(archive, product, error.reason, error.advice)]
     except Exception as error:  # one archive's surprise must not cost the others' products
         reason = f"gave something unexpected ({type(error).__name__}: {error})"
-        return None, [_row(archive, product, reason, UNEXPECTED)]
+        return None, [(archive, product, reason, UNEXPECTED)]
 
 
 def _make_target(name, coord, results):
     """Return the target of all archives' results."""
-    if not isinstance(coord, SkyCoord):
-        row = _row("sesame", "name", coord.reason, coord.advice)
-        return Target(name, None, failures=_failure_table([row]))
-    spectra, images, catalogs, failures = [], {}, [], []
+    spectra, images, failures, catalogs = [], {}, [], [make_catalog([])]
     for result in results:
         spectra += result.get("spectra") or []
         images |= result.get("images") or {}
-        catalogs += [result["catalog"]] if result.get("catalog") is not None else []
         failures += result["failures"]
+        if result.get("catalog") is not None:
+            catalogs.append(result["catalog"])
     for image in images.values():
         image.meta["id"] = name
-    catalog = empty_catalog()
-    if catalogs:
-        catalog = vstack(catalogs, metadata_conflicts="silent")
+    catalog = vstack(catalogs, metadata_conflicts="silent")
     return Target(name, coord, spectra, images, catalog, _failure_table(failures))

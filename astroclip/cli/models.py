@@ -30,7 +30,7 @@ def run_models(options):
 
     table = list_models()
     if options.model is None:
-        columns = ["name", "modalities", "dim", "size", "licence", "source"]
+        columns = ["name", "modalities", "dim", "size", "license", "source"]
         show(table[columns], format=options.format, whole=table)
         return 0
     known = [str(name) for name in table["name"]]

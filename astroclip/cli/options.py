@@ -5,6 +5,7 @@ from pathlib import Path
 
 __all__ = [
     "add_command",
+    "add_target_option",
     "index_argument",
     "model_options",
     "names",
@@ -55,11 +56,11 @@ def table_path(text):
 
 def names(text):
     """Return the names of a list separated by commas."""
-    found = [name.strip() for name in text.split(",") if name.strip()]
-    if not found:
+    listed = [name.strip() for name in text.split(",") if name.strip()]
+    if not listed:
         msg = f"{text!r}; expected names separated by commas"
         raise argparse.ArgumentTypeError(msg)
-    return found
+    return listed
 
 
 # ---------------------------------------------------------------------- parsers
@@ -170,10 +171,18 @@ def search_options(*, reference=True, n_neighbors=10):
         )
     group.add_argument(
         "--n-neighbors", type=positive_integer, default=n_neighbors, metavar="N",
-        help=f"neighbours of each object ({n_neighbors} by default)",
+        help=f"neighbors of each object ({n_neighbors} by default)",
     )
     group.add_argument(
         "--where", default=None, metavar="CONDITION",
         help="reference rows that count, such as 'redshift > 0.3 & log_ssfr < -11'",
     )
     return parser
+
+
+def add_target_option(parser):
+    """Add ``--target``, which fetches an object by its name or position."""
+    parser.add_argument(
+        "--target", default=None, metavar="NAME",
+        help="fetch this object from archives instead: a name, or 'RA DEC' in degrees",
+    )

@@ -1,4 +1,4 @@
-"""The estimator of properties: from nearest neighbours, or redshifts from a model's head."""
+"""The estimator of properties from nearest neighbors."""
 
 import numpy as np
 from astropy.table import Table
@@ -20,8 +20,6 @@ from astroclip.tables import check_same_model, embedding_matrix, validate_embedd
 
 __all__ = ["PropertyEstimator"]
 
-METHODS = ("neighbors", "head")
-DEFAULT_MODEL = "astroclip-small"
 BLOCK = 20_000  # queries whose neighbours are held at a time
 
 
@@ -132,9 +130,9 @@ class PropertyEstimator(Parameters):
     """
 
     def __init__(
-        self, *, n_neighbors=64, weights="distance", method="neighbors", model=None,
-        confidence=0.68, false_alarm_rate=0.01, random_state=0, statistic="mean", quantiles=(),
-        circular=None, positive=(), categorical=(), bandwidth=None, n_calibration=20_000,
+        self, *, n_neighbors=64, weights="distance", confidence=0.68, false_alarm_rate=0.01,
+        random_state=0, statistic="mean", quantiles=(), circular=None, positive=(),
+        categorical=(), bandwidth=None, n_calibration=20_000,
     ):
         self.n_neighbors = check_integer(n_neighbors, "n_neighbors", minimum=2)
         self.weights = check_choice(weights, WEIGHTS, "weights")
@@ -150,40 +148,9 @@ class PropertyEstimator(Parameters):
         check_bandwidth(bandwidth, weights)
         self.bandwidth = bandwidth
         self.n_calibration = check_integer(n_calibration, "n_calibration", minimum=2)
-        self.method = check_choice(method, METHODS, "method")
-        self.model = model
-        self._head = self._open_head(model)
-
-    def _open_head(self, model):
-        """Return the estimator of the model's head, None for neighbours."""
-        if self.method == "neighbors":
-            if model is not None:
-                msg = (
-                    f"model is given and method is {self.method!r}, which needs none; expected "
-                    f"None. Leave it out, or pass method='head'."
-                )
-                raise ValueError(msg)
-            return None
-        for name, group in self._property_kinds.groups.items():
-            msg = (
-                f"{group} names {name!r} and method is 'head', which gives redshifts alone; "
-                f"expected no names. Leave it out, or pass method='neighbors'."
-            )
-            raise ValueError(msg)
-        from astroclip.redshifts.estimator import HeadEstimator  # it imports this package
-
-        head = HeadEstimator(
-            DEFAULT_MODEL if model is None else model,
-            confidence=self._levels,
-            quantiles=self._quantiles,
-            false_alarm_rate=self.false_alarm_rate,
-            random_state=self.random_state,
-        )
-        self.temperature_ = head.temperature_
-        return head
 
     # ------------------------------------------------------------------ fitting
-    def fit(self, table, properties=None, *, index=None):
+    def fit(self, table, properties, *, index=None):
         """Take a reference and calibrate intervals and thresholds on it.
 
         A head estimates without it. Fitted, it flags objects out of distribution, and with
@@ -215,8 +182,6 @@ class PropertyEstimator(Parameters):
             If the reference is too small, a property cannot be estimated, there is none,
             or the index has another number of rows.
         """
-        if self._head is not None:
-            return self._fit_head(table, properties)
         validate_embedding_table(table, name="table")
         names = property_names(properties)
         self._property_kinds.check_fitted(names)
@@ -298,14 +263,6 @@ class PropertyEstimator(Parameters):
     def _weight(self, found):
         return neighbor_weights(found.distance, weights=self.weights, bandwidth=self.bandwidth)
 
-    def _fit_head(self, table, properties):
-        """Fit the head's estimator and show what it learned as this one's."""
-        head = self._head.fit(table, properties)
-        self.reference_, self.property_names_ = table, ["redshift"]
-        self.calibration_, self.temperature_ = head.calibration_, head.temperature_
-        self.similarity_threshold_ = head.similarity_threshold_
-        return self
-
     # ------------------------------------------------------------------ predicting
     def predict(self, table, *, properties=None, exclude_self=False, confidence=None):
         """Estimate properties of embedded objects.
@@ -362,14 +319,6 @@ class PropertyEstimator(Parameters):
             If the estimator was not fitted and needs it, there is no head for a modality,
             or a confidence is no probability.
         """
-        if self._head is not None:
-            if confidence is not None:
-                msg = (
-                    f"confidence is {confidence!r} and method is 'head'; expected None. Give it "
-                    f"to PropertyEstimator(method='head', confidence=...)."
-                )
-                raise ValueError(msg)
-            return self._head.predict(table, properties=properties, exclude_self=exclude_self)
         if not hasattr(self, "reference_"):
             msg = "the estimator is not fitted; call fit(reference, properties) first."
             raise ValueError(msg)
@@ -400,36 +349,6 @@ class PropertyEstimator(Parameters):
             result.fill(name, rows, columns)
             support = {"n_effective": effective_number(weight), **group.support(near)}
             result.fill(f"{name} support", rows, support)
-
-    def distribution(self, table):
-        """Return the distributions over redshift that a head gives embedded objects.
-
-        Parameters
-        ----------
-        table : `~astropy.table.QTable`
-            An embedding table of the head's model and weights.
-
-        Returns
-        -------
-        redshift : (B,) `numpy.ndarray`
-            Centres of the bins, even in log(1 + z).
-        probability : (N, B) float32 `numpy.ndarray`
-            Rows sum to one; NaN for failed objects.
-
-        Raises
-        ------
-        ModelMismatchError
-            If the table's embeddings are of other weights than the head's.
-        ValueError
-            If the method is not ``"head"``, or there is no head for a modality.
-        """
-        if self._head is None:
-            msg = (
-                f"method is {self.method!r}, which gives no distribution; expected 'head'. Make "
-                f"the estimator with PropertyEstimator(method='head')."
-            )
-            raise ValueError(msg)
-        return self._head.distribution(table)
 
     def _wanted(self, properties):
         """Return the properties asked for, all of which were fitted."""

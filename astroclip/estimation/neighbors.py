@@ -7,7 +7,8 @@ import numpy as np
 from astroclip.estimation.weights import RESOLUTION, euclidean_distance
 from astroclip.similarity import SimilarityIndex
 
-__all__ = ["LabelledRows", "Neighbors", "choose_rows", "intrinsic_dimension"]
+__all__ = ["LabelledRows", "Neighbors", "choose_rows", "intrinsic_dimension",
+           "nearest_neighbors"]
 
 CHUNK = 1000
 NEEDED = ("id", "modality", "embedding", "coverage", "flags", "message")
@@ -40,6 +41,26 @@ def choose_rows(rows, n_rows, random_state):
     if len(rows) <= n_rows:
         return rows
     return np.sort(np.random.default_rng(random_state).choice(rows, n_rows, replace=False))
+
+
+def nearest_neighbors(index, table, n_neighbors, **options):
+    """Return the `Neighbors` of an embedding table's rows, searched a block at a time.
+
+    Parameters
+    ----------
+    index : `~astroclip.SimilarityIndex`
+    table : `~astropy.table.QTable`
+    n_neighbors : int
+    **options
+        Of `astroclip.SimilarityIndex.neighbors`.
+    """
+    parts = [
+        index.neighbors(table[first : first + CHUNK], n_neighbors, **options)
+        for first in range(0, max(len(table), 1), CHUNK)
+    ]
+    rows, similarity, valid = (np.concatenate(part) for part in zip(*parts, strict=True))
+    rows = np.where(valid[:, None], rows, 0)
+    return Neighbors(rows, euclidean_distance(similarity), similarity[:, 0])
 
 
 class LabelledRows:
@@ -92,17 +113,11 @@ class LabelledRows:
         exclude_self : bool
             Leave out reference rows of the query's own id.
         """
-        parts = [
-            self._index.neighbors(
-                queries[first : first + CHUNK], self.n_neighbors,
-                exclude_self=exclude_self, **self._options,
-            )
-            for first in range(0, len(queries), CHUNK)
-        ]
-        rows, similarity, valid = (np.concatenate(part) for part in zip(*parts, strict=True))
-        rows = np.where(valid[:, None], rows, 0)
-        rows = self.rows[rows] if self._compact else rows
-        return Neighbors(rows, euclidean_distance(similarity), similarity[:, 0])
+        near = nearest_neighbors(
+            self._index, queries, self.n_neighbors, exclude_self=exclude_self, **self._options
+        )
+        rows = self.rows[near.rows] if self._compact else near.rows
+        return Neighbors(rows, near.distance, near.similarity)
 
     def leave_out(self, *, n_calibration, false_alarm_rate, random_state):
         """Find the neighbours of reference rows among the others and keep what is usual.

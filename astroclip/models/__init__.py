@@ -1,4 +1,4 @@
-"""Models: architectures, presets and weights files. Nothing here knows astropy."""
+"""Models: architectures, presets and weights files, in torch."""
 
 import importlib
 
@@ -10,9 +10,9 @@ _MODULE_OF = {
     "PRESETS": "presets",
     "SmallImageEncoder": "small",
     "SmallSpectrumEncoder": "small",
-    "SpecFormer": "specformer",
+    "SpecFormer": "published",
     "SpectrumInput": "presets",
-    "TwoTower": "two_tower",
+    "TwoTower": "layers",
     "WeightsSource": "presets",
     "info_nce": "losses",
     "load_model": "loading",

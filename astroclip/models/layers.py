@@ -1,10 +1,13 @@
-"""Blocks that the published encoders share, with their checkpoints' parameter names."""
+"""Building blocks with the published checkpoints' parameter names, and the model of two towers.
+
+Shapes: N objects, T tokens of C channels, H attention heads, D values of an embedding.
+"""
 
 import torch
 from torch import nn
 from torch.nn import functional
 
-__all__ = ["CrossAttentionHead", "MLP", "SelfAttention", "TransformerBlock"]
+__all__ = ["CrossAttention", "MLP", "SelfAttention", "TransformerBlock", "TwoTower"]
 
 
 class MLP(nn.Module):
@@ -30,12 +33,12 @@ class SelfAttention(nn.Module):
         self.projection = nn.Linear(width, width)
 
     def forward(self, x):
-        """Return tokens (B, T, C) mixed with each other."""
-        n_batch, n_tokens, width = x.shape
-        heads = self.attention(x).view(n_batch, n_tokens, 3, self.n_heads, -1)
-        query, key, value = heads.permute(2, 0, 3, 1, 4)  # each (B, H, T, C / H)
+        """Return tokens (N, T, C) mixed with each other."""
+        n_objects, n_tokens, width = x.shape
+        heads = self.attention(x).view(n_objects, n_tokens, 3, self.n_heads, -1)
+        query, key, value = heads.permute(2, 0, 3, 1, 4)  # each (N, H, T, C / H)
         mixed = functional.scaled_dot_product_attention(query, key, value)
-        return self.projection(mixed.transpose(1, 2).reshape(n_batch, n_tokens, width))
+        return self.projection(mixed.transpose(1, 2).reshape(n_objects, n_tokens, width))
 
 
 class TransformerBlock(nn.Module):
@@ -49,13 +52,13 @@ class TransformerBlock(nn.Module):
         self.mlp = MLP(width, hidden)
 
     def forward(self, x):
-        """Return tokens (B, T, C) after the block."""
+        """Return tokens (N, T, C) after the block."""
         x = x + self.attention(self.layernorm1(x))
         return x + self.mlp(self.layernorm2(x))
 
 
-class CrossAttentionHead(nn.Module):
-    """One learned query attends to all tokens: (B, T, C) to (B, D)."""
+class CrossAttention(nn.Module):
+    """One learned query attends to all tokens: (N, T, C) to (N, D)."""
 
     def __init__(self, dim, token_width, n_heads):
         super().__init__()
@@ -66,7 +69,29 @@ class CrossAttentionHead(nn.Module):
         self.layernorm = nn.LayerNorm(dim)
 
     def forward(self, tokens):
-        """Return (B, D) of tokens (B, T, C)."""
+        """Return (N, D) of tokens (N, T, C)."""
         query = self.query.expand(len(tokens), -1, -1)
         pooled, _ = self.multihead_attn(query, tokens, tokens, need_weights=False)
         return self.layernorm(pooled[:, 0])
+
+
+class TwoTower(nn.Module):
+    """A spectrum encoder and an image encoder over one embedding space; one may be absent.
+
+    Parameters
+    ----------
+    spectrum_encoder, image_encoder : `torch.nn.Module` or None
+    """
+
+    def __init__(self, *, spectrum_encoder=None, image_encoder=None):
+        super().__init__()
+        self.spectrum_encoder = spectrum_encoder
+        self.image_encoder = image_encoder
+
+    def encode_spectrum(self, flux, ivar, mask):
+        """Return embeddings (N, D), not normalized, of spectra (N, P)."""
+        return self.spectrum_encoder(flux, ivar, mask)
+
+    def encode_image(self, pixels, mask):
+        """Return embeddings (N, D), not normalized, of normalized images (N, B, S, S)."""
+        return self.image_encoder(pixels, mask)

@@ -1,25 +1,25 @@
 """Loading models by name, file or hub id, and running them over arrays in batches."""
 
 import contextlib
-import dataclasses
-import json
 
 import numpy as np
 import torch
 
+from astroclip._files import file_sha256
 from astroclip._validation import check_choice, check_integer
 from astroclip.exceptions import CheckpointError
 from astroclip.models.architectures import (
-    Heads,
+    ATTENTION_HEADS,
+    BUILDERS,
     build_model,
     fit_preset,
     identify_architecture,
     model_tensors,
+    recorded_heads,
 )
 from astroclip.models.checkpoints import read_checkpoint
 from astroclip.models.presets import PRESETS
-from astroclip.models.sources import find_weights
-from astroclip.models.weights import file_sha256, read_safetensors
+from astroclip.models.weights import find_weights, read_safetensors
 
 __all__ = ["EmbeddingModel", "load_model", "select_device"]
 
@@ -86,10 +86,12 @@ class EmbeddingModel:
 
     Parameters
     ----------
-    network : `~astroclip.models.two_tower.TwoTower`
+    network : `~astroclip.models.layers.TwoTower`
     preset : `~astroclip.models.presets.ModelPreset`
     weights_sha256 : str
     device : `torch.device`
+    path : `pathlib.Path`, optional
+        The weights file, where `astroclip.redshifts` finds redshift heads.
 
     Attributes
     ----------
@@ -99,12 +101,12 @@ class EmbeddingModel:
         Length of an embedding.
     """
 
-    def __init__(self, network, preset, *, name, weights_sha256, device):
+    def __init__(self, network, preset, *, name, weights_sha256, device, path=None):
         self.network = network.to(device)
         self.preset = preset
         self.name = name
         self.weights_sha256 = weights_sha256
-        self.device = device
+        self.device, self.path = device, path
         towers = {"spectrum": network.spectrum_encoder, "image": network.image_encoder}
         self.modalities = tuple(key for key, tower in towers.items() if tower is not None)
         self.dim = self._measure_dim()
@@ -182,37 +184,6 @@ class EmbeddingModel:
         mask = np.zeros(pixels.shape, bool) if mask is None else mask
         return self._encode("image", (pixels, mask), batch_size, precision, normalize, progress)
 
-    def redshift_distribution(self, embedding, *, modality="spectrum"):
-        """Return the redshift distributions that the model's head gives embeddings.
-
-        Parameters
-        ----------
-        embedding : (N, D) array-like
-            Of this model; only their directions count. Rows that are not finite give NaN.
-        modality : str
-            What was embedded: ``"spectrum"`` or ``"image"``.
-
-        Returns
-        -------
-        `~astroclip.redshifts.distribution.RedshiftDistribution`
-            Probabilities of redshift bins, with their mode, quantiles and intervals.
-
-        Raises
-        ------
-        ValueError
-            If the model has no redshift head for the modality, or embeddings are not (N, D).
-        """
-        heads = self.network.redshift_head
-        if modality not in heads:
-            there = f"has one for {' and '.join(heads)}" if heads else "has none for any modality"
-            msg = (
-                f"model {self.name!r} has no redshift head for modality {modality!r}; it {there}. "
-                f"Take a weights file with one, or estimate from neighbors with "
-                f"astroclip.PropertyEstimator."
-            )
-            raise ValueError(msg)
-        return heads[modality].distribution(embedding)
-
     def _encode(self, modality, arrays, batch_size, precision, normalize, progress):
         if modality not in self.modalities:
             msg = (
@@ -264,8 +235,8 @@ def load_model(name="astroclip-small", *, device=None, preset=None, heads=None):
         Named model whose inputs and layout a file is to be read as; found from the
         file's tensors by default.
     heads : dict of str to int, optional
-        Numbers of attention heads (``"image"``, ``"spectrum"``, ``"pooling"``) for files
-        that do not record them; see `astroclip.models.architectures.Heads`.
+        Numbers of attention heads (``"image"``, ``"spectrum"``, ``"image_pooling"``,
+        ``"spectrum_pooling"``) for files that do not record them; tensors do not show them.
 
     Returns
     -------
@@ -289,65 +260,67 @@ def load_model(name="astroclip-small", *, device=None, preset=None, heads=None):
     device = select_device(device)
     if preset is not None:
         preset = PRESETS[check_choice(preset, PRESETS, "preset")]
-    path, found = find_weights(name)
-    preset = preset or found
+    for key in heads or {}:
+        check_choice(key, ATTENTION_HEADS, "heads")
+    path, named = find_weights(name)
     tensors, hyper_parameters, config = _read(path)
     architecture = config.get("architecture") or identify_architecture(tensors)
-    if preset is None:
-        preset = PRESETS.get(config.get("name")) or next(
-            p for p in PRESETS.values() if p.architecture == architecture
+    if architecture not in list(BUILDERS):
+        msg = (
+            f"weights file {str(path)!r} is of architecture {architecture!r}; expected one of "
+            f"{', '.join(BUILDERS)}."
         )
+        raise CheckpointError(msg)
+    if preset is None and (preset := named) is None:
+        of_layout = [p for p in PRESETS.values() if p.architecture == architecture]
+        preset = next((p for p in of_layout if p.name == config.get("name")), of_layout[0])
     if preset.architecture != architecture:
         msg = (
             f"weights file {str(path)!r} is of architecture {architecture!r}; expected "
             f"{preset.architecture!r} for {preset.name!r}. Leave preset out, or use another file."
         )
         raise CheckpointError(msg)
-    plain = hyper_parameters if isinstance(hyper_parameters, dict) else {}
-    given = dict(heads or {})
-    for name in given:
-        check_choice(name, [field.name for field in dataclasses.fields(Heads)], "heads")
-    heads = Heads(**given).fill(hyper_parameters)
-    if architecture == "astrodino" and heads.image is None:
-        heads.image = _heads_of_twin(path, tensors)
-    network = build_model(architecture, tensors, heads=heads, options={**plain, **config})
-    preset = fit_preset(preset, network)
-    label = found.name if found is not None else config.get("name", preset.name)
+    heads = recorded_heads(hyper_parameters) | dict(heads or {})
+    if architecture == "astrodino" and "image" not in heads:
+        heads |= _heads_of_aligned_model(path, tensors)
+    records = hyper_parameters if isinstance(hyper_parameters, dict) else {}
+    network = build_model(architecture, tensors, heads=heads, options={**records, **config})
     return EmbeddingModel(
-        network, preset, name=label, weights_sha256=file_sha256(path), device=device
+        network,
+        fit_preset(preset, network),
+        name=named.name if named is not None else config.get("name", preset.name),
+        weights_sha256=file_sha256(path),
+        device=device,
+        path=path,
     )
 
 
-def _heads_of_twin(path, tensors):
-    """Return the heads that a file beside this one records for the very same backbone.
+def _heads_of_aligned_model(path, tensors):
+    """Return the image heads that a file beside this one records for the very same backbone.
 
     The aligned model is published with its image backbone frozen: where its tensors equal
-    this file's, what it records holds here too. None if there is no such file.
+    this file's, what it records holds here too. Empty if there is no such file.
     """
     backbone = {key: value for key, value in tensors.items() if key.startswith("backbone.")}
-    for twin in sorted(path.parent.glob("*.ckpt")):
-        if twin == path:
+    for other in sorted(path.parent.glob("*.ckpt")):
+        if other == path:
             continue
         try:
-            content = read_checkpoint(twin)
-            others = model_tensors(content)
+            content = read_checkpoint(other)
+            aligned = model_tensors(content)
         except (CheckpointError, OSError):
             continue
-        pairs = [(value, others.get(f"image_encoder.{key}")) for key, value in backbone.items()]
-        if all(other is not None and torch.equal(value, other) for value, other in pairs):
-            return Heads().fill(content.get("hyper_parameters", {})).image
-    return None
+        pairs = [(value, aligned.get(f"image_encoder.{key}")) for key, value in backbone.items()]
+        if all(twin is not None and torch.equal(value, twin) for value, twin in pairs):
+            heads = recorded_heads(content.get("hyper_parameters"))
+            return {"image": heads["image"]} if "image" in heads else {}
+    return {}
 
 
 def _read(path):
     """Return a file's tensors, hyper-parameters and configuration."""
     if path.suffix == ".safetensors":
-        tensors, metadata = read_safetensors(path)
-        try:
-            config = json.loads(metadata.get("config", "{}"))
-        except json.JSONDecodeError as error:
-            msg = f"weights file {str(path)!r} has an unreadable configuration: {error}."
-            raise CheckpointError(msg) from error
-        return model_tensors(dict(tensors)), {}, config
+        tensors, config = read_safetensors(path)
+        return model_tensors(tensors), {}, config
     content = read_checkpoint(path)
     return model_tensors(content), content.get("hyper_parameters", {}), {}

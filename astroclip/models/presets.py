@@ -11,14 +11,12 @@ class SpectrumInput:
 
     Attributes
     ----------
-    grid : name of the wavelength grid (see ``astroclip.preparation.wavelength_grid``)
+    grid : name of the wavelength grid, in vacuum (see ``astroclip.preparation.wavelength_grid``)
     frame : ``"observed"`` or ``"rest"``
-    medium : medium of the grid
     """
 
     grid: str = "desi"
     frame: str = "observed"
-    medium: str = "vacuum"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,15 +27,13 @@ class ImageInput:
     ----------
     bands : bands wanted, in order
     pixel_scale : arcsec per pixel
-    size : pixels on a side that are prepared
-    crop : pixels on a side that the network takes, from the centre
+    crop : pixels on a side that the network takes, from the center
     normalization : see ``astroclip.preparation.normalize_images``
     missing_bands : whether a band may be absent
     """
 
     bands: tuple = ("g", "r", "z")
     pixel_scale: float = 0.262
-    size: int = 152
     crop: int = 144
     normalization: str = "astroclip"
     missing_bands: bool = False
@@ -74,7 +70,7 @@ class ModelPreset:
     dim : size of the embedding as published
     spectrum, image : inputs; None for a modality the model does not take
     weights : where they are
-    licence, source, description : for people
+    license, source, description : for people
     """
 
     name: str
@@ -83,7 +79,7 @@ class ModelPreset:
     spectrum: SpectrumInput | None
     image: ImageInput | None
     weights: WeightsSource
-    licence: str
+    license: str
     source: str
     description: str
 
@@ -106,10 +102,10 @@ _ALL = (
         dim=128,
         spectrum=SpectrumInput(grid="log"),
         image=ImageInput(
-            pixel_scale=0.524, size=64, crop=64, normalization="asinh", missing_bands=True
+            pixel_scale=0.524, crop=64, normalization="asinh", missing_bands=True
         ),
         weights=WeightsSource("astroclip-small.safetensors", bundled=True),
-        licence="BSD-3-Clause",
+        license="BSD-3-Clause",
         source="this package; trained on simulated galaxies, see its model card",
         description="bundled; convolutional encoders for any optical spectrum and g, r, z images",
     ),
@@ -120,7 +116,7 @@ _ALL = (
         spectrum=SpectrumInput(grid="rest", frame="rest"),
         image=None,
         weights=WeightsSource("astroclip-small-rest.safetensors", bundled=True),
-        licence="BSD-3-Clause",
+        license="BSD-3-Clause",
         source="this package; trained on simulated galaxies, see its model card",
         description="bundled; rest-frame spectra, similarity that does not depend on redshift",
     ),
@@ -131,7 +127,7 @@ _ALL = (
         spectrum=SpectrumInput(),
         image=ImageInput(),
         weights=WeightsSource("astroclip.ckpt", repo_id=HUB, n_bytes=1_680_000_000),
-        licence="MIT",
+        license="MIT",
         source=PARKER,
         description="ViT-L and SpecFormer aligned on DESI EDR and the Legacy Surveys",
     ),
@@ -142,7 +138,7 @@ _ALL = (
         spectrum=SpectrumInput(),
         image=None,
         weights=WeightsSource("specformer.ckpt", repo_id=HUB),
-        licence="MIT",
+        license="MIT",
         source=PARKER,
         description="the spectrum encoder before alignment: mean over tokens",
     ),
@@ -153,7 +149,7 @@ _ALL = (
         spectrum=None,
         image=ImageInput(),
         weights=WeightsSource("astrodino.ckpt", repo_id=HUB),
-        licence="MIT",
+        license="MIT",
         source=PARKER,
         description="the image encoder before alignment: DINOv2 class token",
     ),
@@ -164,7 +160,7 @@ _ALL = (
         spectrum=SpectrumInput(),
         image=ImageInput(crop=96, normalization="stein"),
         weights=WeightsSource("astroclip-talk.ckpt"),
-        licence="MIT",
+        license="MIT",
         source=LANUSSE,
         description="the workshop model: MoCo ResNet-50 and a transformer, both frozen",
     ),
@@ -175,7 +171,7 @@ _ALL = (
         spectrum=None,
         image=ImageInput(crop=96, normalization="stein"),
         weights=WeightsSource("resnet50.ckpt"),
-        licence="MIT",
+        license="MIT",
         source=STEIN,
         description="image-only baseline: MoCo v2 ResNet-50, pooled features",
     ),

@@ -1,14 +1,17 @@
 """Redshifts by scanning: how well templates of galaxies fit a spectrum at every redshift.
 
-A convolutional encoder learns to find lines; what a spectrum of low signal-to-noise ratio says
-about redshift is in hundreds of faint absorption features at once, and comparing it with
-templates is how redshift surveys find it. On a logarithmic grid the comparison at all redshifts is
-a correlation, which costs a few Fourier transforms.
+A convolutional encoder learns to find lines. In a spectrum of low signal-to-noise ratio the
+redshift is in hundreds of faint absorption features at once; redshift surveys find it by comparing
+the spectrum with templates. On a logarithmic grid the comparison at all redshifts is a
+correlation, which costs a few Fourier transforms.
+
+Shapes: N spectra of P pixels, B = P // 2 bins, R bins of the rest frame, K components of a kind.
 """
 
 import math
 
 import torch
+from scipy.fft import next_fast_len
 from torch import nn
 from torch.nn import functional
 
@@ -19,12 +22,12 @@ LOG_STEP = 1e-4  # log10 of wavelength, of the model's grid
 LAG_STEP = BINNING * LOG_STEP * math.log(10)
 """Natural logarithm of 1 + z from one redshift of a scan to the next: 140 km/s."""
 CONTINUUM_SCALE = 120.0  # bins: standard deviation of what is divided by
-CONTRAST_RANGE = (-3.0, 8.0)  # cosmic rays and the brightest lines
-LEAST_CONTINUUM = 0.05  # of the mean flux
-DISCREPANCY = 0.02  # of a galaxy's light from that of any sum of templates
-ROWS = 32  # scanned at a time, so that intermediate arrays stay in the processor's cache
-LEAST_EVIDENCE = -40.0  # of a redshift against the best one: zero for any purpose
-N_KNOTS = 64  # of what other paths say about redshift, even in log(1 + z)
+CONTRAST_RANGE = (-3.0, 8.0)  # clips cosmic rays and the brightest lines
+LEAST_CONTINUUM = 0.05  # of the mean flux; bins with less have no contrast
+DISCREPANCY = 0.02  # rms difference between a galaxy's contrast and any sum of templates
+ROWS = 32  # spectra scanned at a time, so that intermediate arrays stay in the processor's cache
+LEAST_EVIDENCE = -40.0  # natural logarithm against the best redshift: e^-40 is zero
+N_KNOTS = 64  # of the prior that the encoder's other features give, even in log(1 + z)
 N_FREQUENCIES = 24  # of the characteristic function: half a cycle to 256 over all redshifts
 
 
@@ -62,10 +65,10 @@ def contrast(flux, ivar, mask):
     weight = ivar.sum(dim=2)
     flux = (ivar * flux).sum(dim=2) / weight.clamp(min=1e-30)
     relative = weight / weight.mean(dim=1, keepdim=True).clamp(min=1e-30)
-    near = _smooth(torch.stack([relative * flux, relative], dim=1))
-    continuum = near[:, 0] / near[:, 1].clamp(min=1e-6)
+    smooth = _smooth(torch.stack([relative * flux, relative], dim=1))  # (N, 2, B)
+    continuum = smooth[:, 0] / smooth[:, 1].clamp(min=1e-6)
     least = LEAST_CONTINUUM * (relative * flux).mean(dim=1, keepdim=True).abs()
-    lit = (weight > 0) & (near[:, 1] > 1e-3) & (continuum > least.clamp(min=1e-4))
+    lit = (weight > 0) & (smooth[:, 1] > 1e-3) & (continuum > least.clamp(min=1e-4))
     continuum = torch.where(lit, continuum, 1.0)
     lines = (flux / continuum - 1).clamp(*CONTRAST_RANGE)
     variance = 1 / (weight * continuum**2).clamp(min=1e-12) + DISCREPANCY**2
@@ -75,24 +78,12 @@ def contrast(flux, ivar, mask):
 def _smooth(values):
     """Return values (..., B) convolved with a Gaussian, zero beyond their ends."""
     n_bins = values.shape[-1]
-    length = _fast_length(n_bins + 4 * int(CONTINUUM_SCALE))
+    length = next_fast_len(n_bins + 4 * int(CONTINUUM_SCALE), real=True)
     distance = torch.arange(length, device=values.device)
     distance = torch.minimum(distance, length - distance)
     kernel = torch.exp(-0.5 * (distance / CONTINUUM_SCALE) ** 2)
     transform = torch.fft.rfft(kernel / kernel.sum())
     return torch.fft.irfft(torch.fft.rfft(values, n=length) * transform, n=length)[..., :n_bins]
-
-
-def _fast_length(least):
-    """Return the next length whose only factors are 2, 3 and 5, quick to transform."""
-    while True:
-        rest = least
-        for factor in (2, 3, 5):
-            while rest % factor == 0:
-                rest //= factor
-        if rest == 1:
-            return least
-        least += 1
 
 
 class RedshiftScan(nn.Module):
@@ -161,29 +152,26 @@ class RedshiftScan(nn.Module):
         """
         with torch.autocast(flux.device.type, enabled=False):
             lines, weight = contrast(flux.float(), ivar.float(), mask)
-            transforms = self._transforms()
+            templates = self.templates.float()
+            length = next_fast_len(templates.shape[2], real=True)
+            first, second = self._pairs()
+            products = templates[:, first] * templates[:, second]
+            transforms = [torch.fft.rfft(part, n=length) for part in (templates, products)]
             parts = [
-                self._scan(lines[first : first + ROWS], weight[first : first + ROWS], transforms)
-                for first in range(0, len(lines), ROWS)
+                self._scan(
+                    lines[start : start + ROWS], weight[start : start + ROWS], *transforms, length
+                )
+                for start in range(0, len(lines), ROWS)
             ]
         return tuple(torch.cat(part) for part in zip(*parts, strict=True))
 
-    def _transforms(self):
-        """Return the length and Fourier transforms of templates and of their products."""
-        templates = self.templates.float()
-        length = _fast_length(templates.shape[2])
-        first, second = self._pairs()
-        products = templates[:, first] * templates[:, second]
-        return length, *(torch.fft.rfft(part, n=length) for part in (templates, products))
-
     def _pairs(self):
-        """Return the templates of each product."""
+        """Return the numbers of the templates in each product of two."""
         n_rows = self.templates.shape[1]
         return torch.triu_indices(n_rows, n_rows, device=self.templates.device)
 
-    def _scan(self, lines, weight, transforms):
-        """Return evidence and what is measured of a few spectra."""
-        length, templates, products = transforms
+    def _scan(self, lines, weight, templates, products, length):
+        """Return evidence (N, n_lags) and what is measured (N, F) of a few spectra."""
         known, weighted = (
             torch.fft.rfft(values, n=length).conj()[:, None] for values in (weight, weight * lines)
         )
@@ -209,8 +197,8 @@ class RedshiftScan(nn.Module):
     def _fit(self, projected, products):
         """Return log evidence (N, n_lags) and coefficients (N, K, n_lags) of one kind.
 
-        The triangular factor of every redshift's matrix is found by elements: matrices are tiny
-        and there are thousands for each spectrum.
+        The Cholesky factor of every redshift's matrix A is computed element by element, for all
+        spectra and redshifts at once: matrices are 3 x 3 and a spectrum has thousands.
         """
         n_rows = self.templates.shape[1]
         matrix = {
@@ -245,14 +233,15 @@ class RedshiftScan(nn.Module):
 class ScanPath(nn.Module):
     """From a scan to the hidden units of a projection, zero at first.
 
-    What else is known of a spectrum weighs the evidence: colours decide between redshifts that
-    lines alone cannot tell apart. The projection sees the characteristic function of the outcome,
-    which is long at high frequencies where the redshift is certain.
+    The encoder's other features give a prior over redshift, which is multiplied with the
+    evidence: colors decide between redshifts that lines alone cannot tell apart. The projection
+    sees the characteristic function of the posterior, whose high frequencies have large
+    amplitudes where the redshift is certain.
 
     Parameters
     ----------
     n_pooled : int
-        Values that the other paths make of a spectrum.
+        The encoder's other features of a spectrum.
     scan : `RedshiftScan`
     n_hidden : int
         Hidden units of the projection.

@@ -1,14 +1,16 @@
-"""Encoders of the bundled models: made for two cores, any instrument and missing data.
+"""Encoders of the bundled models: small, for any instrument, with missing data.
 
-Spectra pass a convolutional stem that shortens 4,360 logarithmic pixels to 137 tokens,
-a transformer block in which tokens without data are masked, and a gated attention
-pooling over the tokens that have data; fluxes in wide windows join there, and how well templates
-fit at every redshift joins the projection. Images pass a
-small residual network (timm's) that sees flux and validity of each band as separate
-channels; fluxes in nested apertures around the centre join there.
+Spectra pass a convolutional stem that shortens 4,360 logarithmic pixels to 137 tokens, a
+transformer block in which tokens without data are masked, and a gated attention pooling over the
+tokens that have data. Fluxes in wide windows are added to the pooled tokens, and a scan with
+templates (`astroclip.models.redshift_scan`) to the hidden units of the projection. Images pass a
+small residual network (timm's) that sees flux and validity of each band as separate channels;
+fluxes in nested apertures around the center are added to the hidden units of its projection.
 
-The side paths measure what convolutions learn slowly: colours, and redshifts from many faint
-lines. They start at zero, so that weights made without them keep their meaning.
+Windows, scan and apertures measure what convolutions learn slowly: colors, and redshifts from many
+faint lines. Their last layers start at zero, so that an encoder without them can be trained on.
+
+Shapes: N objects, P pixels of a spectrum, S pixels on a side of an image, T tokens of C channels.
 """
 
 import torch
@@ -20,7 +22,7 @@ from astroclip.models.redshift_scan import RedshiftScan, ScanPath
 __all__ = ["SmallImageEncoder", "SmallSpectrumEncoder", "spectrum_channels"]
 
 LEAST_TOKEN_COVERAGE = 0.1
-N_WINDOWS = 20  # of the spectrum, for its colours
+N_WINDOWS = 20  # of the spectrum, for its colors
 APERTURE_RADII = (1.5, 3.0, 5.5, 9.0, 15.0)  # pixels
 APERTURE_FLOOR = 0.05  # nanomaggies, near the noise of the smallest aperture
 ARCSINH_SCALES = (20.0, 12.0, 6.0)  # the "asinh" normalization of preparation.bands
@@ -64,7 +66,7 @@ def spectrum_channels(flux, ivar, mask):
 
 
 def window_features(channels, ivar, level):
-    """Return the spectrum's colours: its flux in wide windows.
+    """Return the spectrum's colors: its flux in wide windows.
 
     Parameters
     ----------
@@ -94,7 +96,7 @@ def window_features(channels, ivar, level):
 
 
 def aperture_features(pixels, good, apertures):
-    """Return an image's brightness and colours: its flux in nested apertures.
+    """Return an image's brightness and colors: its flux in nested apertures.
 
     Parameters
     ----------
@@ -120,7 +122,7 @@ def aperture_features(pixels, good, apertures):
 
 
 def aperture_masks(size):
-    """Return circular apertures (A, S, S) around the image's centre with soft edges."""
+    """Return circular apertures (A, S, S) around the image's center with soft edges."""
     axis = torch.arange(size) - (size - 1) / 2
     radius = torch.sqrt(axis[None, :] ** 2 + axis[:, None] ** 2)
     edge = torch.tensor(APERTURE_RADII)[:, None, None]
@@ -138,7 +140,7 @@ class SidePath(nn.Sequential):
         nn.init.zeros_(self[2].bias)
 
     def forward(self, features):
-        # bfloat16 would round fluxes to three per cent
+        # features are arcsinh fluxes of up to ten: the 8 bits of bfloat16 round the flux to 3 %
         with torch.autocast(features.device.type, enabled=False):
             return super().forward(features.float())
 
@@ -146,10 +148,10 @@ class SidePath(nn.Sequential):
 class PointwiseConvolution(nn.Conv2d):
     """A convolution with one pixel's kernel that takes every ``step``-th pixel.
 
-    The same as one with strides. Their gradient in torch 2.14 overwrites foreign memory on
-    processors with AVX-512: channels last, fewer than 16 channels. Pixels are taken by
-    pooling, because the gradient of a slice has another order in memory, which makes all
-    that follows from it several times as slow.
+    It equals a convolution with strides, whose gradient in torch 2.14 writes beyond its memory
+    on processors with AVX-512 (channels last, fewer than 16 channels). Average pooling over one
+    pixel takes the pixels: a slice would too, but its gradient has another order in memory, which
+    makes the layers before it several times as slow.
     """
 
     def __init__(self, n_in, n_out, *, step):
@@ -186,8 +188,8 @@ class ResidualBlock(nn.Module):
 class AttentionBlock(nn.TransformerEncoderLayer):
     """A transformer block whose attention takes the mask of empty tokens as it is.
 
-    The same as its parent, normalized first and without dropout, which writes the mask out for
-    every head and query.
+    It equals its parent with ``norm_first=True`` and no dropout. The parent writes the mask out
+    for every head and query, which takes longer than the attention.
     """
 
     def forward(self, tokens, empty):
@@ -208,7 +210,7 @@ class AttentionBlock(nn.TransformerEncoderLayer):
 
 
 class Transformer(nn.Module):
-    """Attention blocks in turn; those after the first start as the identity."""
+    """Attention blocks, one after the other; those after the first start as the identity."""
 
     def __init__(self, n_channels, *, n_blocks, n_heads):
         super().__init__()
@@ -239,11 +241,11 @@ class SmallSpectrumEncoder(nn.Module):
     n_pixels : int
         Length of the wavelength grid.
     width : int
-        Channels after the first block, a multiple of eight from 16; they double twice and
-        stay. The channels-last convolutions of torch 2.14 on CPUs crash with fewer.
+        Channels after the first block, a multiple of eight and at least 16; the next two blocks
+        double them. The channels-last convolutions of torch 2.14 on CPUs crash with fewer.
     n_blocks, n_heads : int
         Transformer blocks and their attention heads. Blocks after the first start as the
-        identity, so that weights made without them keep their meaning.
+        identity, so that they can be added to a trained encoder.
     dim : int
         Size of the embedding.
     window : (int, int), optional
@@ -251,8 +253,8 @@ class SmallSpectrumEncoder(nn.Module):
     brightness : bool
         Whether the mean flux is seen, or only its shape and signal-to-noise ratio.
     level_range : (float, float), optional
-        log10 of the mean flux, 1e-17 erg/s/cm2/A, of the faintest and brightest spectra that
-        are told from fainter and brighter ones: what training has seen. Not limited by default.
+        log10 of the mean flux in 1e-17 erg/s/cm2/A to which the brightness of spectra is
+        clipped: the range of the training data. Not clipped by default.
     hidden : int
         Width of the projection between pooled tokens and embedding.
     pooled : int, optional
@@ -316,7 +318,7 @@ class SmallSpectrumEncoder(nn.Module):
         features = self.blocks(functional.gelu(self.stem(image)))
         tokens = features.squeeze(2).transpose(1, 2)  # (N, T, C)
         empty = self._empty_tokens(channels[:, 2], tokens.shape[1])
-        # attention in bfloat16 takes three times as long on CPUs; GPUs keep what they are told
+        # attention in bfloat16 takes three times as long on CPUs; autocast on GPUs stays
         with torch.autocast("cpu", enabled=False):
             tokens = tokens.float() + self.position + self.level(level)[:, None]
             return self.transformer(tokens, empty), empty
@@ -326,7 +328,7 @@ class SmallSpectrumEncoder(nn.Module):
         return self.project(self.summary(flux, ivar, mask))
 
     def summary(self, flux, ivar, mask):
-        """Return what `project` takes of spectra: pooled tokens, colours and a scan (N, F)."""
+        """Return the features (N, F) that `project` takes: pooled tokens, windows and scan."""
         if self.window is not None:
             pixel = torch.arange(mask.shape[1], device=mask.device)
             mask = mask | (pixel < self.window[0]) | (pixel >= self.window[1])
@@ -347,7 +349,8 @@ class SmallSpectrumEncoder(nn.Module):
     def project(self, summary, *, lender=None):
         """Return embeddings (N, dim) of summaries (N, F).
 
-        With ``lender`` (N,), each has the tokens and colours of that other row beside its own scan.
+        With ``lender`` (N,), row i has the tokens and windows of row ``lender[i]`` beside its own
+        scan: a loss on such rows teaches the projection to read redshift from the scan alone.
         """
         pooled, *scan = self._joined(summary)
         normalize, widen, activate, narrow = self.head
@@ -357,7 +360,7 @@ class SmallSpectrumEncoder(nn.Module):
         return narrow(activate(hidden))
 
     def _joined(self, summary):
-        """Return tokens and colours as one (N, pooled), and the parts of a scan if there is one."""
+        """Return tokens plus windows (N, pooled), and a scan's evidence and measurements, if any."""
         ends = [self.pooled, self.pooled + 2 * N_WINDOWS + 2]
         if self.scan is not None:
             ends.append(ends[-1] + self.scan.n_lags)
@@ -374,7 +377,7 @@ class SmallSpectrumEncoder(nn.Module):
         return self.scanned.log_posterior(pooled, evidence)
 
     def measurements(self, summary):
-        """Return summaries (N, F) with the outcome of a scan in the place of its evidence."""
+        """Return summaries (N, F) with the scan's posterior, transformed, for its evidence."""
         if self.scan is None:
             return summary
         own = summary[:, : self.pooled + 2 * N_WINDOWS + 2]
@@ -386,7 +389,7 @@ class SmallSpectrumEncoder(nn.Module):
             self.scan.templates.copy_(other.scan.templates)
 
     def projection(self):
-        """Return the modules that `project` needs."""
+        """Return the modules that `project` uses."""
         parts = [self.windows, self.head]
         return nn.ModuleList(parts if self.scan is None else [*parts, self.scanned])
 
@@ -439,7 +442,7 @@ class SmallImageEncoder(nn.Module):
         return self.project(self.summary(pixels, mask))
 
     def summary(self, pixels, mask):
-        """Return what `project` takes of images: pooled features and apertures (N, F)."""
+        """Return the features (N, F) that `project` takes: pooled maps and apertures."""
         good = (~mask).to(pixels.dtype)
         apertures = aperture_masks(pixels.shape[-1]).to(pixels.device)
         measured = aperture_features(pixels * good, good, apertures)
@@ -452,5 +455,5 @@ class SmallImageEncoder(nn.Module):
         return self.head[2](self.head[1](hidden))
 
     def projection(self):
-        """Return the modules that `project` needs."""
+        """Return the modules that `project` uses."""
         return nn.ModuleList([self.apertures, self.head])

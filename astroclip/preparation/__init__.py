@@ -1,6 +1,6 @@
 """Preparation: astropy spectra and images to the plain arrays that models take."""
 
-import importlib
+from astroclip._lazy import lazy_names
 
 PREPARATION_VERSION = "1"
 
@@ -25,14 +25,4 @@ _MODULE_OF = {
 }
 
 __all__ = ["PREPARATION_VERSION", *sorted(_MODULE_OF)]  # noqa: PLE0604
-
-
-def __getattr__(name):
-    if name in _MODULE_OF:
-        return getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
-    msg = f"module {__name__!r} has no attribute {name!r}"
-    raise AttributeError(msg)
-
-
-def __dir__():
-    return __all__
+__getattr__, __dir__ = lazy_names(__name__, _MODULE_OF)

@@ -1,11 +1,15 @@
-"""Redshift distributions over bins and their summaries, in plain numpy."""
+"""Redshift bins: the target of training, its temperature scaling, and distributions over them."""
 
 import numpy as np
+from scipy.optimize import brentq
+from scipy.special import softmax
 
-__all__ = ["RedshiftDistribution", "redshift_edges"]
+__all__ = ["RedshiftDistribution", "fit_temperature", "redshift_edges", "redshift_target"]
 
-PEAK_BINS = 2  # the target of training is 0.8 bins wide: two bins are 2.5 of its widths
-CHUNK = 1000
+SMOOTHING = 0.8  # standard deviation, in bins, of the target that heads are trained on
+PEAK_BINS = 2  # bins on either side of the mode that refine it: 2.5 standard deviations
+TEMPERATURES = (0.05, 20.0)  # bounds of the fit
+CHUNK = 1000  # objects whose intervals are searched at a time: bounds the memory
 
 
 def redshift_edges(n_bins, largest):
@@ -30,6 +34,118 @@ def redshift_edges(n_bins, largest):
     return np.expm1(np.linspace(0.0, np.log1p(largest), n_bins + 1))
 
 
+def redshift_target(redshift, edges, *, smoothing=SMOOTHING):
+    r"""Return the distribution over bins that a head is trained to give true redshifts.
+
+    Parameters
+    ----------
+    redshift : (N,) array-like
+        Inside the bins.
+    edges : (B + 1,) array-like
+        Even in log(1 + z), see `redshift_edges`.
+    smoothing : float
+        Standard deviation, in bins, of the Gaussian around the truth. Zero: the bin of the
+        truth alone.
+
+    Returns
+    -------
+    (N, B) `numpy.ndarray`
+        :math:`t_k \propto \exp[-(k + 1/2 - x)^2 / 2 s^2]` with the position x of the truth,
+        counted in bins from the first edge. Rows sum to one.
+
+    Examples
+    --------
+    >>> from astroclip.redshifts.distribution import redshift_edges, redshift_target
+    >>> redshift_target([0.4], redshift_edges(2, 3.0), smoothing=0.5).round(3)
+    array([[0.982, 0.018]])
+    """
+    edges = np.asarray(edges, dtype=float)
+    n_bins = len(edges) - 1
+    start, stop = np.log1p(edges[[0, -1]])
+    position = (np.log1p(np.asarray(redshift, dtype=float)) - start) / (stop - start) * n_bins
+    if smoothing == 0:
+        return np.eye(n_bins)[np.clip(position.astype(int), 0, n_bins - 1)]
+    distance = (np.arange(n_bins) + 0.5 - position[:, None]) / smoothing
+    return softmax(-0.5 * distance**2, axis=1)
+
+
+def fit_temperature(logits, redshift, edges, *, smoothing=SMOOTHING):
+    r"""Return the temperature that calibrates a head's probabilities (temperature scaling).
+
+    Parameters
+    ----------
+    logits : (N, B) array-like
+        Of objects that the head was not trained on, before any temperature.
+    redshift : (N,) array-like
+        Their true redshifts, inside the bins.
+    edges : (B + 1,) array-like
+        Edges of the bins, even in log(1 + z).
+    smoothing : float
+        As in `redshift_target`: 0.8, as in training.
+
+    Returns
+    -------
+    float
+        From 0.05 to 20. More than one flattens an overconfident head.
+
+    Raises
+    ------
+    ValueError
+        If shapes differ, there is no object, a value is not finite or a redshift is outside
+        the bins.
+
+    Notes
+    -----
+    It minimizes the cross entropy
+    :math:`-\sum_i \sum_k t_{ik} \log \mathrm{softmax}_k(l_i / T)`, which is convex in 1 / T:
+    Brent's method finds the root of its derivative. With the target of training, t, the
+    temperature calibrates the choice between peaks. With the truth's bin alone it would
+    narrow each peak to undo the smoothing, and make the choice between peaks overconfident.
+
+    References
+    ----------
+    Guo et al. (2017), "On calibration of modern neural networks", arXiv:1706.04599.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from astroclip.redshifts.distribution import fit_temperature, redshift_edges
+    >>> logits = np.log([[0.6, 0.4]] * 5)  # and the truth is in the first bin four times
+    >>> edges = redshift_edges(2, 3.0)
+    >>> round(fit_temperature(logits, [0.5, 0.5, 0.5, 0.5, 2.0], edges, smoothing=0), 3)
+    0.292
+    """
+    logits, redshift = np.asarray(logits, dtype=float), np.asarray(redshift, dtype=float)
+    edges = np.asarray(edges, dtype=float)
+    if logits.shape != (len(redshift), len(edges) - 1) or not len(redshift):
+        msg = (
+            f"logits has shape {logits.shape}, redshift {redshift.shape} and edges {edges.shape}; "
+            f"expected (N, B), (N,) and (B + 1,) with at least one object."
+        )
+        raise ValueError(msg)
+    inside = (redshift >= edges[0]) & (redshift <= edges[-1]) & np.isfinite(logits).all(axis=1)
+    if not inside.all():
+        worst = int(np.argmin(inside))
+        msg = (
+            f"redshift[{worst}] is {redshift[worst]:g}; expected one inside the bins, from "
+            f"{edges[0]:g} to {edges[-1]:g}, and finite logits. Leave the object out."
+        )
+        raise ValueError(msg)
+    logits = logits - logits.max(axis=1, keepdims=True)
+    wanted = (redshift_target(redshift, edges, smoothing=smoothing) * logits).sum(axis=1)
+
+    def slope(log_temperature):
+        power = softmax(logits * np.exp(-log_temperature), axis=1)
+        return float(np.mean(wanted - (power * logits).sum(axis=1)))
+
+    low, high = np.log(TEMPERATURES)
+    if slope(low) >= 0:  # the likelihood rises towards ever lower temperatures
+        return TEMPERATURES[0]
+    if slope(high) <= 0:
+        return TEMPERATURES[1]
+    return float(np.exp(brentq(slope, low, high, xtol=1e-6)))
+
+
 class RedshiftDistribution:
     r"""Probabilities of redshift bins, one row per object.
 
@@ -44,8 +160,8 @@ class RedshiftDistribution:
     Attributes
     ----------
     edges : (B + 1,) `numpy.ndarray`
-    centre : (B,) `numpy.ndarray`
-        Redshifts of the bins' centres, in log(1 + z).
+    center : (B,) `numpy.ndarray`
+        Redshifts of the bins' centers, in log(1 + z).
     probability : (N, B) `numpy.ndarray`
 
     Raises
@@ -62,8 +178,8 @@ class RedshiftDistribution:
     Examples
     --------
     >>> from astroclip.redshifts.distribution import RedshiftDistribution, redshift_edges
-    >>> found = RedshiftDistribution(redshift_edges(4, 0.4), [[0.0, 0.1, 0.8, 0.1]])
-    >>> found.mode().round(3), found.probability_within(found.mode(), 0.02).round(2)
+    >>> redshift = RedshiftDistribution(redshift_edges(4, 0.4), [[0.0, 0.1, 0.8, 0.1]])
+    >>> redshift.mode().round(3), redshift.probability_within(redshift.mode(), 0.02).round(2)
     (array([0.234]), array([0.38]))
     """
 
@@ -82,7 +198,7 @@ class RedshiftDistribution:
         if not (self._width > 0 and np.allclose(steps, self._width, rtol=1e-4)):
             msg = "edges are not even in log(1 + z); make them with redshift_edges."
             raise ValueError(msg)
-        self.centre = self._redshift(np.arange(len(steps)) + 0.5)
+        self.center = self._redshift(np.arange(len(steps)) + 0.5)
         self._valid = np.isfinite(self.probability).all(axis=1)
         self._check_rows()
 
@@ -146,7 +262,7 @@ class RedshiftDistribution:
 
     def mean(self):
         """Return the expected redshift (N,); between the peaks where there are several."""
-        return np.where(self._valid, self._filled() @ self.centre, np.nan)
+        return np.where(self._valid, self._filled() @ self.center, np.nan)
 
     def quantile(self, level):
         """Return the redshift (N,) below which lies the probability ``level``.
@@ -244,9 +360,9 @@ def _inverse(cumulative, level):
     """Return the first positions (N, K) at which cumulative probability reaches levels."""
     n_rows, n_edges = cumulative.shape
     step = 2.0 * np.arange(n_rows)[:, None]  # rows one after the other make one rising array
-    place = np.searchsorted((cumulative + step).ravel(), (level + step).ravel())
-    place = place.reshape(level.shape) - n_edges * np.arange(n_rows)[:, None]
-    above = np.clip(place, 1, n_edges - 1)
+    above = np.searchsorted((cumulative + step).ravel(), (level + step).ravel())
+    above = above.reshape(level.shape) - n_edges * np.arange(n_rows)[:, None]
+    above = np.clip(above, 1, n_edges - 1)
     low = np.take_along_axis(cumulative, above - 1, axis=1)
     high = np.take_along_axis(cumulative, above, axis=1)
     share = (level - low) / np.where(high > low, high - low, 1.0)

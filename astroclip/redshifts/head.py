@@ -1,21 +1,20 @@
-"""The linear redshift head in plain numpy, and the calibration of its probabilities.
-
-A table of embeddings becomes redshifts without torch and without spectra.
-"""
+"""The linear redshift head in plain numpy, read from a weights file without torch."""
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
-from scipy.optimize import brentq
+from scipy.special import softmax
 
+from astroclip._files import file_sha256
+from astroclip.models.presets import PRESETS
+from astroclip.models.weights import find_weights, read_safetensors, redshift_head_settings
 from astroclip.redshifts.distribution import RedshiftDistribution, redshift_edges
 
-__all__ = ["LinearRedshiftHead", "fit_temperature"]
+__all__ = ["LinearRedshiftHead", "RedshiftHeads", "read_redshift_heads"]
 
-HEAD_SCALE = 11.0  # root of 128, the embedding's dimension, rounded: features of order one
-SMOOTHING = 0.8
-CHUNK = 1000
-TEMPERATURES = (0.05, 20.0)
+PREFIX = "redshift_head."
+CHUNK = 1000  # embeddings whose logits are computed at a time: bounds the memory
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -31,7 +30,8 @@ class LinearRedshiftHead:
     scale : float
         Length that embeddings are given.
     temperature : float
-        Divides the logits; calibrated on held-out objects, see `fit_temperature`.
+        Divides the logits; calibrated on held-out objects, see
+        `~astroclip.redshifts.distribution.fit_temperature`.
 
     Notes
     -----
@@ -43,7 +43,7 @@ class LinearRedshiftHead:
     weight: np.ndarray
     bias: np.ndarray
     largest: float
-    scale: float = HEAD_SCALE
+    scale: float = 1.0
     temperature: float = 1.0
 
     @property
@@ -92,102 +92,87 @@ class LinearRedshiftHead:
             rows = np.asarray(embedding[first : first + CHUNK])
             good = np.flatnonzero(np.isfinite(rows).all(axis=-1))
             if len(good):
-                probability[first + good] = _softmax(self.logits(rows[good]) / temperature)
+                logits = self.logits(rows[good])
+                probability[first + good] = softmax(logits / temperature, axis=1)
         return RedshiftDistribution(self.edges, probability)
 
 
-def _softmax(logits):
-    power = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return power / power.sum(axis=1, keepdims=True)
+@dataclasses.dataclass(frozen=True, eq=False)
+class RedshiftHeads:
+    """The redshift heads of a model.
+
+    Attributes
+    ----------
+    model_name : str
+        For messages.
+    weights_sha256 : str
+        Of the whole file: its heads apply to embeddings of these weights alone.
+    heads : dict of str to `LinearRedshiftHead`
+        By modality.
+    """
+
+    model_name: str
+    weights_sha256: str
+    heads: dict
 
 
-def fit_temperature(logits, redshift, edges, *, smoothing=SMOOTHING):
-    r"""Return the temperature that makes a head's probabilities honest.
+def read_redshift_heads(model):
+    """Read the redshift heads of a model from its weights file.
 
     Parameters
     ----------
-    logits : (N, B) array-like
-        Of objects that the head was not trained on, before any temperature.
-    redshift : (N,) array-like
-        Their true redshifts, inside the bins.
-    edges : (B + 1,) array-like
-        Edges of the bins, even in log(1 + z).
-    smoothing : float
-        Width, in bins, of the Gaussian around the truth that counts as the true
-        distribution: 0.8, as in training. Zero: the bin of the truth alone.
+    model : str, path-like or `~astroclip.models.EmbeddingModel`
+        A name or file as in `astroclip.load_model`, which is not loaded, or a model that was
+        loaded from a file.
 
     Returns
     -------
-    float
-        From 0.05 to 20. More than one flattens a head that is too sure.
+    `RedshiftHeads`
 
     Raises
     ------
     ValueError
-        If shapes differ, there is no object, a value is not finite or a redshift is outside
-        the bins.
-
-    Notes
-    -----
-    It minimises the negative log-likelihood
-    :math:`-\sum_i \sum_k t_{ik} \log \mathrm{softmax}_k(l_i / T)`, which is convex in 1 / T:
-    the root of its derivative is found by Brent's method. With the target of training, t, the
-    temperature answers how sure the head is of the right peak. The truth's bin alone would
-    rather undo the width that training gave every peak, and make the head too sure of
-    its peaks in doing so.
-
-    References
-    ----------
-    Guo et al. (2017), "On calibration of modern neural networks", arXiv:1706.04599.
+        If the model has no redshift head, or there is no such name.
+    CheckpointError
+        If the file is damaged, or its heads do not fit its configuration.
+    FileNotFoundError, ConnectionError
+        If the weights are not there and cannot be fetched.
 
     Examples
     --------
-    >>> import numpy as np
-    >>> from astroclip.redshifts.head import fit_temperature
-    >>> from astroclip.redshifts.distribution import redshift_edges
-    >>> logits = np.log([[0.6, 0.4]] * 5)  # and the truth is in the first bin four times
-    >>> edges = redshift_edges(2, 3.0)
-    >>> round(fit_temperature(logits, [0.5, 0.5, 0.5, 0.5, 2.0], edges, smoothing=0), 3)
-    0.292
+    >>> from astroclip.redshifts.head import read_redshift_heads
+    >>> heads = read_redshift_heads("astroclip-small").heads
+    >>> heads["spectrum"].weight.shape, heads["image"].weight.shape
+    ((1024, 128), (256, 128))
     """
-    logits, redshift = np.asarray(logits, dtype=float), np.asarray(redshift, dtype=float)
-    edges = np.asarray(edges, dtype=float)
-    if logits.shape != (len(redshift), len(edges) - 1) or not len(redshift):
-        msg = (
-            f"logits has shape {logits.shape}, redshift {redshift.shape} and edges {edges.shape}; "
-            f"expected (N, B), (N,) and (B + 1,) with at least one object."
+    if hasattr(model, "network"):  # a loaded model
+        name, path = model.name, model.path
+    else:
+        name = str(model)
+        preset = PRESETS.get(name)
+        if preset is not None and preset.architecture != "small":  # not worth a download
+            raise ValueError(_no_head(name))
+        path = find_weights(model)[0]
+    if path is None or Path(path).suffix != ".safetensors":
+        raise ValueError(_no_head(name))
+    arrays, config = read_safetensors(path, framework="np", prefix=PREFIX)
+    tensors = {key: array.astype(np.float32) for key, array in arrays.items()}
+    shapes = {key: tensor.shape for key, tensor in tensors.items()}
+    settings = redshift_head_settings(config.get("redshift_head"), shapes)
+    if not settings:
+        raise ValueError(_no_head(name))
+    heads = {
+        modality: LinearRedshiftHead(
+            tensors[f"{PREFIX}{modality}.weight"], tensors[f"{PREFIX}{modality}.bias"], **values
         )
-        raise ValueError(msg)
-    inside = (redshift >= edges[0]) & (redshift <= edges[-1]) & np.isfinite(logits).all(axis=1)
-    if not inside.all():
-        worst = int(np.argmin(inside))
-        msg = (
-            f"redshift[{worst}] is {redshift[worst]:g}; expected one inside the bins, from "
-            f"{edges[0]:g} to {edges[-1]:g}, and finite logits. Leave the object out."
-        )
-        raise ValueError(msg)
-    target = _smooth_target(redshift, edges, smoothing)
-    logits = logits - logits.max(axis=1, keepdims=True)
-    wanted = (target * logits).sum(axis=1)
-
-    def slope(log_temperature):
-        power = _softmax(logits * np.exp(-log_temperature))
-        return float(np.mean(wanted - (power * logits).sum(axis=1)))
-
-    low, high = np.log(TEMPERATURES)
-    if slope(low) >= 0:  # sharper is better without end, or to the limit
-        return TEMPERATURES[0]
-    if slope(high) <= 0:
-        return TEMPERATURES[1]
-    return float(np.exp(brentq(slope, low, high, xtol=1e-6)))
+        for modality, values in settings.items()
+    }
+    return RedshiftHeads(name, file_sha256(path), heads)
 
 
-def _smooth_target(redshift, edges, smoothing):
-    """Return the distribution (N, B) around true redshifts that training aims at."""
-    n_bins = len(edges) - 1
-    start, stop = np.log1p(edges[[0, -1]])
-    position = (np.log1p(redshift) - start) / (stop - start) * n_bins
-    if smoothing == 0:
-        return np.eye(n_bins)[np.clip(position.astype(int), 0, n_bins - 1)]
-    distance = (np.arange(n_bins) + 0.5 - position[:, None]) / smoothing
-    return _softmax(-0.5 * distance**2)
+def _no_head(name):
+    return (
+        f"model {name!r} has no redshift head; expected a weights file with one, which "
+        f"astroclip.training writes. Estimate from neighbors instead: "
+        f"astroclip.PropertyEstimator."
+    )

@@ -1,24 +1,17 @@
-"""Pairs as batches: what a training step sees, drawn afresh from noiseless light."""
+"""A workspace's data sets, and pairs as batches in an order that the seed fixes."""
 
-import functools
+from pathlib import Path
 
 import numpy as np
 import torch
 
-from astroclip.models.distributed import n_processes, process_rank
-from astroclip.models.small import ARCSINH_SCALES
-from astroclip.simulation.instruments import (
-    ObservedSpectra,
-    noise_templates,
-    observe_images,
-    observe_images_varied,
-    observe_spectra_desi,
-    observe_spectra_sdss,
-    observe_spectra_varied,
-)
-from astroclip.training.sharding import rank_rows
+from astroclip._files import written
+from astroclip.simulation.basis import load_basis
+from astroclip.simulation.contaminants import make_quasars, make_stars
+from astroclip.simulation.pairs import FLAT, MIX, WIDE, read_pairs, write_pairs
+from astroclip.training.distributed import n_processes, process_rank, rank_rows
 
-__all__ = ["BANDS", "LABELS", "PairBatches", "Observer", "full_precision", "image_inputs"]
+__all__ = ["BANDS", "LABELS", "PairBatches", "Workspace", "label_values"]
 
 BANDS = ("g", "r", "z")
 
@@ -33,32 +26,68 @@ LABELS = (
 )
 
 
-def full_precision(record):
-    """Make a method that records light do so in its own precision under autocast.
+# name: (setting of the size, number added to the recipe's seed, selection)
+DATA_SETS = {
+    "train-mix": ("n_mix", 0, MIX),
+    "train-wide": ("n_wide", 22, WIDE),
+    "train-flat": ("n_flat", 10, FLAT),
+    "reference-mix": ("n_reference_mix", 1, MIX),
+    "reference-wide": ("n_reference_wide", 21, WIDE),
+    "reference-flat": ("n_reference_flat", 11, FLAT),
+    "test": ("n_test", 2, MIX),
+    "validation": ("n_validation", 3, MIX),
+}
+TRAINING_SETS = ("train-mix", "train-wide", "train-flat")
 
-    bfloat16 would round fluxes to three digits, and mix types.
+
+class Workspace:
+    """A folder with the pairs, checkpoints and logs of one training run.
+
+    Data sets are simulated once and found again on resuming.
 
     Parameters
     ----------
-    record : callable
-        Its first argument is the object, its second a tensor.
+    folder : path-like
+    recipe : `~astroclip.training.recipe.Recipe`
     """
 
-    @functools.wraps(record)
-    def recorded(observer, light, *arguments, **options):
-        with torch.autocast(light.device.type, enabled=False):
-            return record(observer, light, *arguments, **options)
+    def __init__(self, folder, recipe):
+        self.folder = Path(folder)
+        self.recipe = recipe
 
-    return recorded
+    def pairs_folder(self, name):
+        """Return the folder of one data set's shards."""
+        return self.folder / "pairs" / name
 
+    def read(self, name, *, n_pairs=None):
+        """Return one data set's pairs; see `~astroclip.simulation.pairs.read_pairs`."""
+        return read_pairs(self.pairs_folder(name), n_pairs=n_pairs)
 
-def image_inputs(pixels):
-    """Return g, r, z nanomaggies (N, 3, S, S) scaled as `normalize_images` does for "asinh".
+    def training_folders(self):
+        """Return the folders that the alignment trains on."""
+        return [self.pairs_folder(name) for name in TRAINING_SETS]
 
-    The same formula in torch, for use on the training device.
-    """
-    scales = torch.tensor(ARCSINH_SCALES, device=pixels.device)[None, :, None, None]
-    return torch.asinh(pixels * scales) / 2
+    def simulate(self, *, n_workers=1, show_progress=False):
+        """Write the shards of every data set that are not there yet."""
+        data = self.recipe.data
+        for name, (size, offset, selections) in DATA_SETS.items():
+            write_pairs(
+                self.pairs_folder(name), getattr(data, size), seed=data.seed + offset,
+                selections=selections, n_workers=n_workers, show_progress=show_progress,
+            )
+        self.contaminants()
+
+    def contaminants(self):
+        """Return noiseless spectra (N, P) of stars and quasars, made at the first call."""
+        path = self.folder / "pairs" / "contaminants.npy"
+        if not path.exists():
+            basis = load_basis(self.folder / "pairs" / "basis.npz")
+            half = self.recipe.data.n_contaminants // 2
+            seed = (self.recipe.data.seed, 30)
+            parts = make_stars(half, basis, seed=seed), make_quasars(half, basis, seed=seed)
+            with written(path) as partial:
+                np.save(partial, np.concatenate([part["spectrum"] for part in parts]))
+        return np.load(path)
 
 
 class PairBatches(torch.utils.data.IterableDataset):
@@ -99,10 +128,8 @@ class PairBatches(torch.utils.data.IterableDataset):
         n_short = 0 if self.shuffle else self.batch_size - 1  # in order, the rest is kept
         return (self.epoch_size + n_short) // self.batch_size
 
-    def _order(self):
+    def _shuffled(self):
         """Return this epoch's rows: its stretch of one shuffled pass after another."""
-        if not self.shuffle:
-            return np.arange(self.n_pairs)
         first = self.epoch * self.epoch_size
         last = first + self.epoch_size
         passes = range(first // self.n_pairs, (last - 1) // self.n_pairs + 1)
@@ -111,22 +138,17 @@ class PairBatches(torch.utils.data.IterableDataset):
         return np.concatenate(orders)[start : start + self.epoch_size]
 
     def __iter__(self):
-        order = self._order()
         if self.shuffle:
-            batches = rank_rows(order, process_rank(), n_processes(), self.batch_size)
+            batches = rank_rows(self._shuffled(), process_rank(), n_processes(), self.batch_size)
         else:  # every process scores all held-out pairs
-            batches = np.split(order, range(self.batch_size, len(order), self.batch_size))
+            order = np.arange(self.n_pairs)
+            batches = np.split(order, range(self.batch_size, self.n_pairs, self.batch_size))
         for rows in batches:
-            yield self._batch(np.sort(rows))
-
-    def _batch(self, rows):
-        """Return the arrays of some pairs; labels that are not known are NaN."""
-        batch = {
-            name: torch.from_numpy(self.pairs[name][rows]).float()
-            for name in self.fields
-        }
-        batch["labels"] = label_values(self.pairs, rows)
-        return batch
+            rows = np.sort(rows)
+            batch = {
+                name: torch.from_numpy(self.pairs[name][rows]).float() for name in self.fields
+            }
+            yield {**batch, "labels": label_values(self.pairs, rows)}
 
 
 def label_values(pairs, rows=slice(None)):
@@ -141,105 +163,3 @@ def label_values(pairs, rows=slice(None)):
     values["log_ssfr"] = np.clip(values["log_ssfr"], -13, -8)
     values["bulge_to_total"] = np.log10(values["bulge_to_total"] + 0.02)
     return torch.from_numpy(np.stack([values[name] for name in LABELS], axis=1)).float()
-
-
-class Observer:
-    """Records noiseless pairs: the survey's instrument, SDSS's, or one drawn at random.
-
-    Parameters
-    ----------
-    varied_share, sdss_share : float
-        Fractions of spectra recorded by `observe_spectra_varied` and by
-        `observe_spectra_sdss`, the rest by `observe_spectra_desi`.
-    varied_image_share : float
-        Fraction of images recorded by `observe_images_varied`, the rest by
-        `observe_images`.
-    missing_band_share : float
-        Fraction of images that lose one band.
-    transform_images : bool
-        Rotate and flip images at random.
-    **varied
-        Options of `observe_spectra_varied`.
-    """
-
-    def __init__(
-        self, *, varied_share=0.0, sdss_share=0.0, varied_image_share=0.0,
-        missing_band_share=0.0, transform_images=False, **varied,
-    ):
-        self.varied_share = varied_share
-        self.sdss_share = sdss_share
-        self.varied_image_share = varied_image_share
-        self.varied = varied
-        self.missing_band_share = missing_band_share
-        self.transform_images = transform_images
-        self.templates = noise_templates()
-
-    @full_precision
-    def spectra(self, flux, generator, *, varied_share=None):
-        """Return `ObservedSpectra` of noiseless flux (N, P) on the model's grid.
-
-        ``varied_share`` (N,) replaces the observer's own, galaxy by galaxy.
-        """
-        share = self.varied_share if varied_share is None else varied_share
-        draw = torch.rand(len(flux), generator=generator, device=flux.device)
-        varied = draw < share
-        sdss = ~varied & (draw < share + self.sdss_share)
-        recorders = (
-            (varied, lambda rows: self._record(observe_spectra_varied, rows, generator)),
-            (sdss, lambda rows: self._record(observe_spectra_sdss, rows, generator)),
-            (~(varied | sdss), lambda rows: self._record(observe_spectra_desi, rows, generator)),
-        )
-        parts, order = [], []
-        for chosen, record in recorders:
-            rows = torch.nonzero(chosen)[:, 0]
-            if len(rows):
-                parts.append(record(flux[rows]))
-                order.append(rows)
-        back = torch.argsort(torch.cat(order))
-        return ObservedSpectra(
-            *(
-                torch.cat([getattr(part, name) for part in parts])[back]
-                for name in ("flux", "ivar", "mask")
-            )
-        )
-
-    def _record(self, instrument, flux, generator):
-        options = self.varied if instrument is observe_spectra_varied else {}
-        return instrument(flux, generator, templates=self.templates.to(flux.device), **options)
-
-    @full_precision
-    def images(self, pixels, seeing, generator):
-        """Return network input (N, 3, S, S) and mask of noiseless images."""
-        observed, mask = self._cameras(pixels, seeing, generator)
-        inputs = image_inputs(observed)
-        if self.missing_band_share:
-            mask = mask | self._lost_bands(mask, generator)
-        inputs = inputs.masked_fill(mask, 0.0)
-        if self.transform_images:
-            turns = int(torch.randint(8, (1,), generator=generator, device=generator.device))
-            inputs, mask = (torch.rot90(part, turns % 4, (2, 3)) for part in (inputs, mask))
-            if turns >= 4:
-                inputs, mask = inputs.flip(3), mask.flip(3)
-        return inputs, mask
-
-    def _cameras(self, pixels, seeing, generator):
-        """Return nanomaggies and masks of images recorded by either camera."""
-        draw = torch.rand(len(pixels), generator=generator, device=pixels.device)
-        varied = draw < self.varied_image_share
-        recorded = torch.empty_like(pixels)
-        mask = torch.zeros_like(pixels, dtype=torch.bool)
-        for record, chosen in ((observe_images_varied, varied), (observe_images, ~varied)):
-            rows = torch.nonzero(chosen)[:, 0]
-            if len(rows):
-                observed = record(pixels[rows], seeing[rows], generator)
-                recorded[rows], mask[rows] = observed.pixels, observed.mask
-        return recorded, mask
-
-    def _lost_bands(self, mask, generator):
-        """Return True (N, 3, 1, 1) for the band that some images lose."""
-        n, n_bands = mask.shape[:2]
-        device = generator.device
-        lost = torch.rand(n, 1, generator=generator, device=device) < self.missing_band_share
-        band = torch.randint(n_bands, (n, 1), generator=generator, device=device)
-        chosen = torch.arange(n_bands, device=device)[None] == band
-        return (lost & chosen)[:, :, None, None]

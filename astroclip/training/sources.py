@@ -106,7 +106,7 @@ def read_source(
     -----
     Where recorded and noiseless pairs come together, the noiseless have infinite ivar
     throughout and an empty mask, and finite seeing:
-    `~astroclip.training.recorded.Recorded` draws noise for these and only these.
+    `~astroclip.training.observers.Observer` draws noise for these and only these.
 
     Images are cut to 33.5 arcsec and binned to 64 pixels, conserving flux; an output pixel
     is bad where less than half of it is valid, and a band that is zero throughout is

@@ -3,7 +3,7 @@
 import pytest
 from numpy.testing import assert_allclose
 
-from astroclip import PropertyEstimator
+from astroclip import PropertyEstimator, RedshiftEstimator
 from astroclip.tables import read_table
 
 
@@ -71,7 +71,7 @@ def test_the_head_needs_no_neighbors(run, tables, reference, reference_option, t
         *reference_option,
     )
     assert status == 0
-    head = PropertyEstimator(method="head").fit(reference, "redshift")
+    head = RedshiftEstimator().fit(reference, "redshift")
     expected = head.predict(read_table(tables / "queries.ecsv"))
     assert_allclose(read_table(output)["redshift"], expected["redshift"])
     assert "log_ssfr" not in out

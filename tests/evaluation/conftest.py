@@ -1,18 +1,20 @@
 """Simulated pairs of the small basis, a model of random weights, and scores made up by hand."""
 
+import json
+
+import numpy as np
 import pytest
 import torch
+from safetensors.numpy import save_file
 
+from astroclip._files import file_sha256
 from astroclip.evaluation import embed_pairs
-from astroclip.evaluation.goals import OTHERS
-from astroclip.evaluation.held_out import HELD_OUT, Run
-from astroclip.evaluation.real_scores import ALL_REAL
+from astroclip.evaluation.run import ALL_REAL, HELD_OUT, Run
 from astroclip.evaluation.scores import ScoreTable
+from astroclip.models.layers import TwoTower
 from astroclip.models.loading import EmbeddingModel
 from astroclip.models.presets import PRESETS
-from astroclip.models.redshift_head import RedshiftHead
 from astroclip.models.small import SmallImageEncoder, SmallSpectrumEncoder
-from astroclip.models.two_tower import TwoTower
 from astroclip.simulation.pairs import make_pairs
 from tests.simulation.conftest import basis, simulator  # noqa: F401 - fixtures
 
@@ -31,13 +33,13 @@ def reference(simulator):  # noqa: F811
     return make_pairs(N_REFERENCE, simulator, seed=6)
 
 
-def make_model(**towers):
-    """Return a model of the bundled one's layout."""
-    network = TwoTower(**towers).eval()
+def make_model(*, path=None, **towers):
+    """Return a model of the bundled one's layout, with the redshift heads of a file."""
     return EmbeddingModel(
-        network, PRESETS["astroclip-small"], name="random", weights_sha256="0" * 64,
-        device=torch.device("cpu"),
-    )
+        TwoTower(**towers).eval(), PRESETS["astroclip-small"], name="random",
+        weights_sha256="0" * 64 if path is None else file_sha256(path),
+        device=torch.device("cpu"), path=path,
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="session")
@@ -47,15 +49,21 @@ def towers():
         torch.manual_seed(3)
         spectrum = SmallSpectrumEncoder(width=16, dim=16)
         image = SmallImageEncoder(width=8, dim=16)
-        head = RedshiftHead(16, 32, largest=0.7)
-    return {"spectrum_encoder": spectrum, "image_encoder": image, "redshift_head": head}
+    return {"spectrum_encoder": spectrum, "image_encoder": image}
 
 
 @pytest.fixture(scope="session")
-def model(towers):
-    """Return a model with both towers and a redshift head."""
-    head = {"spectrum": towers["redshift_head"]}
-    return make_model(**{**towers, "redshift_head": head})
+def model(towers, tmp_path_factory):
+    """Return a model with both towers and a redshift head of spectra."""
+    path = tmp_path_factory.mktemp("model") / "random.safetensors"
+    rng = np.random.default_rng(3)
+    head = {"weight": rng.normal(0, 0.2, (32, 16)), "bias": rng.normal(0, 0.2, 32)}
+    entry = {"n_bins": 32, "largest": 0.7, "scale": 11.0, "temperature": 1.0}
+    save_file(
+        {f"redshift_head.spectrum.{name}": values for name, values in head.items()}, path,
+        metadata={"config": json.dumps({"redshift_head": entry})},
+    )  # fmt: skip
+    return make_model(path=path, **towers)
 
 
 @pytest.fixture(scope="session")
@@ -89,7 +97,7 @@ def estimate_rows():
             ("k-NN", "image", "image"),
             ("k-NN", "image", "spectrum"),
             ("k-NN", "spectrum", "image"),
-            ("k-NN", f"{OTHERS['image_only']}: image", f"{OTHERS['image_only']}: image"),
+            ("k-NN", "image-only encoder: image", "image-only encoder: image"),
             ("few-shot", "photometry", "-"),
             ("k-NN", "photometry", "-"),
             ("k-NN", "spectrum, principal components", "-"),
@@ -113,16 +121,15 @@ def made_up():
         ("SDSS-like spectra", ("SDSS-like spectrum", "DESI-like spectrum")),
     ):
         for query, target in (names, names[::-1]):
-            for score, value in (("recall_1", 0.3), ("recall_5", 0.6), ("recall_10", 0.8)):
-                value += 0.01 * (query == names[0])
+            better = 0.01 * (query == names[0])
+            for score, value in (
+                ("recall_1", 0.3 + better), ("recall_5", 0.6 + better),
+                ("recall_10", 0.8 + better), ("median_rank", 4),
+            ):
                 scores.add(
                     "retrieval", score, value, data=data, query=query, reference=target,
                     n_queries=1000, n_reference=1000,
                 )
-            scores.add(
-                "retrieval", "median_rank", 4, data=data, query=query, reference=target,
-                n_queries=1000, n_reference=1000,
-            )
     shift = {"data": "spectra cut to 4500-8500 A", "query": "spectrum", "reference": "spectrum"}
     scores.add("k-NN", "r2", 0.95, quantity="redshift", **shift, **sizes)
     scores.add("k-NN", "r2_fall", 0.04, quantity="redshift", **shift, **sizes)

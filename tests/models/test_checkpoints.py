@@ -15,7 +15,6 @@ import pytest
 import torch
 
 from astroclip.exceptions import CheckpointError, UnsafeCheckpointError
-from astroclip.models import checkpoints
 from astroclip.models.checkpoints import Foreign, read_checkpoint
 
 GOLDEN = Path(__file__).parents[1] / "data" / "golden"
@@ -83,10 +82,10 @@ def write_pickle(folder, payload):
 def test_build_changes_nothing_shared(tmp_path, name):
     attribute = b"__doc__"
     state = b"N}X" + bytes([len(attribute), 0, 0, 0]) + attribute + b"K\x01s\x86b"
-    before = collections.Counter.__doc__, checkpoints._rebuild_tensor.__doc__
+    before = collections.Counter.__doc__, torch._utils._rebuild_tensor_v2.__doc__
     with pytest.raises(UnsafeCheckpointError, match="changes"):
         read_checkpoint(write_pickle(tmp_path, b"\x80\x02c" + name + b"\n" + state + b"."))
-    assert (collections.Counter.__doc__, checkpoints._rebuild_tensor.__doc__) == before
+    assert (collections.Counter.__doc__, torch._utils._rebuild_tensor_v2.__doc__) == before
 
 
 def test_no_name_is_imported(tmp_path):

@@ -11,11 +11,10 @@ from torch import nn
 from torch.nn import functional
 
 from astroclip.exceptions import CheckpointError
-from astroclip.models.architectures import Heads, build_model, model_tensors
+from astroclip.models.architectures import build_model, model_tensors, recorded_heads
 from astroclip.models.checkpoints import find_foreign, read_checkpoint
-from astroclip.models.image_encoders import build_resnet
 from astroclip.models.loading import load_model, select_device
-from astroclip.models.specformer import SpecFormer
+from astroclip.models.published import SpecFormer, build_resnet
 
 GOLDEN = Path(__file__).parents[1] / "data" / "golden"
 
@@ -151,7 +150,7 @@ def test_heads_and_overlap_recorded_per_tower():
     for module in find_foreign(records, "AttributeDict"):
         module.state["items"]["slice_overlap"] = 5
     network = build_model(
-        "astroclip", model_tensors(content), heads=Heads().fill(records), options=records
+        "astroclip", model_tensors(content), heads=recorded_heads(records), options=records
     )
     image, spectrum = network.image_encoder, network.spectrum_encoder
     assert image.cross_attention.multihead_attn.num_heads == 2

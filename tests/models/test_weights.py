@@ -1,23 +1,38 @@
 """Weights files: what is read, what is refused, and downloads without a network."""
 
-import hashlib
+import subprocess
+import sys
 
+import numpy as np
 import pytest
 import torch
 
 from astroclip.exceptions import CheckpointError
-from astroclip.models.weights import download_weights, file_sha256, read_safetensors
+from astroclip.models.weights import download_weights, read_safetensors
 
 
-def test_safetensors_keep_tensors_and_metadata(tmp_path):
+def test_safetensors_keep_tensors_and_configuration(tmp_path):
     from safetensors.torch import save_file
 
     path = tmp_path / "a.safetensors"
-    save_file({"a": torch.arange(6.0).reshape(2, 3)}, path, metadata={"config": "{}"})
-    tensors, metadata = read_safetensors(path)
-    assert torch.equal(tensors["a"], torch.arange(6.0).reshape(2, 3))
-    assert metadata == {"config": "{}"}
-    assert file_sha256(path) == hashlib.sha256(path.read_bytes()).hexdigest()
+    tensors = {"a": torch.arange(6.0).reshape(2, 3), "b.c": torch.ones(2).half()}
+    save_file(tensors, path, metadata={"config": '{"name": "toy"}'})
+    found, config = read_safetensors(path)
+    assert set(found) == {"a", "b.c"}
+    assert torch.equal(found["a"], tensors["a"])
+    assert config == {"name": "toy"}
+    arrays, _ = read_safetensors(path, framework="np", prefix="b.")
+    assert list(arrays) == ["b.c"] and arrays["b.c"].dtype == np.float16
+
+
+def test_finding_and_reading_weights_needs_no_torch(tmp_path):
+    code = (
+        "import sys; from astroclip.models.weights import find_weights, read_safetensors; "
+        "read_safetensors(find_weights('astroclip-small')[0], framework='np'); "
+        "print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
 
 
 def test_truncated_safetensors(tmp_path):

@@ -2,13 +2,19 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.testing import assert_allclose, assert_array_equal
+from scipy.special import log_softmax, softmax
+from scipy.stats import norm
 
-from astroclip.redshifts import distribution as redshift_distribution
-from astroclip.redshifts.distribution import RedshiftDistribution, redshift_edges
+from astroclip.redshifts.distribution import (
+    RedshiftDistribution,
+    fit_temperature,
+    redshift_edges,
+    redshift_target,
+)
 
 LARGEST = 0.7
 
@@ -21,8 +27,8 @@ def draw(n_rows, n_bins, seed, *, empty_share=0.0):
     for _ in range(n_rows):
         row = 1e-4 * rng.random(n_bins)
         for weight in (rng.random(), rng.random()):
-            centre, width = rng.uniform(0, n_bins), rng.uniform(0.3, 3)
-            row += weight * np.exp(-0.5 * ((number - centre) / width) ** 2)
+            center, width = rng.uniform(0, n_bins), rng.uniform(0.3, 3)
+            row += weight * np.exp(-0.5 * ((number - center) / width) ** 2)
         row *= rng.random(n_bins) >= empty_share
         rows.append(row / row.sum() if row.sum() else np.full(n_bins, 1 / n_bins))
     return RedshiftDistribution(redshift_edges(n_bins, LARGEST), rows)
@@ -43,7 +49,7 @@ def test_edges_are_even_in_log():
     assert_allclose(edges[-1], LARGEST)
     assert_allclose(np.diff(np.log1p(edges)), np.log(1.7) / 256)
     found = RedshiftDistribution(edges, np.full((1, 256), 1 / 256))
-    assert_allclose(1 + found.centre, np.sqrt((1 + edges[1:]) * (1 + edges[:-1])))
+    assert_allclose(1 + found.center, np.sqrt((1 + edges[1:]) * (1 + edges[:-1])))
 
 
 def test_mode_is_the_mean_around_the_peak():
@@ -52,7 +58,7 @@ def test_mode_is_the_mean_around_the_peak():
         values = found.probability[row]
         best = max(range(40), key=lambda k: values[k])
         near = [k for k in range(40) if abs(k - best) <= 2]
-        mean = sum(values[k] * np.log1p(found.centre[k]) for k in near)
+        mean = sum(values[k] * np.log1p(found.center[k]) for k in near)
         assert_allclose(np.log1p(mode), mean / sum(values[k] for k in near), rtol=1e-10)
 
 
@@ -60,7 +66,7 @@ def test_a_narrow_gaussian_is_found_within_its_bin():
     edges = redshift_edges(256, LARGEST)
     truth = np.linspace(0.02, 0.65, 200)
     width = np.log(1.7) / 256
-    distance = np.log1p(RedshiftDistribution(edges, np.eye(256)).centre) - np.log1p(truth)[:, None]
+    distance = np.log1p(RedshiftDistribution(edges, np.eye(256)).center) - np.log1p(truth)[:, None]
     rows = np.exp(-0.5 * (distance / width / 0.8) ** 2)
     found = RedshiftDistribution(edges, rows / rows.sum(axis=1, keepdims=True))
     error = np.abs(np.log1p(found.mode()) - np.log1p(truth))
@@ -70,7 +76,7 @@ def test_a_narrow_gaussian_is_found_within_its_bin():
 
 def test_mean_is_the_expectation():
     found = draw(20, 30, 2)
-    expected = [sum(p * z for p, z in zip(row, found.centre)) for row in found.probability]
+    expected = [sum(p * z for p, z in zip(row, found.center)) for row in found.probability]
     assert_allclose(found.mean(), expected)
 
 
@@ -142,11 +148,10 @@ def test_probability_near_is_that_of_overlapping_bins():
     assert_allclose(everything, 1)
 
 
-def test_unknown_rows_stay_unknown_and_chunks_do_not_matter(monkeypatch):
+def test_unknown_rows_stay_unknown():
     whole = draw(23, 20, 7)
     rows = whole.probability.copy()
     rows[4] = np.nan
-    monkeypatch.setattr(redshift_distribution, "CHUNK", 5)
     found = RedshiftDistribution(whole.edges, rows)
     assert len(found) == 23
     known = np.arange(23) != 4
@@ -159,6 +164,13 @@ def test_unknown_rows_stay_unknown_and_chunks_do_not_matter(monkeypatch):
         values = summary(found)
         assert_array_equal(np.isnan(values), ~known)
         assert_allclose(values[known], summary(whole)[known])
+
+
+def test_intervals_of_many_rows_are_those_of_each():
+    few = draw(7, 20, 9)
+    many = RedshiftDistribution(few.edges, np.tile(few.probability, (300, 1)))
+    for ends, own in zip(many.interval(0.8), few.interval(0.8)):
+        assert_allclose(ends, np.tile(own, 300), rtol=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -182,3 +194,93 @@ def test_levels_are_checked():
         found.quantile(1.5)
     with pytest.raises(ValueError, match="^confidence is -1; expected a number from 0 to 1"):
         found.interval(-1)
+
+
+# ---------------------------------------------------------------------- temperature
+def simulate(n_rows, seed, *, sharpness, n_bins=24):
+    """Return logits that are ``sharpness`` times those the truths were drawn from."""
+    rng = np.random.default_rng(seed)
+    honest = 2 * rng.normal(size=(n_rows, n_bins))
+    chosen = [rng.choice(n_bins, p=softmax(row)) for row in honest]
+    edges = np.linspace(0, np.log1p(LARGEST), n_bins + 1)
+    share = rng.random(n_rows)
+    redshift = np.expm1(edges[chosen] + share * (edges[1] - edges[0]))
+    return sharpness * honest, redshift, redshift_edges(n_bins, LARGEST)
+
+
+def naive_loss(temperature, logits, redshift, edges, smoothing):
+    """Return the negative log-likelihood by loops over objects and bins."""
+    total = 0.0
+    center = 0.5 * (np.log1p(edges[1:]) + np.log1p(edges[:-1]))
+    width = np.log1p(edges[1]) - np.log1p(edges[0])
+    for row, value in zip(logits, redshift):
+        log_probability = log_softmax(row / temperature)
+        if smoothing:
+            target = np.exp(-0.5 * ((center - np.log1p(value)) / (smoothing * width)) ** 2)
+            target /= target.sum()
+        else:
+            target = [float(low <= value < high) for low, high in zip(edges[:-1], edges[1:])]
+        total -= sum(t * p for t, p in zip(target, log_probability))
+    return total / len(redshift)
+
+
+@pytest.mark.parametrize("smoothing", [0, 0.8])
+@pytest.mark.parametrize("sharpness", [0.5, 1.0, 3.0])
+def test_temperature_is_the_best_of_a_grid(sharpness, smoothing):
+    data = simulate(60, 2, sharpness=sharpness)
+    found = fit_temperature(*data, smoothing=smoothing)
+    grid = np.geomspace(0.1, 15, 100)
+    losses = [naive_loss(value, *data, smoothing) for value in grid]
+    best = int(np.argmin(losses))
+    assert naive_loss(found, *data, smoothing) <= losses[best] + 1e-9
+    assert grid[best - 1] < found < grid[best + 1]
+
+
+@settings(max_examples=10)
+@given(seed=st.integers(0, 1000), sharpness=st.floats(0.3, 4.0))
+def test_temperature_undoes_sharpness(seed, sharpness):
+    logits, redshift, edges = simulate(1500, seed, sharpness=1.0)
+    honest = fit_temperature(logits, redshift, edges, smoothing=0)
+    assert abs(honest - 1) < 0.15
+    scaled = fit_temperature(sharpness * logits, redshift, edges, smoothing=0)
+    assert_allclose(scaled, sharpness * honest, rtol=1e-4)
+
+
+def test_temperature_does_not_mind_a_constant_and_ends_at_its_limits():
+    logits, redshift, edges = simulate(100, 3, sharpness=1.0)
+    shifted = logits + 1e3 * np.arange(100)[:, None]
+    assert_allclose(
+        fit_temperature(shifted, redshift, edges), fit_temperature(logits, redshift, edges)
+    )
+    center = np.expm1(np.log1p(edges[:-1]) + 0.5 * np.log1p(edges[1]))
+    right = 100 * np.eye(24)
+    assert fit_temperature(right, center, edges, smoothing=0) == 0.05
+    assert fit_temperature(-right, center, edges, smoothing=0) == 20.0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda x, z, e: (x[:5], z, e), r"^logits has shape \(5, 24\), redshift \(9,\) and edges"),
+        (lambda x, z, e: (x[:0], z[:0], e), r"^logits has shape \(0, 24\).*at least one object"),
+        (lambda x, z, e: (x, z, e[:-1]), r"^logits has shape .* and edges \(24,\); expected"),
+        (lambda x, z, e: (x, np.where(z == z[3], 0.9, z), e), r"^redshift\[3\] is 0.9; expected"),
+        (lambda x, z, e: (x, np.where(z == z[3], np.nan, z), e), r"^redshift\[3\] is nan; expec"),
+        (lambda x, z, e: (x * np.inf, z, e), r"^redshift\[0\] is .* and finite logits"),
+    ],
+)
+def test_temperature_refuses(change, message):
+    with pytest.raises(ValueError, match=message):
+        fit_temperature(*change(*simulate(9, 4, sharpness=1.0)))
+
+
+def test_the_target_is_a_normalized_gaussian_of_bins():
+    edges = redshift_edges(16, LARGEST)
+    target = redshift_target([0.001, 0.3, 0.69], edges)
+    center = np.arange(16) + 0.5
+    for row, redshift in zip(target, [0.001, 0.3, 0.69]):
+        position = np.log1p(redshift) / np.log1p(LARGEST) * 16
+        expected = norm.pdf(center, position, 0.8)
+        assert_allclose(row, expected / expected.sum(), rtol=1e-10)
+    bins = redshift_target(edges[:-1] + 1e-6, edges, smoothing=0)
+    assert_array_equal(bins, np.eye(16))

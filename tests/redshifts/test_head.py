@@ -1,17 +1,27 @@
-"""The linear head against a loop, its temperature against a grid and scipy."""
+"""The linear head against a loop and against torch, and the files that it is read from."""
+
+import json
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+import torch
 from numpy.testing import assert_allclose, assert_array_equal
-from scipy.special import log_softmax, softmax
+from safetensors.torch import save_file
+from scipy.special import softmax
+from torch import nn
+from torch.nn import functional
 
-from astroclip.redshifts import head as linear_head
+from astroclip.exceptions import CheckpointError
+from astroclip.models import load_model
+from astroclip.models.small import SmallImageEncoder, SmallSpectrumEncoder
 from astroclip.redshifts.distribution import redshift_edges
-from astroclip.redshifts.head import LinearRedshiftHead, fit_temperature
+from astroclip.redshifts.head import LinearRedshiftHead, read_redshift_heads
 
-LARGEST = 0.7
+DIM, N_BINS, LARGEST = 16, 24, 0.7
+ENTRY = {
+    "n_bins": N_BINS, "largest": LARGEST, "scale": 11.0,
+    "temperature": {"spectrum": 0.8, "image": 1.5},
+}  # fmt: skip
 
 
 def make_head(seed=0, *, n_bins=32, dim=12, **options):
@@ -21,26 +31,27 @@ def make_head(seed=0, *, n_bins=32, dim=12, **options):
     return LinearRedshiftHead(weight, bias, LARGEST, **options)
 
 
-def test_distributions_are_a_softmax_of_directions(monkeypatch):
-    monkeypatch.setattr(linear_head, "CHUNK", 3)
+def test_distributions_are_a_softmax_of_directions():
     head = make_head(scale=3.0, temperature=0.7)
     embedding = 5 * np.random.default_rng(1).normal(size=(8, 12))
     embedding[2, 4] = np.nan
-    found = head.distribution(embedding)
-    assert found.probability.dtype == np.float32
-    assert_allclose(found.edges, redshift_edges(32, LARGEST))
+    distribution = head.distribution(embedding)
+    assert distribution.probability.dtype == np.float32
+    assert_allclose(distribution.edges, np.expm1(np.linspace(0, np.log(1.7), 33)))
     for row, vector in enumerate(embedding):
         if row == 2:
-            assert np.isnan(found.probability[row]).all()
+            assert np.isnan(distribution.probability[row]).all()
             continue
         logits = [
             3.0 * sum(w * x for w, x in zip(weights, vector)) / np.linalg.norm(vector) + bias
             for weights, bias in zip(head.weight, head.bias)
         ]
-        assert_allclose(found.probability[row], softmax(np.array(logits) / 0.7), rtol=1e-5)
+        assert_allclose(distribution.probability[row], softmax(np.array(logits) / 0.7), rtol=1e-5)
         assert_allclose(head.logits(embedding[[row]])[0], logits, rtol=1e-6)
     sharper = head.distribution(embedding[:1], temperature=0.1)
-    assert sharper.probability.max() > found.probability[0].max()
+    assert sharper.probability.max() > distribution.probability[0].max()
+    many = head.distribution(np.tile(embedding, (300, 1)))  # more than one block
+    assert_array_equal(many.probability, np.tile(distribution.probability, (300, 1)))
 
 
 def test_no_rows_and_wrong_shapes():
@@ -51,82 +62,148 @@ def test_no_rows_and_wrong_shapes():
             head.distribution(wrong)
 
 
-# ---------------------------------------------------------------------- temperature
-def simulate(n_rows, seed, *, sharpness, n_bins=24):
-    """Return logits that are ``sharpness`` times those the truths were drawn from."""
-    rng = np.random.default_rng(seed)
-    honest = 2 * rng.normal(size=(n_rows, n_bins))
-    chosen = [rng.choice(n_bins, p=softmax(row)) for row in honest]
-    edges = np.linspace(0, np.log1p(LARGEST), n_bins + 1)
-    share = rng.random(n_rows)
-    redshift = np.expm1(edges[chosen] + share * (edges[1] - edges[0]))
-    return sharpness * honest, redshift, redshift_edges(n_bins, LARGEST)
+# ---------------------------------------------------------------------- files
+def write_model(path, *, heads=("spectrum", "image"), entry=ENTRY, change=None):
+    """Write a tiny model's weights file and return the trained layers of its heads."""
+    torch.manual_seed(3)
+    spectrum, image = {"width": 16, "dim": DIM}, {"width": 8, "dim": DIM}
+    layers = {name: nn.Linear(DIM, N_BINS).half().float() for name in ("spectrum", "image")}
+    parts = {
+        "spectrum_encoder": SmallSpectrumEncoder(**spectrum),
+        "image_encoder": SmallImageEncoder(**image),
+        **{f"redshift_head.{name}": layers[name] for name in heads},
+    }
+    state = {
+        f"{prefix}.{name}": tensor.half().contiguous() if tensor.is_floating_point() else tensor
+        for prefix, part in parts.items()
+        for name, tensor in part.state_dict().items()
+    }
+    config = {
+        "name": "toy", "architecture": "small", "spectrum": spectrum, "image": image,
+        **({} if entry is None else {"redshift_head": entry}),
+    }  # fmt: skip
+    if change is not None:
+        change(state)
+    save_file(state, path, metadata={"config": json.dumps(config)})
+    return layers
 
 
-def naive_loss(temperature, logits, redshift, edges, smoothing):
-    """Return the negative log-likelihood by loops over objects and bins."""
-    total = 0.0
-    centre = 0.5 * (np.log1p(edges[1:]) + np.log1p(edges[:-1]))
-    width = np.log1p(edges[1]) - np.log1p(edges[0])
-    for row, value in zip(logits, redshift):
-        log_probability = log_softmax(row / temperature)
-        if smoothing:
-            target = np.exp(-0.5 * ((centre - np.log1p(value)) / (smoothing * width)) ** 2)
-            target /= target.sum()
-        else:
-            target = [float(low <= value < high) for low, high in zip(edges[:-1], edges[1:])]
-        total -= sum(t * p for t, p in zip(target, log_probability))
-    return total / len(redshift)
+@pytest.fixture(scope="module")
+def embeddings():
+    return np.random.default_rng(5).normal(size=(9, DIM)).astype(np.float32)
 
 
-@pytest.mark.parametrize("smoothing", [0, 0.8])
-@pytest.mark.parametrize("sharpness", [0.5, 1.0, 3.0])
-def test_temperature_is_the_best_of_a_grid(sharpness, smoothing):
-    data = simulate(60, 2, sharpness=sharpness)
-    found = fit_temperature(*data, smoothing=smoothing)
-    grid = np.geomspace(0.1, 15, 100)
-    losses = [naive_loss(value, *data, smoothing) for value in grid]
-    best = int(np.argmin(losses))
-    assert naive_loss(found, *data, smoothing) <= losses[best] + 1e-9
-    assert grid[best - 1] < found < grid[best + 1]
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    path = tmp_path_factory.mktemp("head") / "toy.safetensors"
+    return path, write_model(path)
 
 
-@given(seed=st.integers(0, 1000), sharpness=st.floats(0.3, 4.0))
-def test_temperature_undoes_sharpness(seed, sharpness):
-    logits, redshift, edges = simulate(1500, seed, sharpness=1.0)
-    honest = fit_temperature(logits, redshift, edges, smoothing=0)
-    assert abs(honest - 1) < 0.15
-    scaled = fit_temperature(sharpness * logits, redshift, edges, smoothing=0)
-    assert_allclose(scaled, sharpness * honest, rtol=1e-4)
+def test_heads_are_the_trained_layers(written, embeddings):
+    path, layers = written
+    model = load_model(path, device="cpu")
+    for source in (path, str(path), path.parent, model):
+        opened = read_redshift_heads(source)
+        assert opened.weights_sha256 == model.weights_sha256
+        assert set(opened.heads) == {"spectrum", "image"}
+    for modality, layer in layers.items():
+        head = opened.heads[modality]
+        unit = functional.normalize(torch.from_numpy(embeddings), dim=1)
+        with torch.inference_mode():
+            logits = layer(11.0 * unit) / ENTRY["temperature"][modality]
+        expected = logits.softmax(dim=1).numpy()
+        assert_allclose(head.distribution(embeddings).probability, expected, rtol=1e-4)
+        assert_array_equal(head.edges, redshift_edges(N_BINS, LARGEST))
 
 
-def test_temperature_does_not_mind_a_constant_and_ends_at_its_limits():
-    logits, redshift, edges = simulate(100, 3, sharpness=1.0)
-    shifted = logits + 1e3 * np.arange(100)[:, None]
-    assert_allclose(
-        fit_temperature(shifted, redshift, edges), fit_temperature(logits, redshift, edges)
-    )
-    centre = np.expm1(np.log1p(edges[:-1]) + 0.5 * np.log1p(edges[1]))
-    right = 100 * np.eye(24)
-    assert fit_temperature(right, centre, edges, smoothing=0) == 0.05
-    assert fit_temperature(-right, centre, edges, smoothing=0) == 20.0
+def test_files_without_heads(tmp_path):
+    path = tmp_path / "plain.safetensors"
+    write_model(path, heads=(), entry=None)
+    model = load_model(path, device="cpu")
+    with pytest.raises(ValueError, match=r"^model '.*plain\.safetensors' has no redshift head; e"):
+        read_redshift_heads(path)
+    with pytest.raises(ValueError, match="^model 'toy' has no redshift head; expected"):
+        read_redshift_heads(model)
+
+
+def test_one_head_of_two(tmp_path):
+    path = tmp_path / "spectrum.safetensors"
+    write_model(path, heads=("spectrum",), entry={**ENTRY, "temperature": 1.25})
+    load_model(path, device="cpu")
+    heads = read_redshift_heads(path).heads
+    assert {name: head.temperature for name, head in heads.items()} == {"spectrum": 1.25}
+
+
+def test_heads_may_have_bins_of_their_own(tmp_path):
+    path = tmp_path / "toy.safetensors"
+
+    def halve(state):
+        for name in ("weight", "bias"):
+            state[f"redshift_head.image.{name}"] = state[f"redshift_head.image.{name}"][::2].clone()
+
+    bins = {"spectrum": N_BINS, "image": N_BINS // 2}
+    write_model(path, entry={**ENTRY, "n_bins": bins}, change=halve)
+    load_model(path, device="cpu")
+    heads = read_redshift_heads(path).heads
+    assert {name: len(head.bias) for name, head in heads.items()} == bins
+    write_model(path, entry={**ENTRY, "n_bins": bins})
+    with pytest.raises(CheckpointError, match=r"\(image head\), has n_bins .* its tensors have 24"):
+        load_model(path, device="cpu")
+
+
+@pytest.mark.parametrize("name", ["astroclip-mnras", "stein-resnet50", "weights.ckpt"])
+def test_models_that_cannot_have_a_head_are_not_fetched(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "weights.ckpt").write_bytes(b"")
+    with pytest.raises(ValueError, match=f"^model '{name}' has no redshift head"):
+        read_redshift_heads(name)
+
+
+def drop_bias(state):
+    del state["redshift_head.image.bias"]
+
+
+def bend_weight(state):
+    state["redshift_head.image.weight"] = torch.zeros(N_BINS)
+
+
+def drop_heads(state):
+    for name in [name for name in state if name.startswith("redshift_head")]:
+        del state[name]
+
+
+def with_entry(**changes):
+    return {"entry": {**ENTRY, **changes}}
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("options", "message"),
     [
-        (lambda x, z, e: (x[:5], z, e), r"^logits has shape \(5, 24\), redshift \(9,\) and edges"),
-        (lambda x, z, e: (x[:0], z[:0], e), r"^logits has shape \(0, 24\).*at least one object"),
-        (lambda x, z, e: (x, z, e[:-1]), r"^logits has shape .* and edges \(24,\); expected"),
-        (lambda x, z, e: (x, np.where(z == z[3], 0.9, z), e), r"^redshift\[3\] is 0.9; expected"),
-        (lambda x, z, e: (x, np.where(z == z[3], np.nan, z), e), r"^redshift\[3\] is nan; expec"),
-        (lambda x, z, e: (x * np.inf, z, e), r"^redshift\[0\] is .* and finite logits"),
+        ({"entry": None}, "is None; expected n_bins, largest, scale and temperature"),
+        ({"entry": [1]}, r"is \[1\]; expected n_bins, largest"),
+        (with_entry(n_bins=23), "has n_bins 23; its tensors have 24"),
+        (with_entry(largest=0.0), "has largest 0.0; expected a positive number"),
+        (with_entry(largest="big"), "has largest 'big'; expected a positive number"),
+        (with_entry(largest=10**400), "has largest 10+; expected a positive number"),
+        (with_entry(scale=None), "has scale None; expected a positive number"),
+        (with_entry(temperature={"spectrum": -1}), "has temperature -1; expected a positive"),
+        (with_entry(temperature=[1]), r"has temperature \[1\]; expected a positive number"),
+        ({"change": drop_bias}, r"image redshift head has weight \(24, 16\) and bias None; exp"),
+        ({"change": bend_weight}, r"image redshift head has weight \(24,\) and bias \(24,\)"),
+        ({"change": drop_heads}, "names a redshift head and its tensors lack"),
     ],
-)
-def test_temperature_refuses(change, message):
-    with pytest.raises(ValueError, match=message):
-        fit_temperature(*change(*simulate(9, 4, sharpness=1.0)))
+)  # fmt: skip
+def test_damaged_heads_are_refused(tmp_path, options, message):
+    path = tmp_path / "bad.safetensors"
+    write_model(path, **options)
+    with pytest.raises(CheckpointError, match=message):
+        load_model(path, device="cpu")
+    with pytest.raises(CheckpointError, match=message):
+        read_redshift_heads(path)
 
 
-def test_edges_belong_to_bins():
-    assert_array_equal(make_head(n_bins=7).edges, redshift_edges(7, LARGEST))
+def test_a_truncated_file(written, tmp_path):
+    path = tmp_path / "short.safetensors"
+    path.write_bytes(written[0].read_bytes()[:300])
+    with pytest.raises(CheckpointError, match="no readable safetensors file"):
+        read_redshift_heads(path)
