@@ -19,7 +19,7 @@ from astroclip.estimation.calibration import (
     interval_columns,
 )
 from astroclip.estimation.neighbors import NEEDED, LabeledRows, choose_rows
-from astroclip.estimation.properties import property_groups, property_names, read_property
+from astroclip.estimation.properties import property_groups, property_names, read_properties
 from astroclip.estimation.results import estimate_table
 from astroclip.tables import check_same_model, embedding_matrix, validate_embedding_table
 
@@ -176,16 +176,16 @@ class FewShotEstimator(BaseEstimator):
         self._check_settings()
         validate_embedding_table(table, name="table")
         names = property_names(properties)
-        groups = property_groups(self.circular, self.positive, self.categorical, among=names)
+        columns = read_properties(
+            table, names, circular=self.circular, positive=self.positive,
+            categorical=self.categorical,
+        )
         features = _unit_features(table)
         valid = np.isfinite(features).all(axis=1)
         modalities = np.asarray(table["modality"]).astype(str)
         ids = np.asarray(table["id"]).astype(str)
-        described, probes, references, searched = {}, {}, {}, {}
-        for name in names:
-            prop, values, known = read_property(
-                table, name, group=groups.get(name), period=(self.circular or {}).get(name)
-            )
+        probes, references, searched = {}, {}, {}
+        for name, (prop, values, known) in columns.items():
             if self.kind == "logistic" and prop.classes is None:
                 msg = (
                     f"properties names {name!r}, which is numbers, and kind is 'logistic', "
@@ -193,7 +193,6 @@ class FewShotEstimator(BaseEstimator):
                     f"numbers are classes, pass categorical=[{name!r}]."
                 )
                 raise ValueError(msg)
-            described[name] = prop
             learned = np.unique(modalities[valid & known]).tolist()
             for modality in learned or ["labeled"]:
                 rows = np.flatnonzero((modalities == modality) & valid & known)
@@ -213,7 +212,7 @@ class FewShotEstimator(BaseEstimator):
                     searched[key] = self._keep_examples(table, rows)
                 references[modality, name] = searched[key]
         self._meta = {key: str(table.meta.get(key, "")) for key in ("MODEL", "WSHA", "PREPVER")}
-        self._set_fitted(described, probes, references)
+        self._set_fitted({name: prop for name, (prop, _, _) in columns.items()}, probes, references)
         return self
 
     def _learn_numbers(self, prop, features, values, ids):
