@@ -28,7 +28,7 @@ from astroclip.evaluation import few_shot
 from astroclip.metrics import r2_score
 from astroclip.models import load_model
 from astroclip.models.small import SmallImageEncoder, SmallSpectrumEncoder
-from astroclip.simulation.instruments import WAVELENGTH
+from astroclip.simulation.spectrographs import WAVELENGTH
 from astroclip.simulation.pairs import read_pairs
 from astroclip.training.alignment import HEAD_SCALE, N_ESTIMATED, RedshiftBins
 from astroclip.training.data import LABELS, PairBatches

@@ -27,7 +27,7 @@ from astroclip.plotting import display_image
 from astroclip.preparation import ImageBatch, SpectrumBatch
 from astroclip.simulation.basis import load_basis
 from astroclip.simulation.contaminants import make_quasars, make_stars
-from astroclip.simulation.instruments import WAVELENGTH
+from astroclip.simulation.spectrographs import WAVELENGTH
 from astroclip.simulation.pairs import read_pairs
 from astroclip.simulation.population import COSMOLOGY
 from astroclip.simulation.tidal import KINDS, add_tidal_features
@@ -82,7 +82,7 @@ def take(pairs, rows):
 def luminous_hosts(pairs):
     """Return pairs like the galaxies of Atkinson et al. (2013): M_r < -19.3, 0.04 < z < 0.2."""
     redshift = pairs["redshift"].astype(float)
-    distance = COSMOLOGY.luminosity_distance(np.maximum(redshift, 1e-3))
+    distance = COSMOLOGY.luminosity_distance(np.maximum(redshift, 1e-3)).value
     absolute = pairs["magnitude"][:, 1] - 5 * np.log10(distance) - 25
     return take(pairs, (redshift > 0.04) & (redshift < 0.2) & (absolute < -19.3))
 

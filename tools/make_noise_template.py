@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from astropy.io import fits
 
-from astroclip.simulation.instruments import NOISE_FILE, NORMALIZATION_RANGE, WAVELENGTH
+from astroclip.simulation.spectrographs import NOISE_FILE, NORMALIZATION_RANGE, WAVELENGTH
 
 NATIVE = 3600.0 + 0.8 * np.arange(7781)
 

@@ -18,7 +18,7 @@ import numpy as np
 import simulation_checks as checks
 
 from astroclip.simulation.basis import load_basis
-from astroclip.simulation.instruments import WAVELENGTH
+from astroclip.simulation.spectrographs import WAVELENGTH
 from astroclip.simulation.spectra import SpectrumSimulator
 
 OUTPUT = Path(__file__).parents[1] / "docs" / "figures"

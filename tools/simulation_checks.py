@@ -13,17 +13,17 @@ from scipy.stats import ks_2samp
 from speclite import filters
 
 from astroclip.preparation.resampling import resample_flux
+from astroclip.simulation.cameras import observe_images
 from astroclip.simulation.contaminants import make_quasars, make_stars
-from astroclip.simulation.instruments import (
-    WAVELENGTH,
-    noise_templates,
-    observe_images,
-    observe_spectra_desi,
-    observe_spectra_sdss,
-)
 from astroclip.simulation.pairs import Selection, select_galaxies
 from astroclip.simulation.population import draw_galaxies
 from astroclip.simulation.spectra import SpectrumSimulator
+from astroclip.simulation.spectrographs import (
+    WAVELENGTH,
+    noise_templates,
+    observe_spectra_desi,
+    observe_spectra_sdss,
+)
 
 MAIN_LIMIT = 17.77  # r, SDSS main galaxy sample
 MAIN = Selection(1.0, MAIN_LIMIT, (0.003, 0.35))

@@ -25,11 +25,7 @@ __all__ = [
 ]
 
 INSTRUMENTS = ("desi", "sdss", "varied")
-CAMERAS = {
-    "legacy": "observe_images",
-    "sdss": "observe_images_sdss",
-    "varied": "observe_images_varied",
-}
+CAMERAS = {"legacy": "legacysurvey", "sdss": "sdss", "varied": "varied"}
 PIXEL_SCALE = 0.524  # arcsec, of the simulated images
 SIGMA_OF_FWHM = 1 / 2.355
 SCALE_TOLERANCE = 0.02
@@ -75,7 +71,7 @@ def record_spectra(pairs, *, seed, instrument="desi", noise=1.0, wavelength_rang
     """
     import torch
 
-    from astroclip.simulation import instruments
+    from astroclip.simulation import spectrographs as instruments
 
     check_choice(instrument, INSTRUMENTS, "instrument")
     record = getattr(instruments, f"observe_spectra_{instrument}")
@@ -132,7 +128,7 @@ def record_images(pairs, *, seed, camera="legacy", depth_loss=0.0, blur=1.0):
     """
     import torch
 
-    from astroclip.simulation import instruments
+    from astroclip.simulation import cameras
 
     check_choice(camera, CAMERAS, "camera")
     if blur < 1:
@@ -146,10 +142,14 @@ def record_images(pairs, *, seed, camera="legacy", depth_loss=0.0, blur=1.0):
     if blur > 1:
         width = seeing * np.sqrt(blur**2 - 1) * SIGMA_OF_FWHM / PIXEL_SCALE
         pixels = _blurred(pixels, width)
-    record = getattr(instruments, CAMERAS[camera])
-    options = {"pixel_scale": PIXEL_SCALE}
+    record, options = cameras.observe_images, {"pixel_scale": PIXEL_SCALE}
+    if camera == "varied":
+        record = cameras.observe_images_varied
+    else:
+        options["camera"] = CAMERAS[camera]
     if depth_loss:
-        options["depths"] = tuple(depth - depth_loss for depth in instruments.DEPTHS)
+        depths = cameras.CAMERAS["legacysurvey"].depths
+        options["depths"] = tuple(depth - depth_loss for depth in depths)
     seen = record(
         torch.from_numpy(pixels),
         torch.from_numpy(seeing * np.float32(blur)),

@@ -360,7 +360,7 @@ class SmallSpectrumEncoder(nn.Module):
         return narrow(activate(hidden))
 
     def _joined(self, summary):
-        """Return tokens plus windows (N, pooled), and a scan's evidence and measurements, if any."""
+        """Return tokens plus windows (N, pooled), and the two parts of a scan if there is one."""
         ends = [self.pooled, self.pooled + 2 * N_WINDOWS + 2]
         if self.scan is not None:
             ends.append(ends[-1] + self.scan.n_lags)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from astroclip.models.small import ARCSINH_SCALES
-from astroclip.simulation.instruments import WAVELENGTH
+from astroclip.simulation.spectrographs import WAVELENGTH
 from astroclip.simulation.pairs import PROPERTIES
 from astroclip.training.alignment import HEAD_SCALE
 from astroclip.training.calibration import head_temperatures

@@ -12,7 +12,7 @@ import numpy as np
 from astroclip.preparation.bands import center_crop
 from astroclip.preparation.grids import wavelength_grid
 from astroclip.preparation.resampling import estimate_ivar, resample_flux
-from astroclip.simulation.instruments import WAVELENGTH
+from astroclip.simulation.spectrographs import WAVELENGTH
 from astroclip.simulation.pairs import PROPERTIES
 
 __all__ = ["LABEL_SHAPES", "RawPairs", "Rules", "convert_pairs", "unknown_labels"]

@@ -7,7 +7,7 @@ import numpy as np
 from astroclip._validation import check_choice, check_integer, import_extra
 from astroclip.preparation.grids import wavelength_grid
 from astroclip.preparation.resampling import fill_bad_pixels, resample_flux
-from astroclip.simulation.instruments import WAVELENGTH
+from astroclip.simulation.spectrographs import WAVELENGTH
 from astroclip.training.conversion import LABEL_SHAPES
 
 __all__ = ["write_hdf5_pairs", "write_parquet_pairs"]

@@ -17,7 +17,7 @@ from astroclip.metrics import r2_score
 from astroclip.models.losses import ContrastiveLoss
 from astroclip.models.small import SmallSpectrumEncoder
 from astroclip.preparation.grids import GRIDS
-from astroclip.simulation.instruments import WAVELENGTH, ObservedSpectra
+from astroclip.simulation.spectrographs import WAVELENGTH, ObservedSpectra
 from astroclip.training.alignment import HEAD_SCALE, N_ESTIMATED
 from astroclip.training.data import LABELS, PairBatches, label_values
 from astroclip.training.neighbors import NeighborMemory

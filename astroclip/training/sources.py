@@ -8,7 +8,7 @@ from tqdm.auto import tqdm
 
 from astroclip._validation import check_choice, check_integer
 from astroclip.exceptions import RejectedPairsWarning
-from astroclip.simulation.instruments import WAVELENGTH
+from astroclip.simulation.spectrographs import WAVELENGTH
 from astroclip.training.conversion import (
     LABEL_SHAPES,
     RawPairs,
@@ -83,7 +83,7 @@ def read_source(
     dict of str to `numpy.ndarray`
         ``image`` (N, 3, 64, 64) float16, nanomaggies per 0.524 arcsec pixel, NaN where bad;
         ``seeing`` (N, 3) float32, arcsec, NaN for recorded pairs; ``spectrum`` (N, 4360)
-        float16, 1e-17 erg/s/cm2/A on ``astroclip.simulation.instruments.WAVELENGTH``, zero
+        float16, 1e-17 erg/s/cm2/A on ``astroclip.simulation.spectrographs.WAVELENGTH``, zero
         where bad; ``redshift``, the simulation's other properties and ``fibre_magnitude``
         (N, 3), float32, NaN where unknown; ``id`` (N,) str. If any pair is recorded also
         ``ivar`` (N, 4360) float16 and ``mask`` (N, 4360) bool, True where bad. Of shards

@@ -16,7 +16,7 @@ from astroclip.evaluation import (
     upstream_ssfr,
 )
 from astroclip.evaluation.observation import iterate_pairs
-from astroclip.simulation.instruments import WAVELENGTH
+from astroclip.simulation.spectrographs import WAVELENGTH
 from tests.evaluation.conftest import make_model
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from specutils import Spectrum
 
 from astroclip.preparation import prepare_spectra
-from astroclip.simulation.instruments import WAVELENGTH
+from astroclip.simulation.spectrographs import WAVELENGTH
 from astroclip.training.conversion import RawPairs, Rules, convert_pairs
 from tests.training.survey import DESI, make_errors, make_survey
 

@@ -5,7 +5,7 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from astroclip.simulation.instruments import WAVELENGTH
+from astroclip.simulation.spectrographs import WAVELENGTH
 from astroclip.simulation.pairs import PROPERTIES, make_pairs
 from astroclip.training import export
 from astroclip.training.export import write_hdf5_pairs, write_parquet_pairs

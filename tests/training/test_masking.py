@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from astroclip.models.small import spectrum_channels
 from astroclip.models.published import SpecFormer, tokenize_spectra
-from astroclip.simulation.instruments import ObservedSpectra
+from astroclip.simulation.spectrographs import ObservedSpectra
 from astroclip.training.masking import (
     MaskedSpectra,
     MaskingRecipe,

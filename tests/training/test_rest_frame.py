@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from astroclip.preparation import wavelength_grid
-from astroclip.simulation.instruments import WAVELENGTH, ObservedSpectra
+from astroclip.simulation.spectrographs import WAVELENGTH, ObservedSpectra
 from astroclip.training.rest_frame import RestFrame, RestFrameRecipe, redshifted, rest_frame
 
 H_ALPHA = 6564.61
