@@ -1,8 +1,8 @@
 """Embed spectra and images: astropy objects in, one table out."""
 
-import re
+import dataclasses
+import itertools
 import warnings
-from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -11,18 +11,28 @@ from astropy.coordinates import SkyCoord
 from astropy.table import MaskedColumn, Table
 from tqdm import tqdm
 
-from astroclip._model_input import fit_batch, network_arrays, prepare_rows
-from astroclip._validation import check_choice, check_integer, check_length
-from astroclip.exceptions import FailedObjectWarning, PreparationError
+from astroclip._validation import check_choice, check_integer
+from astroclip.exceptions import FailedObjectWarning
 from astroclip.models.presets import PRESETS
 from astroclip.preparation import PREPARATION_VERSION
-from astroclip.preparation.objects import ObjectRows, sort_objects
-from astroclip.similarity import set_embedder
-from astroclip.tables import Flag, make_embedding_table
+from astroclip.preparation.bands import center_crop, normalize_images
+from astroclip.preparation.batches import (
+    SCALE_TOLERANCE,
+    ImageBatch,
+    SpectrumBatch,
+    coverage_error,
+    coverage_flags,
+)
+from astroclip.preparation.grids import wavelength_grid
+from astroclip.preparation.images import prepare_images
+from astroclip.preparation.objects import sort_objects
+from astroclip.preparation.resampling import fill_bad_pixels, resample_flux
+from astroclip.preparation.spectra import prepare_spectra
+from astroclip.tables import MODALITIES, Flag, make_embedding_table
 
 __all__ = ["embed", "list_models"]
 
-CHUNK_SIZE = 512  # objects prepared at a time: 512 spectra of 7,781 pixels are 36 MB
+CHUNK_SIZE = 512  # objects read and prepared at a time: 512 spectra of 7,781 pixels are 36 MB
 PRECISIONS = ("float32", "bf16", "auto")
 
 
@@ -42,35 +52,37 @@ def embed(
     min_coverage=0.1,
     show_progress=False,
 ):
-    """Embed spectra or images of galaxies.
+    """Embed spectra and images of galaxies.
 
     Objects are prepared for the model (units, wavelengths, pixel scale, crop), encoded and
-    returned as a table with one row per object, in input order. They are prepared and
+    returned as a table with one row per object, in input order. They are read, prepared and
     encoded a few hundred at a time, so memory beyond the input and the result is bounded.
 
     Parameters
     ----------
     objects : object
-        Spectra: a `~specutils.Spectrum` (formerly Spectrum1D) whose flux has shape
+        Spectra: a `~specutils.Spectrum` (Spectrum1D) whose flux has shape
         (n_pixels,) or (n_objects, n_pixels); a `~specutils.SpectrumList` (the three arms of
-        DESI are recognised and merged), a `~specutils.SpectrumCollection`. Images: a dict of
+        DESI are recognized and merged), a `~specutils.SpectrumCollection`. Images: a dict of
         band name to 2-D `~astropy.nddata.CCDData`, or a 3-D `~astropy.nddata.CCDData` with
         the bands along its first axis. Also the path of a file that holds either, a list of
-        any of these, of one modality, or a `~astroclip.preparation.SpectrumBatch` or
-        `~astroclip.preparation.ImageBatch` of arrays in memory.
+        any of these, spectra and images mixed as they come, or a
+        `~astroclip.preparation.SpectrumBatch` or `~astroclip.preparation.ImageBatch` of
+        arrays in memory.
     model : str, path-like or EmbeddingModel, optional
         A name of `list_models`, a local weights file, a hub id, or what
         `astroclip.load_model` returned.
-    redshift : float or (N,) array_like, optional
-        Redshifts; NaN where unknown. Needed by models that take spectra in the rest frame;
-        copied to the table. By default a nonzero ``Spectrum.redshift`` is used.
+    redshift : float, (N,) array_like or dict of str to float, optional
+        Redshifts of all objects, of each, or by id; NaN where unknown. Needed by models that
+        take spectra in the rest frame; copied to the table. By default a nonzero
+        ``Spectrum.redshift`` is used.
     medium : {"vacuum", "air"}, optional
         Medium of the spectra's wavelengths. Air wavelengths are converted to vacuum.
     ids : sequence of str, optional
         Names of the objects. By default those of the files, or the row numbers.
     position : `~astropy.coordinates.SkyCoord`, optional
         Sky position of the target in each image, scalar or of length N; the images need
-        celestial world coordinates. By default the target is at the centre.
+        celestial world coordinates. By default the target is at the center.
     zero_point : float or dict of str to float, optional
         AB magnitude of one count per second in the images, for all bands or per band. By
         default taken from the unit or the header.
@@ -93,9 +105,10 @@ def embed(
     table : `~astropy.table.QTable`
         Columns ``id``, ``modality`` ("spectrum" or "image"), ``embedding`` (float32,
         D values), ``coverage`` (0 to 1), ``flags`` (the bits of
-        `astroclip.tables.Flag`), ``message``, and ``ra``, ``dec`` (deg), ``redshift`` where
-        known. The meta names the model (MODEL), the sha256 of its weights (WSHA), the
-        versions of preparation (PREPVER) and package (ASTROCLP), and the DATE.
+        `astroclip.tables.Flag`), ``message``, ``ra``, ``dec`` (deg) and ``redshift`` where
+        known, and ``file`` if objects were read from files. The meta names the model (MODEL),
+        the sha256 of its weights (WSHA), the versions of preparation (PREPVER) and package
+        (ASTROCLP), and the DATE.
 
         An object of a list that cannot be used keeps its row: its embedding is masked, its
         flags include ``FAILED`` and ``message`` says why. One
@@ -104,12 +117,13 @@ def embed(
     Raises
     ------
     TypeError
-        For objects of another type, or spectra and images in one list.
+        For objects of another type.
     ValueError
         For an empty list, an unknown option, model or device, arguments of another
-        length than ``objects``, or a model without an encoder for these objects.
+        length than ``objects``, options that apply to none of them, or a model that takes
+        none of them.
     PreparationError, `~astropy.units.UnitsError`, OSError
-        If a lone object, passed outside a list, cannot be used.
+        If a single object, passed outside a list, cannot be used.
 
     Examples
     --------
@@ -125,37 +139,52 @@ def embed(
     """
     check_choice(medium, ("vacuum", "air"), "medium")
     check_choice(precision, PRECISIONS, "precision")
-    _check_fraction(min_coverage, "min_coverage")
+    if not (np.isscalar(min_coverage) and np.isreal(min_coverage) and 0 <= min_coverage <= 1):
+        msg = f"min_coverage is {min_coverage!r}; expected a fraction from 0 to 1."
+        raise ValueError(msg)
     if batch_size is not None:
         batch_size = check_integer(batch_size, "batch_size")
-    rows = sort_objects(objects)
+    is_batch = isinstance(objects, SpectrumBatch | ImageBatch)
+    objects = sort_objects(objects)
     model = _get_model(model, device)
-    _check_modality(model, rows.modality)
-    _check_applies(rows, medium=medium, zero_point=zero_point, position=position)
-    options = {"min_coverage": min_coverage}
-    options |= {"medium": medium} if rows.modality == "spectrum" else {"zero_point": zero_point}
-    job = _Job(
-        rows=rows,
-        model=model,
-        ids=rows.ids() if ids is None else check_length(ids, len(rows), "ids").astype(str),
-        redshift=_check_redshift(redshift, len(rows)),
-        position=_check_position(position, rows),
-        prepare_options=options,
-        encode_options={
-            "batch_size": batch_size,
-            "precision": _resolve_precision(precision, model.device),
-            "normalize": normalize,
-        },
+    _check_applies(
+        objects, model, is_batch, medium=medium, zero_point=zero_point, position=position
     )
-    columns = job.run(show_progress=show_progress)
-    _warn_of_failures(columns)
+    given = _per_object(ids, redshift, position)
+    prepare_options = {
+        "medium": medium, "zero_point": zero_point, "min_coverage": min_coverage,
+        "on_error": "raise" if objects.single else "flag",
+    }
+    encode_options = {
+        "batch_size": batch_size, "precision": _resolve_precision(precision, model.device),
+        "normalize": normalize,
+    }
+    chunks, unread = [], iter(objects)
+    _check_lengths(given, objects)
+    with tqdm(total=objects.n_objects, disable=not show_progress, unit="object") as progress:
+        while items := list(itertools.islice(unread, CHUNK_SIZE)):
+            _check_lengths(given, objects)
+            chunks.append(_embed_chunk(items, model, given, prepare_options, encode_options))
+            progress.total = objects.n_objects  # a file counts as one object until it is read
+            progress.update(len(items))
+    columns = {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
+    failed = np.flatnonzero(columns["flags"] & Flag.FAILED)
+    if len(failed):
+        msg = (
+            f"{len(failed)} of {len(columns['flags'])} objects could not be embedded; their rows "
+            f"are masked and the column 'message' says why. The first: "
+            f"{columns['messages'][failed[0]]}"
+        )
+        warnings.warn(msg, FailedObjectWarning, stacklevel=2)
+    files = columns.pop("file")
     return make_embedding_table(
         columns.pop("ids"),
-        rows.modality,
+        columns.pop("modality"),
         columns.pop("embedding"),
         model_name=model.name,
         weights_sha256=model.weights_sha256,
         preparation_version=PREPARATION_VERSION,
+        extra_columns={"file": files.astype(str)} if any(files) else None,
         **columns,
     )
 
@@ -192,59 +221,66 @@ def list_models():
 
 
 # ---------------------------------------------------------------------- arguments
-def _check_fraction(value, name):
-    """Raise ValueError unless ``value`` is a number from 0 to 1."""
-    if not (np.isscalar(value) and np.isreal(value) and 0 <= value <= 1):
-        msg = f"{name} is {value!r}; expected a fraction from 0 to 1."
+def _check_applies(objects, model, is_batch, *, medium, zero_point, position):
+    """Raise ValueError if the model, or an argument, applies to none of the objects."""
+    if not any(objects.holds(modality) for modality in model.modalities):
+        (modality,) = (name for name in MODALITIES if name not in model.modalities)
+        msg = f"{_mismatch(model, modality)}."
         raise ValueError(msg)
-
-
-def _check_redshift(redshift, n_objects):
-    """Return redshifts as a float array (N,), or None where none were given."""
-    if redshift is None:
-        return None
-    try:
-        redshift = np.asarray(redshift, dtype=float)
-    except (TypeError, ValueError) as error:
-        msg = f"redshift is {redshift!r}; expected a number, or one for each object."
-        raise TypeError(msg) from error
-    return check_length(redshift, n_objects, "redshift")
-
-
-def _check_applies(rows, *, medium, zero_point, position):
-    """Raise ValueError for arguments that would be ignored with these objects."""
-    spectra = rows.modality == "spectrum" and not rows.is_batch
-    images = rows.modality == "image" and not rows.is_batch
-    kind = f"a batch of {rows.modality} arrays" if rows.is_batch else f"of {rows.modality} data"
-    for name, given, applies in (
-        ("medium", medium != "vacuum", spectra),
-        ("zero_point", zero_point is not None, images),
-        ("position", position is not None, images),
+    for name, is_given, modality in (
+        ("medium", medium != "vacuum", "spectrum"),
+        ("zero_point", zero_point is not None, "image"),
+        ("position", position is not None, "image"),
     ):
-        if given and not applies:
-            msg = (
-                f"{name} is given and objects are {kind}, to which it does not apply; leave it out."
-            )
+        if is_given and (is_batch or not objects.holds(modality)):
+            found = "are a batch of arrays" if is_batch else f"hold no {modality}"
+            msg = f"{name} is given and objects {found}, so that it does not apply; leave it out."
             raise ValueError(msg)
 
 
-def _check_position(position, rows):
-    """Return one sky position or as many as objects, or None where none were given."""
-    if position is None:
-        return None
-    if not isinstance(position, SkyCoord):
+def _mismatch(model, modality, name="objects"):
+    """Return that a model does not embed objects of a modality, and which models do."""
+    able = [name for name, preset in PRESETS.items() if modality in preset.modalities]
+    return (
+        f"{name} of modality {modality!r} cannot be embedded by model {model.name!r}, which takes "
+        f"{' and '.join(model.modalities)}; expected a model that takes these, such as "
+        f"{' or '.join(map(repr, able))}"
+    )
+
+
+def _per_object(ids, redshift, position):
+    """Return the arguments that may differ between objects: arrays, None, or a dict by id."""
+    if position is not None and not isinstance(position, SkyCoord):
         msg = (
             f"position is of type {type(position).__name__}; expected an "
             f"astropy.coordinates.SkyCoord, such as SkyCoord(ra, dec, unit='deg')."
         )
         raise TypeError(msg)
-    if not position.isscalar and position.shape != (len(rows),):
-        msg = (
-            f"position has shape {position.shape}; expected one position, or one for each of "
-            f"the {len(rows)} objects."
-        )
-        raise ValueError(msg)
-    return position
+    if redshift is not None and not isinstance(redshift, dict):
+        try:
+            redshift = np.asarray(redshift, dtype=float)
+        except (TypeError, ValueError) as error:
+            msg = f"redshift is {redshift!r}; expected a number, or one for each object."
+            raise TypeError(msg) from error
+    ids = None if ids is None else np.asarray(ids, dtype=str)
+    return {"ids": ids, "redshift": redshift, "position": position}
+
+
+def _check_lengths(given, objects):
+    """Raise ValueError for arguments of another length than the objects.
+
+    While files are unread, ``objects.n_objects`` is the least number that there are.
+    """
+    n_objects = objects.n_objects
+    for name, values in given.items():
+        shape = getattr(values, "shape", ())
+        too_long = objects.is_complete and shape != (n_objects,)
+        if shape and (too_long or len(shape) > 1 or shape[0] < n_objects):
+            msg = (
+                f"{name} has shape {shape}; expected one value, or one for each of the "
+                f"{n_objects} objects."
+            )
+            raise ValueError(msg)
 
 
 # ---------------------------------------------------------------------- model
@@ -280,18 +316,6 @@ def _get_model(model, device):
     return _load_once(str(model), str(select_device(device)), stamp)
 
 
-def _check_modality(model, modality):
-    """Raise ValueError if the model has no encoder for these objects."""
-    if modality not in model.modalities:
-        able = [name for name, preset in PRESETS.items() if modality in preset.modalities]
-        msg = (
-            f"model {model.name!r} takes objects of modality {' and '.join(model.modalities)} "
-            f"and objects are of modality {modality!r}; expected a model that takes these, "
-            f"such as {' or '.join(map(repr, able))}."
-        )
-        raise ValueError(msg)
-
-
 def _resolve_precision(precision, device):
     """Return "float32" or "bf16"; "auto" is bf16 on a GPU that computes in it."""
     import torch
@@ -302,104 +326,166 @@ def _resolve_precision(precision, device):
     return "bf16" if fast else "float32"
 
 
-# ---------------------------------------------------------------------- streaming
-@dataclass(eq=False)
-class _Job:
-    """The objects, model and options of one call."""
-
-    rows: ObjectRows
-    model: object
-    ids: np.ndarray  # (N,)
-    redshift: np.ndarray | None  # (N,)
-    position: SkyCoord | None  # scalar or (N,)
-    prepare_options: dict
-    encode_options: dict
-
-    def run(self, *, show_progress):
-        """Return the columns of the embedding table, each of length N."""
-        n_objects = len(self.rows)
-        columns = {
-            "ids": self.ids,
-            "embedding": np.full((n_objects, self.model.dim), np.nan, np.float32),
-            "coverage": np.zeros(n_objects, np.float32),
-            "flags": np.zeros(n_objects, np.int32),
-            "messages": np.full(n_objects, "", dtype=object),
-            **{name: np.full(n_objects, np.nan) for name in ("ra", "dec", "redshift")},
-        }
-        with tqdm(total=n_objects, disable=not show_progress, unit="object") as progress:
-            for start in range(0, n_objects, CHUNK_SIZE):
-                stop = min(start + CHUNK_SIZE, n_objects)
-                self._fill(columns, start, stop)
-                progress.update(stop - start)
-        return columns
-
-    def _fill(self, columns, start, stop):
-        """Prepare and encode the rows from ``start`` to ``stop`` and put them in the columns."""
-        content = self.rows[start:stop]
-        numbers = np.arange(start, stop)
-        if isinstance(content, list):
-            unread = np.array([isinstance(item, PreparationError) for item in content])
-            for number in numbers[unread]:
-                error = content[number - start]
-                columns["flags"][number], columns["messages"][number] = error.flag, str(error)
-            content = [content[k] for k in np.flatnonzero(~unread)]
-            numbers = numbers[~unread]
-        if not len(numbers):
-            return
-        batch = self._prepare(content, numbers)
-        for name in ("coverage", "flags", "ra", "dec", "redshift"):
-            columns[name][numbers] = getattr(batch, name)
-        columns["messages"][numbers] = [_renumber(text, numbers) for text in batch.messages]
-        good = np.flatnonzero(~batch.failed)
-        if len(good):
-            columns["embedding"][numbers[good]] = self._encode(batch[good])
-
-    def _prepare(self, content, numbers):
-        """Return the batch of the objects of rows ``numbers``."""
-        if self.rows.is_batch:
-            batch = fit_batch(
-                content, self.model.preset, min_coverage=self.prepare_options["min_coverage"]
+# ---------------------------------------------------------------------- a chunk
+def _embed_chunk(items, model, given, prepare_options, encode_options):
+    """Return the columns of the table for a few hundred single objects."""
+    n_objects = len(items)
+    numbers = np.array([item.number for item in items])
+    ids = [item.id for item in items] if given["ids"] is None else _take(given["ids"], numbers)
+    columns = {
+        "ids": np.broadcast_to(np.asarray(ids), n_objects),
+        "modality": np.array([item.modality for item in items]),
+        "file": np.array([item.file for item in items]),
+        "embedding": np.full((n_objects, model.dim), np.nan, np.float32),
+        "coverage": np.zeros(n_objects, np.float32),
+        "flags": np.zeros(n_objects, np.int32),
+        "messages": np.full(n_objects, "", dtype=object),
+        **{name: np.full(n_objects, np.nan) for name in ("ra", "dec", "redshift")},
+    }
+    for modality in MODALITIES:
+        rows = np.flatnonzero(columns["modality"] == modality)
+        if len(rows) and modality not in model.modalities:
+            columns["flags"][rows] = Flag.FAILED | Flag.BAD_INPUT
+            for row in rows:
+                columns["messages"][row] = f"{_mismatch(model, modality, items[row].name)}."
+        elif len(rows):
+            redshift = given["redshift"]
+            if isinstance(redshift, dict):
+                redshift = np.array([redshift.get(columns["ids"][row], np.nan) for row in rows])
+            batch = _prepare(
+                [items[row] for row in rows], model.preset, **prepare_options,
+                redshift=_take(redshift, numbers[rows]),
+                position=_take(given["position"], numbers[rows]),
             )
-            given = self.redshift is not None
-            return replace(batch, redshift=self.redshift[numbers]) if given else batch
-        options = dict(self.prepare_options)
-        if self.position is not None:
-            shared = self.position.isscalar
-            options["position"] = self.position if shared else self.position[numbers]
-        return prepare_rows(
-            content[0] if self.rows.lone else content,
-            self.model.preset,
-            modality=self.rows.modality,
-            on_error="raise" if self.rows.lone else "flag",
-            ids=self.ids[numbers],
-            redshift=None if self.redshift is None else self.redshift[numbers],
-            **options,
+            for name in ("coverage", "flags", "messages", "ra", "dec", "redshift"):
+                columns[name][rows] = getattr(batch, name)
+            good = np.flatnonzero(~batch.failed)
+            if len(good):
+                encode = model.encode_spectra if modality == "spectrum" else model.encode_images
+                arrays = _network_arrays(batch[good], model.preset)
+                columns["embedding"][rows[good]] = encode(*arrays, **encode_options)
+    return columns
+
+
+def _take(values, numbers):
+    """Return what a per-object argument says of some objects; one value stands for all."""
+    return values[numbers] if getattr(values, "shape", ()) else values
+
+
+def _prepare(items, preset, *, redshift, position, medium, zero_point, min_coverage, on_error):
+    """Return the batch of single objects of one modality, as the model takes it."""
+    first, last = items[0], items[-1]
+    if isinstance(first.data, SpectrumBatch | ImageBatch):
+        batch = first.data[first.row : last.row + 1]
+        batch = _fit_batch(batch, preset, first.number, min_coverage)
+        if redshift is not None:
+            redshift = np.broadcast_to(redshift, len(batch))
+            batch = dataclasses.replace(batch, redshift=redshift)
+        return batch
+    if first.modality == "spectrum":
+        return prepare_spectra(
+            items, wavelength=preset.spectrum.grid, frame=preset.spectrum.frame,
+            redshift=redshift, medium=medium, min_coverage=min_coverage, on_error=on_error,
         )
-
-    def _encode(self, batch):
-        """Return the embeddings (N, D) of a batch without failed rows."""
-        arrays = network_arrays(batch, self.model.preset)
-        spectra = self.rows.modality == "spectrum"
-        encode = self.model.encode_spectra if spectra else self.model.encode_images
-        return encode(*arrays, **self.encode_options)
-
-
-def _renumber(message, numbers):
-    """Return a message about ``objects[k]`` of a chunk with the object's row in the input."""
-    return re.sub(r"^objects\[(\d+)\]", lambda m: f"objects[{numbers[int(m[1])]}]", message)
-
-
-def _warn_of_failures(columns):
-    """Warn once of all objects that could not be embedded."""
-    failed = np.flatnonzero(columns["flags"] & Flag.FAILED)
-    if not len(failed):
-        return
-    msg = (
-        f"{len(failed)} of {len(columns['flags'])} objects could not be embedded; their rows "
-        f"are masked and the column 'message' says why. The first: "
-        f"{columns['messages'][failed[0]]}"
+    return prepare_images(
+        items, bands=preset.image.bands, pixel_scale=preset.image.pixel_scale,
+        size=preset.image.crop, redshift=redshift, position=position, zero_point=zero_point,
+        missing_bands="fill" if preset.image.missing_bands else "raise",
+        min_coverage=min_coverage, on_error=on_error,
     )
-    warnings.warn(msg, FailedObjectWarning, stacklevel=3)
 
 
-set_embedder(embed)
+def _fit_batch(batch, preset, first, min_coverage):
+    """Return rows of the user's batch on the model's wavelengths, or with its bands.
+
+    Rows with too little valid data fail; errors number them from ``first``.
+    """
+    if isinstance(batch, SpectrumBatch):
+        batch = _fit_spectra(batch, preset.spectrum)
+    else:
+        batch = _fit_images(batch, preset.image)
+    flags, messages = batch.flags.copy(), batch.messages.copy()
+    for row in np.flatnonzero(~batch.failed):
+        error = coverage_error(
+            batch.coverage[row], min_coverage, f"objects[{first + row}]", of="the model's input"
+        )
+        flags[row] |= coverage_flags(batch.coverage[row])
+        if error is not None:
+            flags[row] |= error.flag
+            messages[row] = str(error)
+    return dataclasses.replace(batch, flags=flags, messages=messages)
+
+
+def _fit_spectra(batch, target):
+    """Return a spectrum batch resampled to the model's grid unless it is on it."""
+    if batch.frame != target.frame:
+        msg = (
+            f"objects is a SpectrumBatch in the {batch.frame} frame; expected the "
+            f"{target.frame} frame, which the model takes. Make it with "
+            f"prepare_spectra(..., frame={target.frame!r})."
+        )
+        raise ValueError(msg)
+    grid = wavelength_grid(target.grid)
+    if batch.wavelength.shape == grid.shape and np.allclose(batch.wavelength, grid, rtol=1e-7):
+        return batch
+    new = resample_flux(batch.wavelength, batch.flux, batch.ivar, batch.mask, grid)
+    mask = new.mask | batch.failed[:, None]
+    return dataclasses.replace(
+        batch,
+        wavelength=grid,
+        flux=fill_bad_pixels(new.flux, mask).astype(np.float32),
+        ivar=np.where(mask, 0, new.ivar).astype(np.float32),
+        mask=mask,
+        coverage=(1 - mask.mean(axis=1)).astype(np.float32),
+    )
+
+
+def _fit_images(batch, target):
+    """Return an image batch with the model's bands in the model's order."""
+    if abs(batch.pixel_scale / target.pixel_scale - 1) > SCALE_TOLERANCE:
+        msg = (
+            f"objects is an ImageBatch of {batch.pixel_scale:g} arcsec per pixel; expected "
+            f"{target.pixel_scale:g}, which the model takes. Pass CCDData with world "
+            f"coordinates, which are resampled, or resample the arrays."
+        )
+        raise ValueError(msg)
+    size = batch.pixels.shape[-1]
+    if size < target.crop:
+        msg = (
+            f"objects is an ImageBatch of {size} x {size} pixels; expected at least "
+            f"{target.crop} x {target.crop}, which the model takes. Cut larger images."
+        )
+        raise ValueError(msg)
+    if tuple(batch.bands) == tuple(target.bands):
+        return batch
+    missing = [band for band in target.bands if band not in batch.bands]
+    if missing and not target.missing_bands:
+        msg = (
+            f"objects is an ImageBatch of the bands {', '.join(batch.bands)}; the model also "
+            f"needs {', '.join(missing)}. Add them, or name a model that accepts missing bands."
+        )
+        raise ValueError(msg)
+    shape = (len(batch), len(target.bands), size, size)
+    pixels, mask = np.zeros(shape, np.float32), np.ones(shape, bool)
+    for number, band in enumerate(target.bands):
+        if band in batch.bands:
+            source = batch.bands.index(band)
+            pixels[:, number], mask[:, number] = batch.pixels[:, source], batch.mask[:, source]
+    return dataclasses.replace(
+        batch,
+        pixels=pixels,
+        mask=mask,
+        bands=tuple(target.bands),
+        coverage=(1 - mask.mean(axis=(1, 2, 3))).astype(np.float32),
+        flags=batch.flags | (Flag.MISSING_BAND if missing else 0),
+    )
+
+
+def _network_arrays(batch, preset):
+    """Return the arrays that the model's encoder takes: (N, P) each, or (N, B, S, S)."""
+    if isinstance(batch, SpectrumBatch):
+        return batch.flux, batch.ivar, batch.mask
+    target = preset.image
+    pixels = center_crop(batch.pixels, target.crop)
+    pixels = normalize_images(pixels, bands=target.bands, normalization=target.normalization)
+    return pixels, center_crop(batch.mask, target.crop)

@@ -1,4 +1,4 @@
-"""Embedding tables: their columns, flags and provenance, files, and matches on the sky."""
+"""Embedding tables: their columns, flags, provenance and files."""
 
 import enum
 import re
@@ -7,16 +7,11 @@ from pathlib import Path
 
 import numpy as np
 from astropy import units as u
-from astropy.coordinates import SkyCoord
 from astropy.table import Column, MaskedColumn, QTable, Table
 
-from astroclip._validation import (
-    check_choice,
-    check_length,
-    check_unit,
-    import_extra,
-    item_name,
-)
+from astroclip._columns import column_arrays
+from astroclip._files import written
+from astroclip._validation import check_choice, check_length, import_extra, item_name
 from astroclip.exceptions import ModelMismatchError
 
 __all__ = [
@@ -25,14 +20,12 @@ __all__ = [
     "embedding_matrix",
     "flag_names",
     "make_embedding_table",
-    "match_sky",
     "read_table",
     "validate_embedding_table",
     "write_table",
 ]
 
 MODALITIES = ("spectrum", "image")
-PROVENANCE = ("MODEL", "WSHA", "PREPVER", "ASTROCLP", "DATE")
 REQUIRED = ("id", "modality", "embedding", "coverage", "flags", "message")
 FORMATS = {".ecsv": "ascii.ecsv", ".fits": "fits", ".parquet": "parquet"}
 
@@ -137,6 +130,8 @@ def make_embedding_table(
     ValueError
         If lengths differ or a modality is unknown.
     """
+    from astroclip import __version__
+
     ids = np.asarray(ids, dtype=str)
     if ids.ndim != 1:
         msg = f"ids has shape {ids.shape}; expected a sequence of names, one for each object."
@@ -165,7 +160,13 @@ def make_embedding_table(
             table[name] = values if name == "redshift" else values * u.deg
     for name, values in (extra_columns or {}).items():
         table[name] = values
-    table.meta.update(_provenance(model_name, weights_sha256, preparation_version))
+    table.meta.update(
+        MODEL=str(model_name),
+        WSHA=str(weights_sha256),
+        PREPVER=str(preparation_version),
+        ASTROCLP=__version__,
+        DATE=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S"),
+    )
     return table
 
 
@@ -174,14 +175,6 @@ def _masked_rows(embedding, failed):
     embedding[failed] = np.nan
     mask = np.repeat(failed[:, None], embedding.shape[1], axis=1)
     return MaskedColumn(embedding, mask=mask, fill_value=np.nan)
-
-
-def _provenance(model_name, weights_sha256, preparation_version):
-    from astroclip import __version__
-
-    date = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S")
-    values = (model_name, weights_sha256, preparation_version, __version__, date)
-    return dict(zip(PROVENANCE, map(str, values), strict=True))
 
 
 def validate_embedding_table(table, *, name="table"):
@@ -269,12 +262,9 @@ def embedding_matrix(table):
         float32; NaN in failed rows.
     valid : (N,) bool `numpy.ndarray`
     """
-    column = table["embedding"]
-    mask = getattr(column, "mask", None)
-    values = getattr(column, "unmasked", column)
-    matrix = np.array(np.ma.getdata(values), dtype=np.float32, order="C")
-    if mask is not None:
-        matrix[np.broadcast_to(np.asarray(mask), matrix.shape)] = np.nan
+    values, mask, _ = column_arrays(table["embedding"])
+    matrix = np.array(values, dtype=np.float32, order="C")
+    matrix[mask] = np.nan
     return matrix, np.isfinite(matrix).all(axis=1)
 
 
@@ -311,47 +301,30 @@ def write_table(table, path, *, overwrite=False):
         If Parquet is asked for and pyarrow or pandas is not installed.
     """
     path = Path(path)
-    kind = _table_format(path)
+    table_format = _table_format(path)
     if path.exists() and not overwrite:
         msg = f"path {str(path)!r} exists; pass overwrite=True to replace it."
         raise FileExistsError(msg)
-    partial = path.with_name(f".{path.stem}.part{path.suffix}")
-    try:
-        _mask_as_values(table, kind).write(partial, format=kind, overwrite=True)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _mask_as_values(table, kind):
-    """Return a copy whose embedding survives the format: NaN instead of a 2-D mask."""
-    copy = table.copy()
-    if "embedding" in copy.colnames:
-        copy["embedding"] = Column(embedding_matrix(table)[0])
-    if kind == "parquet":
-        copy = _flat_embedding(copy)
-    if kind == "fits":
-        for name in copy.colnames:
-            if copy[name].dtype.kind == "U":  # astropy writes ASCII only
-                copy[name] = np.char.encode(_filled_text(copy[name]), "utf-8")
-    return copy
+    table = table.copy()
+    if "embedding" in table.colnames:  # NaN instead of a 2-D mask, which no format keeps
+        table["embedding"] = Column(embedding_matrix(table)[0])
+    if table_format == "parquet" and "embedding" in table.colnames:
+        matrix = np.asarray(table["embedding"])  # one column for each dimension
+        names = [f"embedding_{number:04d}" for number in range(matrix.shape[1])]
+        position = table.colnames.index("embedding")
+        table.remove_column("embedding")
+        table.add_columns(list(matrix.T), indexes=[position] * len(names), names=names)
+    if table_format == "fits":
+        for name in table.colnames:
+            if table[name].dtype.kind == "U":  # astropy writes ASCII only
+                table[name] = np.char.encode(_filled_text(table[name]), "utf-8")
+    with written(path) as partial:
+        table.write(partial, format=table_format, overwrite=True)
 
 
 def _filled_text(column):
     """Return a text column as a plain array, empty where masked."""
     return np.ma.filled(np.ma.MaskedArray(column), "")
-
-
-def _flat_embedding(table):
-    """Return the table with one float column per embedding dimension."""
-    if "embedding" not in table.colnames:
-        return table
-    matrix = np.asarray(table["embedding"])
-    names = [f"embedding_{number:04d}" for number in range(matrix.shape[1])]
-    position = table.colnames.index("embedding")
-    table.remove_column("embedding")
-    table.add_columns(list(matrix.T), indexes=[position] * len(names), names=names)
-    return table
 
 
 def read_table(path):
@@ -392,65 +365,6 @@ def read_table(path):
         matrix, valid = embedding_matrix(table)
         table["embedding"] = _masked_rows(matrix, ~valid)
     return table
-
-
-def match_sky(table, coordinates, *, max_separation=1 * u.arcsec):
-    """Return the rows of a table nearest to given positions.
-
-    Parameters
-    ----------
-    table : `~astropy.table.Table`
-        With columns ``ra`` and ``dec``.
-    coordinates : `~astropy.coordinates.SkyCoord`
-        One or many positions.
-    max_separation : `~astropy.units.Quantity`
-        Largest separation of a match.
-
-    Returns
-    -------
-    rows : (N,) `numpy.ndarray`
-        Row of the nearest object to each position, -1 where none is near enough.
-    separation : (N,) `~astropy.units.Quantity`
-        Separation from it, arcsec.
-
-    Raises
-    ------
-    TypeError
-        If ``coordinates`` is no SkyCoord.
-    ValueError
-        If the table has no positions.
-    UnitsError
-        If ``max_separation`` is no angle.
-    """
-    if not isinstance(coordinates, SkyCoord):
-        msg = (
-            f"coordinates is of type {type(coordinates).__name__}; expected an "
-            f"astropy.coordinates.SkyCoord, such as SkyCoord(ra, dec, unit='deg')."
-        )
-        raise TypeError(msg)
-    check_unit(getattr(max_separation, "unit", None), u.arcsec, "max_separation")
-    if "ra" not in table.colnames or "dec" not in table.colnames:
-        msg = (
-            "table has no columns 'ra' and 'dec'; expected positions to match with. Add both, "
-            "in degrees."
-        )
-        raise ValueError(msg)
-    ra, dec = _degrees(table["ra"]), _degrees(table["dec"])
-    known = np.flatnonzero(np.isfinite(ra) & np.isfinite(dec))
-    coordinates = np.atleast_1d(coordinates)
-    if not len(known):
-        empty = np.full(len(coordinates), -1)
-        return empty, np.full(len(coordinates), np.inf) * u.arcsec
-    nearest, separation, _ = coordinates.match_to_catalog_sky(SkyCoord(ra[known], dec[known]))
-    rows = np.where(separation <= max_separation, known[nearest], -1)
-    return rows, separation.to(u.arcsec)
-
-
-def _degrees(column):
-    """Return an angle column as a plain Quantity, NaN where masked."""
-    mask = np.asarray(getattr(column, "mask", False))
-    values = u.Quantity(np.ma.getdata(getattr(column, "unmasked", column)), column.unit or u.deg)
-    return np.where(mask, np.nan, values.to_value(u.deg)) * u.deg
 
 
 def row_name(table, row, *, name="table"):

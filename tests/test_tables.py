@@ -6,12 +6,10 @@ import importlib
 import numpy as np
 import pytest
 from astropy import units as u
-from astropy.coordinates import SkyCoord, match_coordinates_sky
 from astropy.table import MaskedColumn, QTable, Table
-from astropy.utils.masked import Masked
 from hypothesis import given
 from hypothesis import strategies as st
-from numpy.testing import assert_allclose, assert_array_equal
+from numpy.testing import assert_array_equal
 
 from astroclip import __version__, tables
 from astroclip.exceptions import MissingExtraError, ModelMismatchError
@@ -289,61 +287,3 @@ def test_parquet_names_the_extra(module, tmp_path, monkeypatch):
     monkeypatch.setattr(importlib, "import_module", import_module)
     with pytest.raises(MissingExtraError, match=rf"^{module} is .*'astroclip\[catalogs\]'"):
         tables.write_table(make_table(), tmp_path / "table.parquet")
-
-
-# ---------------------------------------------------------------------- positions
-@given(seed=st.integers(0, 1000), limit=st.floats(100, 30_000))
-def test_match_is_astropys(seed, limit):
-    rng = np.random.default_rng(seed)
-    ra, dec = rng.uniform(0, 360, 40), np.degrees(np.arcsin(rng.uniform(-1, 1, 40)))
-    ra[rng.random(40) < 0.2] = np.nan
-    table = make_table(40, ra=ra, dec=dec)
-    targets = SkyCoord(rng.uniform(0, 360, 9), rng.uniform(-90, 90, 9), unit="deg")
-    rows, separation = tables.match_sky(table, targets, max_separation=limit * u.arcsec)
-    known = np.flatnonzero(np.isfinite(ra))
-    nearest, distance, _ = match_coordinates_sky(
-        targets.galactic, SkyCoord(ra[known], dec[known], unit="deg")
-    )
-    assert_array_equal(rows, np.where(distance.arcsec <= limit, known[nearest], -1))
-    assert_allclose(separation.to_value(u.arcsec), distance.arcsec, rtol=1e-6)
-
-
-@pytest.mark.parametrize("kind", ["quantity", "masked quantity", "masked column", "radian"])
-def test_match_of_one_position_with_unknown_ones(kind):
-    table = make_table(3, ra=[10.0, 10.0, 10.0003], dec=[0.0, 0.0, 0.0])
-    unknown = [True, False, False]
-    if kind == "quantity":
-        table["ra"][0] = np.nan
-    elif kind == "masked quantity":
-        table["ra"] = Masked(table["ra"], mask=unknown)
-    elif kind == "masked column":
-        table["ra"] = MaskedColumn(table["ra"].value, mask=unknown)
-    else:
-        table["ra"][0] = np.nan
-        table["ra"] = table["ra"].to(u.rad)
-    rows, separation = tables.match_sky(table, SkyCoord(10, 0, unit="deg"))
-    assert_array_equal(rows, [1])
-    assert_allclose(separation.to_value(u.arcsec), 0, atol=1e-6)
-    rows, _ = tables.match_sky(table, SkyCoord([10.0003, 11], [0.0002, 0], unit="deg"))
-    assert_array_equal(rows, [2, -1])
-
-
-def test_match_without_known_positions():
-    table = make_table(3, ra=[1.0, np.nan, 3.0], dec=[np.nan, 2.0, np.nan])
-    rows, separation = tables.match_sky(table, SkyCoord([1, 2], [1, 2], unit="deg"))
-    assert_array_equal(rows, [-1, -1])
-    assert np.isinf(separation).all()
-
-
-@pytest.mark.parametrize(
-    ("table", "coordinates", "separation", "error", "message"),
-    [
-        (make_table(), SkyCoord(1, 2, unit="deg"), 1 * u.deg, ValueError, "^table has no col"),
-        (None, (10.0, 2.0), 1 * u.deg, TypeError, "^coordinates is of type tuple; expected an"),
-        (None, SkyCoord(1, 2, unit="deg"), 1.0, u.UnitsError, "^max_separation has no unit"),
-    ],
-)
-def test_match_of_what_is_no_position(table, coordinates, separation, error, message):
-    table = make_table(2, ra=[1.0, 2.0], dec=[1.0, 2.0]) if table is None else table
-    with pytest.raises(error, match=message):
-        tables.match_sky(table, coordinates, max_separation=separation)

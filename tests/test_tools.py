@@ -1,139 +1,131 @@
-"""Tools that build on the encoders: their designs embed, and widened weights keep their meaning."""
+"""The maintainers' tools: goals are measured from the right rows, pages say what was reached."""
 
-import importlib.util
-import types
+import importlib
+import io
+import re
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from astropy.table import Table
-from sklearn.metrics import r2_score
-from sklearn.neighbors import KNeighborsRegressor
-from torch.nn import functional
+from docutils.core import publish_doctree
+from docutils.nodes import entry as entry_node
+from docutils.nodes import table as table_node
 
-from astroclip.models import load_model
-from astroclip.models.small import SmallSpectrumEncoder
+import astroclip
+from astroclip.datasets import DATA
+from tests.evaluation.conftest import made_up  # noqa: F401 - fixture
 
-TOOLS = Path(__file__).parents[1] / "tools"
-PREFIX = "spectrum_encoder."
-
-
-def load_tool(name):
-    """Return a tool's module."""
-    spec = importlib.util.spec_from_file_location(name, TOOLS / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+REPOSITORY = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
-def spectra():
-    generator = torch.Generator().manual_seed(3)
-    flux = 2 + torch.rand(4, 4360, generator=generator)
-    return flux, torch.full_like(flux, 4.0), torch.rand(flux.shape, generator=generator) < 0.05
+def tool():
+    """Return a function that imports a tool by name, with tools that it uses beside it."""
+    sys.path.insert(0, str(REPOSITORY / "tools"))
+
+    def load(name):
+        return importlib.import_module(name)
+
+    yield load
+    sys.path.remove(str(REPOSITORY / "tools"))
 
 
-def test_every_design_that_is_compared_embeds_spectra(spectra):
-    designs = load_tool("compare_encoders").SPECTRA
-    assert len(designs) > 3
-    for name, make in designs.items():
-        with torch.inference_mode():
-            embedding = make().eval()(*spectra)
-        assert embedding.shape == (4, 128), name
-        assert torch.isfinite(embedding).all(), name
+def doctree(text):
+    """Return a document's tree; warnings of docutils are errors."""
+    stream = io.StringIO()
+    settings = {"warning_stream": stream, "report_level": 2}
+    tree = publish_doctree(text, settings_overrides=settings)
+    lines = stream.getvalue().splitlines()
+    assert not [line for line in lines if "WARNING" in line or "ERROR" in line]
+    return tree
 
 
-def test_the_scanning_design_has_templates_of_its_galaxies(spectra):
-    rng = np.random.default_rng(1)
-    pairs = {
-        "spectrum": (2 + rng.random((40, 4360))).astype(np.float32),
-        "redshift": rng.uniform(0.05, 0.4, 40),
-        "log_ssfr": np.where(np.arange(40) < 20, -12.0, -10.0),
+def test_a_table_is_valid_and_keeps_every_cell(tool):
+    text = tool("rst").simple_table(("recall@1", "value"), [("a b", 1), ("-", 2.5)])
+    cells = [entry.astext() for entry in doctree(text).findall(entry_node)]
+    assert cells == ["recall@1", "value", "a b", "1", "-", "2.5"]
+
+
+# ---------------------------------------------------------------------- goals and page
+def test_goals_are_measured_from_their_rows(tool, made_up):  # noqa: F811
+    rows = tool("make_performance_page").goal_rows(made_up)
+    reached = {what: (value, met) for what, _, value, met in rows}
+    assert len(reached) == len(rows)  # names are unique
+    ratio = "image, R2 of log sSFR over that of boosted photometry and true shapes"
+    expected = {
+        "spectrum, R2 of redshift": ("0.990", "yes"),
+        "spectrum, R2 of log M*": ("0.900", "no"),
+        "image, R2 of redshift": ("0.940", "yes"),
+        "image among spectra, R2 of redshift": ("0.890", "yes"),
+        "image, R2 of redshift above that of the image-only encoder": ("0.150", "yes"),
+        "image, R2 of redshift above that of photometry k-NN": ("0.250", "yes"),
+        "spectrum, R2 of log Z above that of principal components": ("0.350", "yes"),
+        ratio: ("1.875", "yes"),
+        "recall@1 among 1,000, worse direction": ("0.300", "yes"),
+        "one galaxy as DESI and as SDSS spectrum, recall@1 among 1,000": ("0.300", "no"),
+        "spectrum cut to 4500-8500 A, fall of the R2 of redshift": ("0.040", "no"),
+        "real spectra, k-NN, NMAD": ("0.0018", "yes"),
+        "real spectra, redshift head, beyond 0.05": ("0.125", "no"),
+        "images embedded a second": ("400", "yes"),
+        "spectra embedded a second": ("not measured", "-"),
+        "rest-frame spectrum, R2 of log sSFR": ("not measured", "-"),
     }
-    encoder = load_tool("compare_encoders").scanning(pairs).eval()
-    assert encoder.scan.templates.abs().amax(dim=2).min() > 0
-    with torch.inference_mode():
-        assert torch.isfinite(encoder(*spectra)).all()
+    assert {what: reached[what] for what in expected} == expected
+    few = made_up.copy()
+    few["n_reference"][few["protocol"] == "retrieval"] = 300
+    rows = tool("make_performance_page").goal_rows(few)
+    (retrieved,) = [row for row in rows if row[0] == "recall@1 among 1,000, worse direction"]
+    assert retrieved[2] == "not measured"  # among fewer it means something else
 
 
-def test_what_is_found_again_is_counted_by_kind_and_signal():
-    tool = load_tool("find_again")
-    batch = types.SimpleNamespace(
-        flux=np.array([[1.0, 3.0], [4.0, 9.0]]), ivar=np.array([[4.0, 1.0], [1.0, 0.0]]),
-        mask=np.array([[False, False], [False, False]]),
-    )
-    np.testing.assert_allclose(tool.signal(batch), [2.5, 4.0])
-    pairs = {"redshift": np.array([0.1, 0.3]), "log_ssfr": np.array([-12.0, -10.0])}
-    quiet, forming = tool.redshift_rows("x", batch, pairs, {"scan": np.array([0.1011, 0.2])})
-    assert (quiet["galaxies"], quiet["signal-to-noise"]) == ("quiescent", "2-4")
-    assert (forming["galaxies"], forming["signal-to-noise"]) == ("star-forming", "above 4")
-    assert (quiet["scan, NMAD"], quiet["scan, beyond 0.002"]) == ("0.00148", "0.0 %")
-    assert (forming["scan, NMAD"], forming["scan, beyond 0.002"]) == ("0.11405", "100.0 %")
+@pytest.mark.parametrize(
+    ("options", "value", "met"),
+    [
+        ({}, 0.5, True),
+        ({}, 0.4, False),
+        ({"strict": True}, 0.5, False),
+        ({"at_most": True}, 0.4, True),
+        ({"at_most": True}, 0.6, False),
+    ],
+)
+def test_a_goal_is_met_in_its_sense(tool, options, value, met):
+    assert tool("goals").Goal("any", 0.5, lambda table: None, **options).met(value) is met
 
 
-def test_goals_that_both_runs_measured_are_compared():
-    tool = load_tool("compare_scores")
-    first = Table.read(tool.BUNDLED, format="ascii.ecsv")
-    second = first[[str(query) != "image" for query in first["query"]]]
-    second["value"] = second["value"] - 0.1
-    found = tool.compared(first, second, ("this", "that"))
-    assert not [what for what in found["what"] if what.startswith("image, ") or "second" in what]
-    (row,) = found[found["what"] == "spectrum, R2 of log sSFR"]
-    known = first[
-        (first["protocol"] == "k-NN") & (first["data"] == "held-out pairs")
-        & (first["query"] == "spectrum") & (first["reference"] == "spectrum")
-        & (first["property"] == "log_ssfr") & (first["score"] == "r2")
+def test_the_page_parses_and_says_what_was_reached(tool, made_up):  # noqa: F811
+    page = tool("make_performance_page")
+    text = page.page_text(made_up)
+    assert len(list(doctree(text).findall(table_node))) == 6
+    for words in (
+        "2,000 held-out", "20,000 others", "seed 7", "0.990", "at least 0.99", "not measured",
+        "3.50 nats with 1,024 pairs", "**Measured on other data**", "274", "0.0018",
+        "bundled reference", "0.79",
+    ):
+        assert words in text
+    few = made_up[(made_up["score"] == "r2") & (made_up["data"] == "held-out pairs")]
+    text = page.page_text(few)
+    assert "Not measured in this run." in text
+    doctree(text)
+
+
+def test_the_documentations_page_is_that_of_the_kept_scores(tool):
+    page = tool("make_performance_page")
+    table = Table.read(page.KEPT, format="ascii.ecsv")
+    assert (REPOSITORY / "docs" / "performance.rst").read_text() == page.page_text(table)
+    assert table.meta["WSHA"] == astroclip.reference_table().meta["WSHA"]
+
+
+def test_the_pages_figure_has_goals_and_published_scores(tool, made_up):  # noqa: F811
+    page = tool("make_performance_page")
+    (panel,) = [
+        ax for ax in page.draw_page_figure(made_up).axes if ax.get_title() == "R2 of redshift"
     ]
-    assert row["this"] == f"{known['value'][0]:.3f}"
-    assert row["that"] == f"{known['value'][0] - 0.1:.3f}"
-
-
-def test_redshifts_are_scored_from_neighbours_among_the_others():
-    tool = load_tool("moved_galaxies")
-    rng = np.random.default_rng(2)
-    features, values = rng.random((400, 2)), rng.random(400)
-    known = KNeighborsRegressor(64, weights="distance").fit(features[:300], values[:300])
-    expected = r2_score(values[300:], known.predict(features[300:]))
-    assert tool.score(features, values) == pytest.approx(expected)
-
-
-def test_galaxies_are_put_elsewhere_and_their_places_returned():
-    tool = load_tool("moved_galaxies")
-    rng = np.random.default_rng(2)
-    pairs = {
-        "spectrum": (2 + rng.random((12, 4360))).astype(np.float32),
-        "redshift": rng.uniform(0.1, 0.4, 12).astype(np.float32),
-    }
-    model = load_model("astroclip-small-rest", device="cpu")
-    stayed, place = tool.embedded(model, pairs, move=False, seed=1)
-    np.testing.assert_array_equal(place, pairs["redshift"])
-    moved, place = tool.embedded(model, pairs, move=True, seed=1)
-    assert (np.abs(place - pairs["redshift"]) > 1e-3).all()
-    np.testing.assert_allclose(np.linalg.norm(np.vstack([stayed, moved]), axis=1), 1, rtol=1e-5)
-
-
-def test_a_widened_encoder_computes_what_it_did(spectra):
-    tool = load_tool("widen_encoder")
-    torch.manual_seed(4)
-    narrow = SmallSpectrumEncoder(width=16, dim=16).eval()
-    torch.nn.init.normal_(narrow.windows[2].weight, std=0.1)
-    wide = SmallSpectrumEncoder(width=16, dim=16, pooled=128).eval()
-    state = {f"{PREFIX}{name}": value.clone() for name, value in narrow.state_dict().items()}
-    tool.widen_pooling(state)
-    wide.load_state_dict({name.removeprefix(PREFIX): value for name, value in state.items()})
-    with torch.inference_mode():
-        found, expected = wide(*spectra), narrow(*spectra)
-    assert functional.cosine_similarity(found, expected).min() > 0.999
-    weight = state[f"{PREFIX}gate.weight"]
-    assert not torch.equal(weight[:64], weight[64:128])  # copies that differ can part
-
-
-def test_finer_bins_lie_on_lines_between_the_old_ones():
-    tool = load_tool("widen_encoder")
-    bins = torch.arange(6.0)
-    state = {f"{tool.HEAD}weight": 2 * bins[:, None].repeat(1, 3), f"{tool.HEAD}bias": bins + 1}
-    tool.refine_bins(state, 24)
-    expected = ((torch.arange(24) + 0.5) / 4 - 0.5).clamp(0, 5)
-    torch.testing.assert_close(state[f"{tool.HEAD}bias"], expected + 1)
-    torch.testing.assert_close(state[f"{tool.HEAD}weight"], 2 * expected[:, None].repeat(1, 3))
+    diamonds = [line for line in panel.lines if line.get_marker() == "D"]
+    published = [p for p in tool("goals").PUBLISHED if p.quantity == "redshift"]
+    assert sorted(float(line.get_xdata()[0]) for line in diamonds) == sorted(
+        p.value for p in published
+    )
+    bars = {float(line.get_xdata()[0]) for line in panel.lines if len(line.get_xdata()) == 2}
+    assert {0.99, 0.74, 0.72} <= bars

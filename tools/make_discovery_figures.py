@@ -20,9 +20,8 @@ from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 import astroclip
 from astroclip.discovery import ExampleSearch, OutlierDetector
-from astroclip.evaluation import record_images, record_spectra
-from astroclip.evaluation.observation import embed_quietly
-from astroclip.evaluation.real_scores import read_rings
+from astroclip.evaluation import read_rings, record_images, record_spectra
+from astroclip.evaluation.pairs import embed_quietly
 from astroclip.plotting import display_image
 from astroclip.preparation import ImageBatch, SpectrumBatch
 from astroclip.simulation.basis import load_basis
@@ -168,15 +167,15 @@ def draw_learning(tasks):
     for axis, (name, (table, label)) in zip(axes.ravel(), tasks.items(), strict=True):
         axis.axhline(label.mean(), color="0.7", ls=":", label="random order")
         top = label.mean()
-        for strategy, colour in STRATEGIES.items():
+        for strategy, color in STRATEGIES.items():
             curves = np.array(
                 [learning_curve(table, label, strategy, seed) for seed in range(N_STARTS)]
             )
             count, precision, found = curves[0, 0], curves[:, 1], curves[:, 2]
             low, mean, high = precision.min(axis=0), precision.mean(axis=0), precision.max(axis=0)
-            axis.plot(count, mean, color=colour, label=strategy, lw=1.6)
+            axis.plot(count, mean, color=color, label=strategy, lw=1.6)
             if strategy in ("likely", "random labels"):
-                axis.fill_between(count, low, high, color=colour, alpha=0.15, lw=0)
+                axis.fill_between(count, low, high, color=color, alpha=0.15, lw=0)
             top = max(top, high.max())
             at = [int(np.searchsorted(count, wanted)) for wanted in TABLE_LABELS]
             cells = [
@@ -270,7 +269,7 @@ def misscale_bands(rng, pixels):
 
 
 def blend(rng, pairs):
-    """Return pairs with another galaxy 1.5 to 4 arcsec away, its light in the fibre too."""
+    """Return pairs with another galaxy 1.5 to 4 arcsec away, its light in the fiber too."""
     n = len(pairs["redshift"])
     other = np.roll(np.arange(n), 1)
     image = pairs["image"].astype(np.float32)
@@ -411,12 +410,12 @@ def draw_roc(by_modality):
     titles = "Images", "Spectra"
     for axis, title, found in zip(axes, titles, by_modality.values(), strict=True):
         usual, odd = found["distance"]
-        colours = plt.get_cmap("tab10")(np.arange(len(odd)) % 10)
-        for colour, (kind, table) in zip(colours, odd.items(), strict=True):
+        colors = plt.get_cmap("tab10")(np.arange(len(odd)) % 10)
+        for color, (kind, table) in zip(colors, odd.items(), strict=True):
             scores, label = joined_scores(usual, table)
             false, true, _ = roc_curve(label, scores)
             area = roc_auc_score(label, scores)
-            axis.plot(np.maximum(false, 1e-3), true, color=colour, label=f"{kind}, {area:.2f}")
+            axis.plot(np.maximum(false, 1e-3), true, color=color, label=f"{kind}, {area:.2f}")
         axis.plot(np.geomspace(1e-3, 1, 50), np.geomspace(1e-3, 1, 50), color="0.7", ls=":")
         axis.axvline(FALSE_ALARMS, color="0.8", lw=0.8, zorder=0)
         axis.set(

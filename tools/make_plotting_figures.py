@@ -32,14 +32,14 @@ def split_reference(modality):
 
 
 def draw_neighbors():
-    """A spectrum and an image beside their neighbours."""
+    """A spectrum and an image beside their neighbors."""
     spectrum = astroclip.sample_spectrum()
     index = astroclip.SimilarityIndex(astroclip.reference_table())
     return plotting.plot_neighbors(spectrum, index.query(spectrum, n_neighbors=4), label="DESI")
 
 
 def draw_map(method="pca"):
-    """A map coloured by redshift, with the sample spectra on it."""
+    """A map colored by redshift, with the sample spectra on it."""
     _, table = split_reference("spectrum")
     queries = astroclip.embed(astroclip.sample_spectra())
     return plotting.plot_embedding_map(table, color="redshift", method=method, queries=queries)
@@ -72,7 +72,7 @@ def draw_calibration():
 
 
 def draw_reliability():
-    """Share of quiescent neighbours against being quiescent, from images."""
+    """Share of quiescent neighbors against being quiescent, from images."""
     test, reference = split_reference("image")
     found = astroclip.SimilarityIndex(reference).query(test, N_NEIGHBORS)
     share = (np.asarray(found["log_ssfr"]) < QUIESCENT).reshape(N_TEST, N_NEIGHBORS).mean(axis=1)
@@ -89,7 +89,7 @@ def draw_learning():
     n_labels = [10, 30, 100, 300, 1000, 3000]
     heads = {
         "ridge": lambda: RidgeCV(np.logspace(-3, 3, 13)),
-        "8 neighbours": lambda: KNeighborsRegressor(8, weights="distance"),
+        "8 neighbors": lambda: KNeighborsRegressor(8, weights="distance"),
     }
     ax = None
     for name, make_head in heads.items():

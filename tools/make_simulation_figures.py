@@ -3,7 +3,7 @@
     python tools/make_simulation_figures.py BASIS_NPZ DATA_FOLDER
 
 BASIS_NPZ is the spectral basis that ``astroclip train`` leaves in its workspace;
-DATA_FOLDER holds the real catalogues, spectra and images that the simulator is held against.
+DATA_FOLDER holds the real catalogs, spectra and images that the simulator is held against.
 """
 
 import argparse
@@ -35,22 +35,22 @@ def save(figure, name):
     plt.close(figure)
 
 
-def medians(axis, x, y, edges, colour, label, *, spread=True):
+def medians(axis, x, y, edges, color, label, *, spread=True):
     """Draw the median and the 16-84 % range of ``y`` in bins of ``x``."""
-    centre, rows = [], []
+    center, rows = [], []
     for low, high in zip(edges[:-1], edges[1:], strict=True):
         inside = (x >= low) & (x < high)
         if inside.sum() > 20:
-            centre.append((low + high) / 2)
+            center.append((low + high) / 2)
             rows.append(np.percentile(y[inside], [16, 50, 84]))
     low, middle, high = np.array(rows).T
-    axis.plot(centre, middle, color=colour, lw=2, ls="-" if spread else "--", label=label)
+    axis.plot(center, middle, color=color, lw=2, ls="-" if spread else "--", label=label)
     if spread:
-        axis.fill_between(centre, low, high, color=colour, alpha=0.2, lw=0)
+        axis.fill_between(center, low, high, color=color, alpha=0.2, lw=0)
 
 
 def compare_populations(real, simulated):
-    """Return the table's rows of redshifts and colours of r < 17.77 galaxies."""
+    """Return the table's rows of redshifts and colors of r < 17.77 galaxies."""
     rows = []
     for name, (z, r, g_r, r_z) in real.items():
         label = {"zoo": "SDSS, Galaxy Zoo", "2mass": "SDSS, 2MASS"}[name]
@@ -81,19 +81,19 @@ def draw_densities(axes, real, simulated):
             (real["2mass"], BIASED, "--", "SDSS, 2MASS"),
             (simulated, SIMULATED, "-", "simulated"),
         )
-        for values, colour, line, label in shown:
+        for values, color, line, label in shown:
             axis.hist(
-                values[column], bins, density=True, histtype="step", color=colour, ls=line,
+                values[column], bins, density=True, histtype="step", color=color, ls=line,
                 label=label, lw=1.5,
             )
         axis.set_ylabel("density")
     axes[0].set(xlabel="redshift", title="Redshifts, r < 17.77")
-    axes[1].set(xlabel="g - r", title="Colours")
+    axes[1].set(xlabel="g - r", title="Colors")
     axes[0].legend(loc="upper right")
 
 
 def draw_population(galaxies, magnitude, folder):
-    """Draw redshifts, colours and sizes of r < 17.77 galaxies; return rows of the table."""
+    """Draw redshifts, colors and sizes of r < 17.77 galaxies; return rows of the table."""
     real = checks.real_main_samples(folder)
     g, r, z = magnitude.T
     simulated = galaxies.redshift, r, g - r, r - z
@@ -135,11 +135,11 @@ def label_population(axes):
     """Set the limits and labels of the panels with points."""
     size = {"ylabel": "log half-light radius / arcsec", "ylim": (-0.3, 1.6)}
     axes[2].set(
-        xlabel="redshift", ylabel="g - r", title="Colour and redshift", xlim=(0, 0.25),
+        xlabel="redshift", ylabel="g - r", title="Color and redshift", xlim=(0, 0.25),
         ylim=(0, 1.8),
     )
     axes[3].set(
-        xlabel="r - distance modulus", ylabel="g - r", title="Colour and magnitude",
+        xlabel="r - distance modulus", ylabel="g - r", title="Color and magnitude",
         xlim=(-16.5, -23.9), ylim=(0, 1.6),
     )
     axes[4].set(xlabel="r", title="Size and magnitude", xlim=(14, 17.8), **size)
@@ -152,13 +152,13 @@ def draw_sky(folder):
     real, simulated = checks.real_sky(folder), checks.simulated_sky()
     figure, axes = plt.subplots(1, 2, figsize=(8.5, 3.2), constrained_layout=True)
     rows = []
-    for band, (name, colour) in enumerate(zip("grz", ("tab:green", "tab:red", "0.3"), strict=True)):
+    for band, (name, color) in enumerate(zip("grz", ("tab:green", "tab:red", "0.3"), strict=True)):
         sigma, lags = real[band]
         sims = np.array([one[0] for one in simulated[band]])
         correlations = np.array([one[1] for one in simulated[band]])
-        axes[0].hist(np.log10(sims), 15, histtype="step", color=colour, label=name, lw=1.5)
-        axes[0].axvline(np.log10(sigma), ymax=0.8, color=colour, ls="--", label="DR9 field")
-        axes[1].plot(range(1, 5), lags, "o", color=colour, label=f"{name}, DR9 field")
+        axes[0].hist(np.log10(sims), 15, histtype="step", color=color, label=name, lw=1.5)
+        axes[0].axvline(np.log10(sigma), ymax=0.8, color=color, ls="--", label="DR9 field")
+        axes[1].plot(range(1, 5), lags, "o", color=color, label=f"{name}, DR9 field")
         if name == "r":
             low, middle, high = np.percentile(correlations, [16, 50, 84], axis=0)
             axes[1].plot(range(1, 5), middle, color=SIMULATED, label="simulated, median and 68 %")
@@ -173,7 +173,7 @@ def draw_sky(folder):
         low, middle, high = np.percentile(correlations[:, 0], [16, 50, 84])
         rows.append(
             (
-                f"correlation of neighbouring pixels in {name}", f"{lags[0]:.2f}",
+                f"correlation of neighboring pixels in {name}", f"{lags[0]:.2f}",
                 f"{low:.2f} / {middle:.2f} / {high:.2f}", f"{middle - lags[0]:+.2f}", "",
             )
         )
@@ -231,11 +231,11 @@ def draw_lines(simulator, galaxies, folder):
     forming = ~galaxies.quiescent & (galaxies.agn == 0) & (width > 3)
     active, retired = galaxies.agn > 0, galaxies.quiescent & (galaxies.agn == 0) & (width > 0.3)
     figure, axis = plt.subplots(figsize=(4.6, 4.2), constrained_layout=True)
-    for chosen, colour, label in (
+    for chosen, color, label in (
         (forming, "tab:blue", "star-forming"), (retired, "tab:red", "quiescent"),
         (active, "tab:purple", "AGN"),
     ):
-        axis.plot(n2[chosen], o3[chosen], ".", ms=2.5, color=colour, alpha=0.6, label=label)
+        axis.plot(n2[chosen], o3[chosen], ".", ms=2.5, color=color, alpha=0.6, label=label)
     x = np.linspace(-2, 0.02, 200)
     axis.plot(x, 0.61 / (x - 0.05) + 1.3, "k--", lw=1, label="Kauffmann et al. (2003)")
     x = np.linspace(-2, 0.44, 200)
@@ -265,13 +265,13 @@ def draw_lines(simulator, galaxies, folder):
 
 
 def draw_contaminants(basis, folder, galaxies):
-    """Draw colours of stars, quasars and galaxies; return rows of the table."""
+    """Draw colors of stars, quasars and galaxies; return rows of the table."""
     g_r, r_z, kind, redshift = checks.read_skyserver(folder)
     stars, quasars, quasar_z = checks.simulated_contaminants(basis)
     magnitude = checks.magnitudes(galaxies.bulge_flux + galaxies.disc_flux)
-    colours = magnitude[:, 0] - magnitude[:, 1], magnitude[:, 1] - magnitude[:, 2]
+    colors = magnitude[:, 0] - magnitude[:, 1], magnitude[:, 1] - magnitude[:, 2]
     figure, axes = plt.subplots(1, 3, figsize=(10, 3.5), constrained_layout=True)
-    panels = ((axes[0], "STAR", stars), (axes[1], "GALAXY", colours))
+    panels = ((axes[0], "STAR", stars), (axes[1], "GALAXY", colors))
     for axis, name, (x, y) in panels:
         real = kind == name
         axis.plot(g_r[real], r_z[real], ".", color=REAL, ms=2, alpha=0.4, label="SDSS")

@@ -65,7 +65,7 @@ def interval_row(estimates, name, digits):
 
 # ---------------------------------------------------------------------- a
 def sdss_spectrum():
-    """An SDSS spectrum, its neighbours and its properties."""
+    """An SDSS spectrum, its neighbors and its properties."""
     names = run_page("sdss_spectrum")
     shown = names["shown"]
     digits = {"similarity": 3, "redshift": 4, "log_stellar_mass": 2, "log_ssfr": 2}
@@ -87,7 +87,7 @@ def sdss_spectrum():
 
 
 def draw_frames(names, observed):
-    """Draw where the neighbours of both models lie in redshift and star formation."""
+    """Draw where the neighbors of both models lie in redshift and star formation."""
     figure = Figure(figsize=(7, 4.2), layout="constrained")
     ax = figure.subplots()
     spectra = names["spectra"]
@@ -138,7 +138,7 @@ def cross_modal():
 
 # ---------------------------------------------------------------------- c
 def archives():
-    """From a name on the sky to neighbours: the part without a network."""
+    """From a name on the sky to neighbors: the part without a network."""
     names = run_page("archives")
     save(names["ax"].figure, "archives")
     rows = [interval_row(names["estimates"], "redshift", 3)]
@@ -160,21 +160,21 @@ def redshifts(shared):
             f"{float(by_head['redshift_confidence'][number]):.2f}",
             "yes" if flagged else "no",
         ])
-    header = ["spectrum", "catalogue", "k-NN", "head", "confidence", "flagged"]
+    header = ["spectrum", "catalog", "k-NN", "head", "confidence", "flagged"]
     write_rows("redshifts", header, rows)
     draw_distributions(names)
     fors2_figures(names, shared)
 
 
 def draw_distributions(names):
-    """Draw the head's distribution of each spectrum, with catalogue and k-NN redshifts."""
+    """Draw the head's distribution of each spectrum, with catalog and k-NN redshifts."""
     figure = Figure(figsize=(8.2, 2.9), layout="constrained")
     for number, ax in enumerate(figure.subplots(1, 3)):
         probability = names["probability"][number]
         # a bin is narrower than a line: the other redshifts are marked above the curve
         ax.plot(names["redshift"], probability / probability.max(), color=BLUE, lw=1.5)
         found = float(names["by_neighbors"]["redshift"][number])
-        marks = ((names["catalog"][number], "black", "catalogue"), (found, ORANGE, "k-NN"))
+        marks = ((names["catalog"][number], "black", "catalog"), (found, ORANGE, "k-NN"))
         for height, (redshift, color, label) in zip((1.1, 1.2), marks, strict=True):
             ax.plot(redshift, height, "v", color=color, ms=5, label=label)
         flagged = names["by_head"]["out_of_distribution"][number]
@@ -253,7 +253,7 @@ def five_examples():
     left, right = figure.subplots(1, 2)
     left.plot(5 + 20 * np.arange(len(found)), found, "o-", color=BLUE, label="search")
     left.axhline(thin.mean(), color=GREY, ls="--", label="by chance")
-    left.set(xlabel="images labelled", ylabel="thin discs among the best 100", ylim=(0, 1))
+    left.set(xlabel="images labeled", ylabel="thin discs among the best 100", ylim=(0, 1))
     right.plot(np.arange(1, len(hits) + 1), hits, color=BLUE, label="after five rounds")
     right.plot(np.arange(1, len(first_hits) + 1), first_hits, color=ORANGE,
                label="five examples only")

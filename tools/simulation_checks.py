@@ -62,7 +62,7 @@ def real_main_samples(folder):
 
     ``zoo`` has the galaxies with Galaxy Zoo votes. ``2mass`` has those of the kcorrect
     package, every one detected by 2MASS: at low luminosity it prefers red galaxies. Its
-    r is Petrosian and its colours are of model magnitudes.
+    r is Petrosian and its colors are of model magnitudes.
     """
     table = Table.read(folder / "catalogues" / "sdss_galaxies_5000.csv")
     zoo = [np.asarray(table[f"mag_{band}"], dtype=float) for band in "grz"]
@@ -82,7 +82,7 @@ def real_main_samples(folder):
 
 
 def usable(z, r, g_r, r_z):
-    """Return True for galaxies of the main sample with sensible colours."""
+    """Return True for galaxies of the main sample with sensible colors."""
     good = (r < MAIN_LIMIT) & (r > 13.5) & (z > MAIN.redshift_range[0])
     return good & (z < MAIN.redshift_range[1]) & (np.abs(g_r) < 3) & (np.abs(r_z) < 3)
 
@@ -291,5 +291,5 @@ def simulated_contaminants(basis):
     curves = sdss_basis(basis)
     stars = make_stars(800, curves, seed=SEED)["magnitude"]
     quasars = make_quasars(800, curves, seed=SEED, redshift_range=(0.3, 3.0))
-    colours = [(m[:, 0] - m[:, 1], m[:, 1] - m[:, 2]) for m in (stars, quasars["magnitude"])]
-    return (*colours, quasars["redshift"])
+    colors = [(m[:, 0] - m[:, 1], m[:, 1] - m[:, 2]) for m in (stars, quasars["magnitude"])]
+    return (*colors, quasars["redshift"])

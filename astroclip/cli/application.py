@@ -6,19 +6,10 @@ import os
 import sys
 
 from astroclip import __version__
-from astroclip.cli.output import tell
+from astroclip.cli.output import EXIT_BROKEN_PIPE, EXIT_ERROR, EXIT_INTERRUPTED, tell
 
-__all__ = [
-    "BROKEN_PIPE",
-    "INTERRUPTED",
-    "MENDABLE",
-    "SOME_FAILED",
-    "USAGE",
-    "build_parser",
-    "main",
-]
+__all__ = ["build_parser", "main"]
 
-MENDABLE, USAGE, SOME_FAILED, INTERRUPTED, BROKEN_PIPE = 1, 2, 3, 130, 141
 DESCRIPTION = "Find galaxies like this one, from spectra and images."
 EPILOG = """\
 first steps:
@@ -32,7 +23,7 @@ by the suffix of --output: .ecsv, .fits or .parquet.
 
 exit status:
   0    done
-  1    an error that can be mended, shown in one line; or no object could be used
+  1    an error (its message says how to fix it), or no usable object
   2    the command line cannot be understood
   3    done, but some objects failed: their rows say why
   130  interrupted by Ctrl-C; no half-written file is left
@@ -54,14 +45,22 @@ def build_parser():
     )
     parser.add_argument("--version", action="version", version=__version__)
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
-    from astroclip.cli import embed, estimate, fetch, index, models, neighbors, quickstart
-    from astroclip.evaluation.commands import add_parser as add_evaluation
+    from astroclip.cli import (
+        embed,
+        estimate,
+        evaluate,
+        fetch,
+        index,
+        models,
+        neighbors,
+        quickstart,
+    )
     from astroclip.training.commands import add_parser as add_training
 
-    for room in (quickstart, embed, neighbors, estimate, fetch, index, models):
-        room.add_parser(subparsers)
+    for command in (quickstart, embed, neighbors, estimate, fetch, index, models):
+        command.add_parser(subparsers)
     add_training(subparsers)
-    add_evaluation(subparsers)
+    evaluate.add_parser(subparsers)
     return parser
 
 
@@ -76,20 +75,20 @@ def main(arguments=None):
     Returns
     -------
     int
-        0; 1 after an error that the user can mend, which is shown without a traceback; 2 if
-        the arguments cannot be understood; 3 if some objects failed; 130 after Ctrl-C; 141
-        if the reader of the output went away.
+        0; 1 after an error, whose message says how to fix it; 2 if the arguments cannot be
+        understood; 3 if some objects failed; 130 after Ctrl-C; 141 if the reader of the
+        output went away.
     """
     try:
         return _run(arguments)
     except BrokenPipeError:
         _drop_output()
-        return BROKEN_PIPE
+        return EXIT_BROKEN_PIPE
     except BaseException as error:
         if not _is_interruption(error):
             raise
         tell("interrupted; no half-written file is left")
-        return INTERRUPTED
+        return EXIT_INTERRUPTED
 
 
 def _is_interruption(error):
@@ -110,26 +109,20 @@ def _run(arguments):
         return stop.code or 0
     from astroclip.exceptions import CheckpointError, MissingExtraError, PreparationError
 
-    mendable = (
+    user_errors = (
         CheckpointError, MissingExtraError, PreparationError,
         OSError, ValueError, TypeError, KeyError,
     )
     try:
         status = options.run(options)
         sys.stdout.flush()
-    except BrokenPipeError:  # an OSError, but not one to mend
+    except BrokenPipeError:  # an OSError that says nothing about the input
         raise
-    except mendable as error:
-        tell(_first_words(error))
-        return MENDABLE
+    except user_errors as error:
+        is_key = isinstance(error, KeyError) and len(error.args) == 1  # its str() adds quotes
+        tell(str(error.args[0]) if is_key else str(error) or type(error).__name__)
+        return EXIT_ERROR
     return status
-
-
-def _first_words(error):
-    """Return what an error says; a KeyError's text without its quotes."""
-    if isinstance(error, KeyError) and len(error.args) == 1:
-        return str(error.args[0])
-    return str(error) or type(error).__name__
 
 
 def _drop_output():

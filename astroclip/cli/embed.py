@@ -1,6 +1,6 @@
 """The command ``astroclip embed``."""
 
-from astroclip.cli.inputs import load_objects
+from astroclip.cli.inputs import load_index, load_objects
 from astroclip.cli.options import (
     add_command,
     model_options,
@@ -8,9 +8,9 @@ from astroclip.cli.options import (
     positive_integer,
     query_options,
 )
-from astroclip.cli.output import check_output, show, tell, write_output
+from astroclip.cli.output import check_output, exit_status, show, write_output
 
-__all__ = ["add_parser", "exit_status", "run_embed", "summary"]
+__all__ = ["add_parser", "run_embed", "summary"]
 
 DESCRIPTION = """\
 Embed spectra and images, of any file that specutils reads and of Legacy Survey cutouts, into
@@ -31,7 +31,7 @@ def add_parser(subparsers):
     )
     parser.add_argument(
         "--n-neighbors", "--neighbors", type=positive_integer, default=None, metavar="N",
-        help="also list this many bundled neighbours of each",
+        help="also list this many bundled neighbors of each",
     )
 
 
@@ -43,34 +43,9 @@ def run_embed(options):
     show(summary(table), title="Embeddings", format=options.format, whole=table)
     if options.n_neighbors is not None:
         from astroclip.cli.neighbors import screen_version
-        from astroclip.cli.references import load_index
-
         neighbors = load_index(None, table.meta["MODEL"]).query(table, options.n_neighbors)
-        show(screen_version(neighbors), title="Neighbours", format=options.format, whole=neighbors)
+        show(screen_version(neighbors), title="Neighbors", format=options.format, whole=neighbors)
     return exit_status(table)
-
-
-def exit_status(table):
-    """Return 0, or 3 if objects of an embedding table failed, or 1 if all did.
-
-    Parameters
-    ----------
-    table : `~astropy.table.Table`
-
-    Returns
-    -------
-    int
-    """
-    from astroclip.cli.application import MENDABLE, SOME_FAILED
-    from astroclip.tables import embedding_matrix
-
-    _, valid = embedding_matrix(table)
-    if valid.all():
-        return 0
-    if not valid.any():
-        tell("no object has an embedding; the column message says why")
-        return MENDABLE
-    return SOME_FAILED
 
 
 def summary(table):

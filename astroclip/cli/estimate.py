@@ -1,9 +1,10 @@
 """The command ``astroclip estimate``."""
 
-from astroclip.cli.embed import exit_status
+from astroclip.cli.inputs import load_index
 from astroclip.cli.neighbors import PROPERTIES, asks_reference, load_queries
 from astroclip.cli.options import (
     add_command,
+    add_target_option,
     model_options,
     names,
     output_options,
@@ -11,8 +12,7 @@ from astroclip.cli.options import (
     query_options,
     search_options,
 )
-from astroclip.cli.output import check_output, show, write_output
-from astroclip.cli.targets import add_target_option
+from astroclip.cli.output import check_output, exit_status, show, write_output
 
 __all__ = ["add_parser", "run_estimate", "screen_version"]
 
@@ -59,8 +59,6 @@ def add_parser(subparsers):
 
 def run_estimate(options):
     """Estimate, write the estimates and show them; return the exit status."""
-    from astroclip.cli.references import load_index
-
     check_output(options)
     index = load_index(options.reference, options.model)
     queries = load_queries(index, options)

@@ -1,13 +1,23 @@
 """The command ``astroclip fetch``."""
 
-import sys
 from pathlib import Path
 
-from astroclip.cli.options import add_command, names, output_options, positive_integer
-from astroclip.cli.output import check_output, show, tell, write_output
-from astroclip.cli.targets import is_target_table, parse_target, read_targets, write_target
+import numpy as np
 
-__all__ = ["add_parser", "run_fetch"]
+from astroclip._files import written
+from astroclip.cli.inputs import file_stem, parse_target
+from astroclip.cli.options import add_command, names, output_options, positive_integer
+from astroclip.cli.output import (
+    EXIT_ERROR,
+    EXIT_SOME_FAILED,
+    check_output,
+    is_watched,
+    show,
+    tell,
+    write_output,
+)
+
+__all__ = ["add_parser", "read_targets", "run_fetch", "write_images", "write_spectrum"]
 
 DESCRIPTION = """\
 Fetch spectra and images of objects from archives into a folder of FITS files, which the other
@@ -20,6 +30,7 @@ EXAMPLE = """\
   astroclip neighbors ngc4303"""
 CHUNK = 50  # targets asked for at a time
 COLUMNS = ("target", "product", "archive", "file", "message")
+TARGET_SUFFIXES = (".ecsv", ".fits", ".csv", ".parquet", ".vot", ".xml")
 
 
 def add_parser(subparsers):
@@ -64,8 +75,6 @@ def run_fetch(options):
     """Fetch targets, write files and show what was found; return the exit status."""
     from astropy.table import Table
 
-    from astroclip.cli.application import MENDABLE, SOME_FAILED
-
     check_output(options)
     objects = named_objects(options.targets)
     folder = Path(options.folder).expanduser()
@@ -79,8 +88,8 @@ def run_fetch(options):
     n_files = sum(bool(row[3]) for row in rows)
     tell(f"{n_files:,} files in {folder}; {len(rows) - n_files:,} products failed")
     if not n_files:
-        return MENDABLE
-    return SOME_FAILED if n_files < len(rows) else 0
+        return EXIT_ERROR
+    return EXIT_SOME_FAILED if n_files < len(rows) else 0
 
 
 def named_objects(arguments):
@@ -93,20 +102,62 @@ def named_objects(arguments):
     ValueError
         If a table cannot be read or has no targets.
     """
-    found = []
+    targets = []
     for text in arguments:
-        if not is_target_table(text):
-            found.append(parse_target(text))
+        if Path(text).suffix.lower() not in TARGET_SUFFIXES:
+            targets.append(parse_target(text))
             continue
         path = Path(text).expanduser()
         if not path.is_file():
             msg = f"table of targets {text!r} does not exist; check the path."
             raise FileNotFoundError(msg)
-        found += read_targets(path)
-    if not found:
+        targets += read_targets(path)
+    if not targets:
         msg = f"table of targets {arguments[0]!r} has no rows; expected at least one."
         raise ValueError(msg)
-    return found
+    return targets
+
+
+def read_targets(path):
+    """Return the names or positions of a table.
+
+    Parameters
+    ----------
+    path : path-like
+        With columns ``ra`` and ``dec`` (degrees, or with a unit), or ``name``; positions
+        are taken if there are both.
+
+    Returns
+    -------
+    list of str or `~astropy.coordinates.SkyCoord`
+
+    Raises
+    ------
+    ValueError
+        If it cannot be read or lacks those columns.
+    """
+    from astropy import units as u
+    from astropy.coordinates import SkyCoord
+    from astropy.table import QTable
+
+    try:
+        table = QTable.read(path)
+    except Exception as error:  # each format raises what its reader meets
+        msg = f"table of targets {str(path)!r} cannot be read: {error}."
+        raise ValueError(msg) from error
+    columns = {name.lower(): table[name] for name in table.colnames}
+    if {"ra", "dec"} <= set(columns):
+        ra, dec = (u.Quantity(columns[name], unit=u.deg) for name in ("ra", "dec"))
+        return list(SkyCoord(ra, dec))
+    if "name" in columns:
+        return [
+            name.decode() if isinstance(name, bytes) else str(name) for name in columns["name"]
+        ]
+    msg = (
+        f"table of targets {str(path)!r} has columns {', '.join(table.colnames)}; expected ra "
+        f"and dec in degrees, or name."
+    )
+    raise ValueError(msg)
 
 
 def fetched_targets(objects, options):
@@ -118,11 +169,10 @@ def fetched_targets(objects, options):
         for name in ("archives", "products", "bands", "size", "radius", "timeout")
         if getattr(options, name) is not None
     }
-    watched = sys.stderr.isatty() and not options.quiet
     for first in range(0, len(objects), CHUNK):
         targets, _ = archives.fetch_many(
-            objects[first : first + CHUNK], cache=not options.no_cache, show_progress=watched,
-            **given,
+            objects[first : first + CHUNK], cache=not options.no_cache,
+            show_progress=is_watched(options), **given,
         )
         yield from targets
 
@@ -141,3 +191,100 @@ def target_rows(target, folder):
         for failure in target.failures
     ]
     return rows or [(target.name, "", "", "", "nothing was found and nothing failed")]
+
+
+# ---------------------------------------------------------------------- files
+def write_target(target, folder):
+    """Write what was fetched of a target: spectra and images as FITS, catalog rows as ECSV.
+
+    Parameters
+    ----------
+    target : object
+        What `astroclip.archives.fetch` returns.
+    folder : `pathlib.Path`
+
+    Returns
+    -------
+    list of (str, `pathlib.Path`)
+        ``"spectrum"``, ``"image"`` or ``"catalog"``, and its file.
+    """
+    stem = file_stem(target)
+    files = []
+    for number, spectrum in enumerate(target.spectra, start=1):
+        suffix = "" if len(target.spectra) == 1 else f"-{number}"
+        files.append(("spectrum", folder / f"{stem}-spectrum{suffix}.fits"))
+        write_spectrum(spectrum, files[-1][1])
+    if target.images:
+        files.append(("image", folder / f"{stem}-image.fits"))
+        write_images(target.images, files[-1][1])
+    if len(target.catalog):
+        from astroclip.tables import write_table
+
+        files.append(("catalog", folder / f"{stem}-catalog.ecsv"))
+        write_table(target.catalog, files[-1][1], overwrite=True)
+    return files
+
+
+def write_spectrum(spectrum, path):
+    """Write a spectrum to a FITS table that specutils reads, complete or not at all.
+
+    Parameters
+    ----------
+    spectrum : `~specutils.Spectrum`
+        Masked pixels get an uncertainty of NaN, which `astroclip.embed` leaves out.
+    path : `pathlib.Path`
+    """
+    from astropy.io import fits
+    from astropy.nddata import StdDevUncertainty
+    from specutils import Spectrum
+
+    sigma = None
+    if spectrum.uncertainty is not None:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            sigma = spectrum.uncertainty.represent_as(StdDevUncertainty).array.astype(float)
+        bad = ~np.isfinite(sigma)
+        if spectrum.mask is not None:
+            bad |= np.asarray(spectrum.mask, dtype=bool)
+        sigma = StdDevUncertainty(np.where(bad, np.nan, sigma))
+    header = fits.Header()
+    for key in ("ra", "dec", "id", "archive"):
+        value = spectrum.meta.get(key)
+        if isinstance(value, str | int | float | np.number):
+            header[key.upper()[:8]] = value if isinstance(value, str) else float(value)
+    plain = Spectrum(
+        flux=spectrum.flux, spectral_axis=spectrum.spectral_axis, uncertainty=sigma,
+        meta={"header": header},
+    )
+    with written(path) as partial:
+        plain.write(partial, format="tabular-fits", overwrite=True)
+
+
+def write_images(images, path):
+    """Write images of several bands to one FITS file that `astroclip.embed` reads.
+
+    Parameters
+    ----------
+    images : dict of str to `~astropy.nddata.CCDData`
+    path : `pathlib.Path`
+        Complete or not at all.
+    """
+    from astropy.io import fits
+    from astropy.nddata import InverseVariance
+
+    hdus = [fits.PrimaryHDU()]
+    hdus[0].header["BANDS"] = ",".join(images)
+    for band, image in images.items():
+        header = fits.Header() if image.wcs is None else image.wcs.to_header()
+        header["BUNIT"] = image.unit.to_string()  # FITS has no nanomaggies, astropy reads them
+        values = np.asarray(image.data, dtype=np.float32)
+        bad = np.zeros(values.shape, bool) if image.mask is None else image.mask
+        if image.uncertainty is None:
+            values = np.where(bad, np.float32(np.nan), values)
+        hdus.append(fits.ImageHDU(values, header, name=f"IMAGE_{band}"))
+        if image.uncertainty is not None:
+            with np.errstate(divide="ignore", invalid="ignore"):
+                ivar = image.uncertainty.represent_as(InverseVariance).array.astype(np.float32)
+            ivar = np.where(bad | ~np.isfinite(ivar), np.float32(0), ivar)
+            hdus.append(fits.ImageHDU(ivar, header, name=f"INVVAR_{band}"))
+    with written(path) as partial:
+        fits.HDUList(hdus).writeto(partial, overwrite=True)

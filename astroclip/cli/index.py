@@ -8,6 +8,7 @@ from astroclip.cli.inputs import load_objects
 from astroclip.cli.neighbors import add_modality_options, search
 from astroclip.cli.options import (
     add_command,
+    add_target_option,
     index_argument,
     model_options,
     output_options,
@@ -15,8 +16,7 @@ from astroclip.cli.options import (
     query_options,
     search_options,
 )
-from astroclip.cli.output import check_output, say, show, tell
-from astroclip.cli.targets import add_target_option
+from astroclip.cli.output import check_output, exit_status, say, show, tell
 
 __all__ = ["add_parser", "run_build", "run_info", "run_query"]
 
@@ -88,7 +88,6 @@ def _add_build(commands):
 def run_build(options):
     """Build an index and save it; return the exit status."""
     from astroclip import SimilarityIndex
-    from astroclip.cli.embed import exit_status
 
     check_output(options)
     table = load_objects(options)

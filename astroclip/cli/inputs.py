@@ -1,28 +1,36 @@
-"""Arguments to files, files to objects, objects to one embedding table."""
+"""What the arguments of a command name: files, tables of embeddings, an index, a target."""
 
 import glob
+import re
 import warnings
 from pathlib import Path
 
 import numpy as np
 
-from astroclip.cli.output import progress_bar, tell
+from astroclip.cli.output import is_watched, tell
 
 __all__ = [
-    "embed_files",
+    "embed_target",
+    "file_stem",
     "find_files",
     "is_embedding_table",
-    "join_tables",
+    "load_index",
     "load_objects",
     "only_ids",
-    "read_embeddings",
+    "parse_target",
+    "read_redshifts",
 ]
 
+DEFAULT_MODEL = "astroclip-small"
 OBJECT_SUFFIXES = (".fits", ".fit", ".fits.gz")
 TABLE_SUFFIXES = (".ecsv", ".parquet")
 N_REASONS = 5  # failures shown
+NUMBER = r"[+-]?\d+(\.\d*)?"
+DEGREES = re.compile(rf"^\s*({NUMBER})[\s,]+({NUMBER})\s*$")
+SEXAGESIMAL = re.compile(r"^\s*\d{1,2}[h:\s]\s*\d{1,2}[m:\s].*[+-]\s*\d{1,2}[d:°\s]")
 
 
+# ---------------------------------------------------------------------- files
 def find_files(arguments):
     """Return the files that arguments name, each once.
 
@@ -41,7 +49,7 @@ def find_files(arguments):
     FileNotFoundError
         If a file is not there, or a folder or pattern gives none.
     """
-    found = {}
+    files = {}
     for argument in arguments:
         path = Path(argument).expanduser()
         if path.is_dir():
@@ -58,8 +66,8 @@ def find_files(arguments):
         if not paths:
             msg = f"{what}; check the path."
             raise FileNotFoundError(msg)
-        found |= dict.fromkeys(paths)
-    return list(found)
+        files |= dict.fromkeys(paths)
+    return list(files)
 
 
 def _is_usual(path):
@@ -68,11 +76,10 @@ def _is_usual(path):
     if not path.is_file() or name.startswith("."):
         return False
     if name.endswith(TABLE_SUFFIXES):
-        return is_embedding_table(path)  # catalogues and the like are passed over
+        return is_embedding_table(path)  # catalogs and the like are passed over
     return name.endswith(OBJECT_SUFFIXES)
 
 
-# ---------------------------------------------------------------------- tables
 def is_embedding_table(path):
     """Return whether a file holds a table with embeddings.
 
@@ -132,23 +139,6 @@ def read_embeddings(path):
     return table
 
 
-def join_tables(tables, labels):
-    """Return embedding tables of one model as one.
-
-    Raises
-    ------
-    ModelMismatchError
-        If they are of different models.
-    """
-    from astropy.table import vstack
-
-    from astroclip.tables import check_same_model
-
-    for table, label in zip(tables[1:], labels[1:], strict=True):
-        check_same_model(table, tables[0], names=(label, labels[0]))
-    return tables[0] if len(tables) == 1 else vstack(tables, metadata_conflicts="silent")
-
-
 def only_ids(table, ids):
     """Return the rows of a table that carry one of the ids; all rows if that is None.
 
@@ -160,21 +150,16 @@ def only_ids(table, ids):
     if ids is None:
         return table
     held = np.asarray(table["id"]).astype(str)
-    _check_found(ids, set(held))
+    missing = np.setdiff1d(ids, held)
+    if len(missing):
+        some = ", ".join(np.unique(held)[:3])
+        msg = f"--ids names {str(missing[0])!r}, which no object has; they have ids such as {some}."
+        raise KeyError(msg)
     return table[np.isin(held, ids)]
 
 
-def _check_found(ids, held):
-    """Raise KeyError if a wanted id is not among those there are."""
-    missing = [name for name in ids if name not in held]
-    if missing:
-        some = ", ".join(sorted(held)[:3])
-        msg = f"--ids names {missing[0]!r}, which no object has; they have ids such as {some}."
-        raise KeyError(msg)
-
-
 # ---------------------------------------------------------------------- objects
-def load_objects(options, *, model="astroclip-small"):
+def load_objects(options, *, model=DEFAULT_MODEL):
     """Return what the inputs hold as one embedding table: tables as they are, objects embedded.
 
     Parameters
@@ -197,68 +182,216 @@ def load_objects(options, *, model="astroclip-small"):
     ModelMismatchError
         If tables are of different models.
     """
+    from astropy.table import vstack
+
+    from astroclip.tables import check_same_model
+
     paths = find_files(options.inputs)
     if not paths:
         msg = "no INPUT is given; expected files, folders, patterns or tables of embeddings."
         raise ValueError(msg)
-    kinds = [is_embedding_table(path) for path in paths]
-    tables = [read_embeddings(path) for path, table in zip(paths, kinds, strict=True) if table]
-    labels = [f"table {str(path)!r}" for path, table in zip(paths, kinds, strict=True) if table]
-    objects = [path for path, table in zip(paths, kinds, strict=True) if not table]
+    objects, tables = [], {}
+    for path in paths:
+        if is_embedding_table(path):
+            tables[f"table {str(path)!r}"] = read_embeddings(path)
+        else:
+            objects.append(path)
     if objects:
-        ids = options.ids if not tables else None
-        tables.append(embed_files(objects, options, model=options.model or model, ids=ids))
-        labels.append("what the files embed to")
-    return only_ids(join_tables(tables, labels), options.ids)
+        model = options.model or model
+        tell(f"embedding {len(objects):,} file{'s' if len(objects) > 1 else ''} with {model}")
+        tables["what the files embed to"] = _embed(objects, options, model=model)
+    (first, table), *others = tables.items()
+    for label, other in others:
+        check_same_model(other, table, names=(label, first))
+    if others:
+        table = vstack(list(tables.values()), metadata_conflicts="silent")
+    return only_ids(table, options.ids)
 
 
-def embed_files(paths, options, *, model, ids=None):
-    """Embed the spectra and images of files, a few hundred at a time.
-
-    Parameters
-    ----------
-    paths : sequence of `pathlib.Path`
-    options : `argparse.Namespace`
-        With those of ``model_options`` and ``quiet``.
-    model : str
-    ids : sequence of str, optional
-        Only the objects of these ids.
-
-    Returns
-    -------
-    `~astropy.table.QTable`
-        An embedding table in the order of files, with a column ``file``. A file that
-        cannot be read has one failed row, named as the file.
+def embed_target(options, *, model):
+    """Fetch ``--target`` and return the embeddings of its spectra and images.
 
     Raises
     ------
     ValueError
-        If no object could be embedded; its message holds the reasons.
+        If nothing could be fetched or embedded; the message holds the reasons.
     """
-    from astroclip.cli.embedding import EmbeddingJob
+    from astroclip import archives
+
+    if options.inputs:
+        msg = "--target and INPUT are both given; expected one of them."
+        raise ValueError(msg)
+    target = archives.fetch(parse_target(options.target), show_progress=is_watched(options))
+    for row in target.failures:
+        tell(f"{row['archive']} {row['product']}: {row['reason']}; {row['advice']}")
+    stem = file_stem(target)
+    ids = [f"{stem}-spectrum-{number}" for number, _ in enumerate(target.spectra, start=1)]
+    ids = [f"{stem}-spectrum"] if len(ids) == 1 else ids
+    objects = list(target.spectra)
+    if target.images:
+        objects, ids = [*objects, target.images], [*ids, f"{stem}-image"]
+    if not objects:
+        msg = f"no archive has a spectrum or an image of {options.target!r}."
+        raise ValueError(msg)
+    return _embed(objects, options, model=options.model or model, ids=ids)
+
+
+def _embed(objects, options, *, model, ids=None):
+    """Embed objects with the options of the command line; say which failed.
+
+    Raises
+    ------
+    ValueError
+        If none could be embedded; its message holds the reasons.
+    """
+    from astroclip.embedding import embed
+    from astroclip.exceptions import FailedObjectWarning
     from astroclip.tables import Flag
 
-    tell(f"embedding {len(paths):,} file{'s' if len(paths) > 1 else ''} with {model}")
-    job = EmbeddingJob(model, options, ids=ids)
-    with progress_bar(len(paths), "file", quiet=options.quiet) as progress:
-        for path in paths:
-            job.add(path)
-            progress.update(1)
-        job.finish()
-    if ids is not None:
-        _check_found(ids, job.seen)
-    failed = [row for row in job.rows if row["flags"] & Flag.FAILED]
-    if len(failed) == len(job.rows):
-        reasons = _reasons(failed)
-        msg = "\n  ".join([f"none of {len(failed):,} objects could be embedded:", *reasons])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FailedObjectWarning)  # said below
+        table = embed(
+            objects, model=model, ids=ids, redshift=read_redshifts(options.redshift),
+            medium=options.medium, zero_point=options.zero_point, device=options.device,
+            batch_size=options.batch_size, show_progress=is_watched(options),
+        )
+    failed = np.flatnonzero(table["flags"] & Flag.FAILED)
+    if not len(failed):
+        return table
+    lines = []
+    for row in failed[:N_REASONS]:
+        reason = str(table["message"][row]).removeprefix(f"objects[{row}]").lstrip(": ")
+        lines.append(f"{table['id'][row]}: {reason}")
+    lines += ["..."] if len(failed) > N_REASONS else []
+    if len(failed) == len(table):
+        msg = "\n  ".join([f"none of {len(failed):,} objects could be embedded:", *lines])
         raise ValueError(msg)
-    if failed:
-        what = f"{len(failed):,} of {len(job.rows):,} objects failed:"
-        tell("\n  ".join([what, *_reasons(failed)]))
-    return job.table()
+    tell("\n  ".join([f"{len(failed):,} of {len(table):,} objects failed:", *lines]))
+    return table
 
 
-def _reasons(failed):
-    """Return a line for each of the first failures."""
-    lines = [f"{row['id']}: {row['message']}" for row in failed[:N_REASONS]]
-    return lines + (["..."] if len(failed) > N_REASONS else [])
+def read_redshifts(text):
+    """Return what ``--redshift`` says: None, one number, or a dict by id.
+
+    Parameters
+    ----------
+    text : str or None
+        A number, or the path of a table with columns ``id`` and ``redshift``.
+
+    Returns
+    -------
+    None, float or dict
+
+    Raises
+    ------
+    FileNotFoundError
+        If the text is no number and names no file.
+    ValueError
+        If the table lacks a column.
+    """
+    if text is None:
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        path = Path(text).expanduser()
+    if not path.is_file():
+        msg = (
+            f"--redshift is {text!r}; expected a number, or the file of a table with columns id "
+            f"and redshift."
+        )
+        raise FileNotFoundError(msg)
+    from astropy.table import Table
+
+    table = Table.read(path)
+    missing = [name for name in ("id", "redshift") if name not in table.colnames]
+    if missing:
+        msg = (
+            f"--redshift {text!r} has no column {missing[0]!r}; expected id and redshift. It has "
+            f"{', '.join(table.colnames)}."
+        )
+        raise ValueError(msg)
+    values = np.ma.filled(np.ma.asarray(table["redshift"], dtype=float), np.nan)
+    names = [name.decode() if isinstance(name, bytes) else str(name) for name in table["id"]]
+    tell(f"{np.isfinite(values).sum():,} redshifts from {text}")
+    return dict(zip(names, values, strict=True))
+
+
+# ---------------------------------------------------------------------- index and target
+def load_index(reference, model):
+    """Return the index to search.
+
+    Parameters
+    ----------
+    reference : str or None
+        A table of embeddings, an index that ``astroclip index build`` wrote, or None for the
+        bundled galaxies.
+    model : str or None
+        The model whose bundled reference is wanted.
+
+    Returns
+    -------
+    `~astroclip.SimilarityIndex`
+
+    Raises
+    ------
+    FileNotFoundError
+        If the file is not there.
+    ValueError
+        If it is damaged, or the model has no bundled reference.
+    """
+    from astroclip import SimilarityIndex
+    from astroclip.datasets import REFERENCE_FILES, reference_table
+
+    if reference is None:
+        model = model or DEFAULT_MODEL
+        if model not in REFERENCE_FILES:
+            msg = (
+                f"model {model!r} has no bundled reference (only {', '.join(REFERENCE_FILES)} "
+                f"have); pass --reference with a table of its embeddings."
+            )
+            raise ValueError(msg)
+        return SimilarityIndex(reference_table(model))
+    path = Path(reference).expanduser()
+    if not path.exists():
+        msg = f"--reference {reference!r} does not exist; expected a table of embeddings or index."
+        raise FileNotFoundError(msg)
+    if path.is_file() and is_embedding_table(path):
+        return SimilarityIndex(read_embeddings(path))
+    return SimilarityIndex.open(path)
+
+
+def parse_target(text):
+    """Return a sky position, or a name as it is.
+
+    Parameters
+    ----------
+    text : str
+        ``"185.479 4.474"`` in degrees, ``"12h21m54.9s +4d28m25s"``, or a name.
+
+    Returns
+    -------
+    `~astropy.coordinates.SkyCoord` or str
+
+    Raises
+    ------
+    ValueError
+        If it looks like a position and is none.
+    """
+    degrees = DEGREES.match(text)
+    if not degrees and not SEXAGESIMAL.match(text):
+        return text.strip()
+    from astropy.coordinates import SkyCoord
+
+    try:
+        if degrees:
+            return SkyCoord(float(degrees[1]), float(degrees[3]), unit="deg")
+        return SkyCoord(text, unit=("hourangle", "deg"))
+    except ValueError as error:
+        msg = f"target {text!r} looks like a position and is none: {error}."
+        raise ValueError(msg) from error
+
+
+def file_stem(target):
+    """Return a target's name as the start of a file name."""
+    return re.sub(r"[^\w.+-]+", "_", str(target.name)).strip("_.") or "target"

@@ -1,16 +1,15 @@
 """The command ``astroclip neighbors``."""
 
-from astroclip.cli.embed import exit_status
-from astroclip.cli.inputs import load_objects, only_ids
+from astroclip.cli.inputs import embed_target, load_index, load_objects, only_ids
 from astroclip.cli.options import (
     add_command,
+    add_target_option,
     model_options,
     output_options,
     query_options,
     search_options,
 )
-from astroclip.cli.output import check_output, fits_screen, show, write_output
-from astroclip.cli.targets import add_target_option, fetched_objects
+from astroclip.cli.output import check_output, exit_status, show, write_output
 
 __all__ = [
     "PROPERTIES",
@@ -68,18 +67,19 @@ def add_modality_options(parser):
 
 def run_neighbors(options):
     """Search, write the neighbours and show them; return the exit status."""
-    from astroclip.cli.references import load_index
-
     check_output(options)
     return search(load_index(options.reference, options.model), options)
 
 
 def search(index, options):
     """Search an index for neighbours of what the options name; return the exit status."""
-    asked = {
-        "modality": options.modality, "where": options.where, "joint": options.joint,
-        "near": None if options.near is None else sky_cone(*options.near),
-    }
+    asked = {"modality": options.modality, "where": options.where, "joint": options.joint}
+    if options.near is not None:
+        from astropy import units as u
+        from astropy.coordinates import SkyCoord
+
+        ra, dec, radius = options.near
+        asked["near"] = (SkyCoord(ra, dec, unit="deg"), radius * u.deg)
     if asks_reference(options):
         neighbors, status = index.query_ids(options.ids, options.n_neighbors, **asked), 0
     else:
@@ -91,14 +91,6 @@ def search(index, options):
     write_output(neighbors, options)
     show(screen_version(neighbors), format=options.format, whole=neighbors)
     return status
-
-
-def sky_cone(ra, dec, radius):
-    """Return where on the sky rows may be found, from degrees."""
-    from astropy import units as u
-    from astropy.coordinates import SkyCoord
-
-    return SkyCoord(ra, dec, unit="deg"), radius * u.deg
 
 
 def load_queries(index, options):
@@ -115,7 +107,7 @@ def load_queries(index, options):
     if asks_reference(options):
         return only_ids(index.table, options.ids)
     if options.target is not None:
-        return fetched_objects(options, model=model)
+        return embed_target(options, model=model)
     return load_objects(options, model=model)
 
 
@@ -141,4 +133,4 @@ def asks_reference(options):
 def screen_version(neighbors):
     """Return a neighbor table's columns that fit a screen."""
     first = ("query_id", "rank", "neighbor_id", "similarity", "modality", "separation", "source")
-    return fits_screen(neighbors, (*first, *PROPERTIES))
+    return neighbors[[name for name in (*first, *PROPERTIES) if name in neighbors.colnames]]

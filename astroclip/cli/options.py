@@ -5,6 +5,7 @@ from pathlib import Path
 
 __all__ = [
     "add_command",
+    "add_target_option",
     "index_argument",
     "model_options",
     "names",
@@ -170,10 +171,18 @@ def search_options(*, reference=True, n_neighbors=10):
         )
     group.add_argument(
         "--n-neighbors", type=positive_integer, default=n_neighbors, metavar="N",
-        help=f"neighbours of each object ({n_neighbors} by default)",
+        help=f"neighbors of each object ({n_neighbors} by default)",
     )
     group.add_argument(
         "--where", default=None, metavar="CONDITION",
         help="reference rows that count, such as 'redshift > 0.3 & log_ssfr < -11'",
     )
     return parser
+
+
+def add_target_option(parser):
+    """Add ``--target``, which fetches an object by its name or position."""
+    parser.add_argument(
+        "--target", default=None, metavar="NAME",
+        help="fetch this object from archives instead: a name, or 'RA DEC' in degrees",
+    )

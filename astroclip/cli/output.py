@@ -1,13 +1,28 @@
-"""Results on the standard output, remarks on the error stream, tables in files."""
+"""Results on the standard output, remarks on the error stream, tables in files, exit statuses."""
 
 import sys
 import tempfile
 from pathlib import Path
 
-__all__ = ["check_output", "fits_screen", "progress_bar", "say", "show", "tell", "write_output"]
+__all__ = [
+    "EXIT_BROKEN_PIPE",
+    "EXIT_ERROR",
+    "EXIT_INTERRUPTED",
+    "EXIT_SOME_FAILED",
+    "EXIT_USAGE",
+    "check_output",
+    "exit_status",
+    "is_watched",
+    "say",
+    "show",
+    "tell",
+    "write_output",
+]
 
+EXIT_ERROR, EXIT_USAGE, EXIT_SOME_FAILED = 1, 2, 3
+EXIT_INTERRUPTED, EXIT_BROKEN_PIPE = 130, 141  # 128 plus the number of the signal
 MAX_LINES = 60  # of a table on the screen
-DIGITS = {"ra": ".5f", "dec": ".5f"}
+FORMATS = {"ra": ".5f", "dec": ".5f"}  # of numbers on the screen; others have three digits
 
 
 def say(text=""):
@@ -21,11 +36,32 @@ def tell(text):
     sys.stderr.flush()
 
 
-def progress_bar(n_items, unit, *, quiet=False):
-    """Return a tqdm bar on the error stream; it is not drawn where no one looks."""
-    from tqdm import tqdm
+def is_watched(options):
+    """Return whether to draw progress: someone looks, and ``--quiet`` is not given."""
+    return sys.stderr.isatty() and not options.quiet
 
-    return tqdm(total=n_items, unit=unit, file=sys.stderr, disable=True if quiet else None)
+
+def exit_status(table):
+    """Return 0, or `EXIT_SOME_FAILED` or `EXIT_ERROR` if some or all rows have no embedding.
+
+    Parameters
+    ----------
+    table : `~astropy.table.Table`
+        An embedding table.
+
+    Returns
+    -------
+    int
+    """
+    from astroclip.tables import embedding_matrix
+
+    _, valid = embedding_matrix(table)
+    if valid.all():
+        return 0
+    if valid.any():
+        return EXIT_SOME_FAILED
+    tell("no object has an embedding; the column message says why")
+    return EXIT_ERROR
 
 
 def check_output(options):
@@ -63,11 +99,6 @@ def write_output(table, options):
     tell(f"wrote {options.output}")
 
 
-def fits_screen(table, names):
-    """Return a table with those of the named columns that it has."""
-    return table[[name for name in names if name in table.colnames]]
-
-
 def show(table, *, title=None, format="table", whole=None):  # noqa: A002
     """Show a table on the standard output.
 
@@ -83,31 +114,21 @@ def show(table, *, title=None, format="table", whole=None):  # noqa: A002
         What ``"ecsv"`` shows instead.
     """
     if format == "ecsv":
-        sys.stdout.write(_ecsv(table if whole is None else whole))
+        from astroclip.tables import write_table
+
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "table.ecsv"
+            write_table(table if whole is None else whole, path)
+            sys.stdout.write(path.read_text())
         return
     if title:
         say(f"\n{title}")
     table = table.copy()
     for name in table.colnames:
         if table[name].dtype.kind == "f":
-            table[name].info.format = DIGITS.get(name, ".3f")
+            table[name].info.format = FORMATS.get(name, ".3f")
+    # text to the left, numbers to the right
+    align = ["<" if table[name].dtype.kind in "USO" else ">" for name in table.colnames]
     has_units = any(str(table[name].unit or "") for name in table.colnames)
-    lines = table.pformat(
-        max_width=-1, max_lines=MAX_LINES, align=_alignment(table), show_unit=has_units
-    )
+    lines = table.pformat(max_width=-1, max_lines=MAX_LINES, align=align, show_unit=has_units)
     say("\n".join(line.rstrip() for line in lines))
-
-
-def _alignment(table):
-    """Return where columns stand: text to the left, numbers to the right."""
-    return ["<" if table[name].dtype.kind in "USO" else ">" for name in table.colnames]
-
-
-def _ecsv(table):
-    """Return a table as the text of an ECSV file."""
-    from astroclip.tables import write_table
-
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "table.ecsv"
-        write_table(table, path)
-        return path.read_text()

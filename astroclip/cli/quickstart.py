@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from astroclip._files import written
 from astroclip.cli.embed import summary
 from astroclip.cli.estimate import N_NEIGHBORS, screen_version
 from astroclip.cli.neighbors import PROPERTIES
@@ -25,7 +26,7 @@ def add_parser(subparsers):
     """Add ``quickstart`` to the command line's subparsers."""
     parser = add_command(
         subparsers, "quickstart", run_quickstart,
-        help="embed the bundled samples, show their neighbours and estimates",
+        help="embed the bundled samples, show their neighbors and estimates",
         description="Embed two real DESI spectra and a real Legacy Survey cutout with the bundled "
         "model, find\ntheir nearest simulated galaxies and estimate their properties. Needs no "
         "network.",
@@ -42,8 +43,6 @@ def add_parser(subparsers):
 
 def run_quickstart(options):
     """Show the whole path on the bundled samples; return the exit status."""
-    from astropy.table import vstack
-
     from astroclip import PropertyEstimator, SimilarityIndex, embed, reference_table
     from astroclip.datasets import sample_image, sample_spectra
 
@@ -51,9 +50,8 @@ def run_quickstart(options):
         copy_samples(options.samples)
     spectra, image = sample_spectra(), sample_image()
     tell("embedding two DESI spectra and a Legacy Survey cutout with astroclip-small")
-    embedded = vstack(
-        [embed(spectra), embed([image], ids=[IMAGE_ID])], metadata_conflicts="silent"
-    )
+    ids = [*(spectrum.meta["id"] for spectrum in spectra), IMAGE_ID]
+    embedded = embed([*spectra, image], ids=ids)
     show(summary(embedded), title="1. Embeddings")
 
     reference = reference_table()
@@ -64,10 +62,10 @@ def run_quickstart(options):
     estimator = PropertyEstimator(n_neighbors=N_NEIGHBORS).fit(reference, PROPERTIES)
     rows = screen_version(estimator.predict(embedded), PROPERTIES)
     known = {spectrum.meta["id"]: spectrum.meta["redshift"] for spectrum in spectra}
-    rows["catalogue_redshift"] = [
+    rows["catalog_redshift"] = [
         f"{known[name]:.4f}" if name in known else "-" for name in rows["id"]
     ]
-    show(rows, title=f"3. Estimates: mean of {N_NEIGHBORS} neighbours and a 68 % interval")
+    show(rows, title=f"3. Estimates: mean of {N_NEIGHBORS} neighbors and a 68 % interval")
     say("\nThe reference is simulated; how far estimates for real galaxies can be trusted is")
     say("measured in the model card (MODEL_CARD.rst in the package's data folder).")
     draw_quickstart(options.output, spectra, image, neighbors)
@@ -87,7 +85,7 @@ def copy_samples(folder):
 
 
 def draw_quickstart(path, spectra, image, neighbors):
-    """Write the figure of the queries beside their neighbours, complete or not at all."""
+    """Write the figure of the queries beside their neighbors, complete or not at all."""
     from astroclip import reference_previews
     from astroclip.plotting import neighbor_panel
     from astroclip.plotting.panels import query_parts
@@ -103,10 +101,5 @@ def draw_quickstart(path, spectra, image, neighbors):
     for query in queries:
         rows = neighbors[np.asarray(neighbors["query_id"]) == query["id"]]
         query["neighbors"], query["previews"] = rows, reference_previews(rows["neighbor_id"])
-    path = Path(path)
-    partial = path.with_name(path.name + ".part")
-    try:
+    with written(path) as partial:
         neighbor_panel(queries).savefig(partial, dpi=150, format="png")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

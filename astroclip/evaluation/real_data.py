@@ -1,4 +1,4 @@
-"""Real objects with known redshifts: survey files read into spectra, and how they score."""
+"""Real objects with known answers: survey files read, and how redshifts of spectra score."""
 
 from pathlib import Path
 
@@ -9,82 +9,50 @@ from astropy.nddata import InverseVariance
 from astropy.table import Table
 from specutils import Spectrum
 
-from astroclip.estimation import PropertyEstimator
-from astroclip.evaluation.observation import embed_quietly
+from astroclip.evaluation.pairs import PIXEL_SCALE
 from astroclip.metrics import nmad, outlier_fraction
-from astroclip.preparation import read_spectra
-from astroclip.redshifts.estimator import RedshiftEstimator
-from astroclip.redshifts.head import read_redshift_heads
+from astroclip.preparation import ImageBatch, read_spectra
 
 __all__ = [
     "estimate_redshifts",
-    "has_redshift_head",
     "read_brown2014",
-    "read_distant_object",
     "read_fors2",
+    "read_merged_desi",
     "read_real_sets",
-    "read_real_spectra",
+    "read_rings",
     "redshift_scores",
-    "score_redshifts",
 ]
 
-N_BRIGHTEST = 10
+FLUX_UNIT = u.erg / (u.s * u.cm**2 * u.AA)
+DISPLAY_SCALES = (2.2, 3.4, 6.0)  # red, green and blue of display images: z, r, g
+DISPLAY_OFFSET = 0.03
 
 
-def has_redshift_head(model, modality="spectrum"):
-    """Return whether a loaded model comes with a redshift head for a modality."""
-    try:
-        return modality in read_redshift_heads(model).heads
-    except ValueError:
-        return False
-
-
-def score_redshifts(
-    reference, spectra, redshift, *, n_neighbors=16, model="astroclip-small", method="neighbors"
-):
-    """Embed real spectra, estimate their redshifts and compare.
+# ---------------------------------------------------------------------- scores
+def estimate_redshifts(estimator, queries, redshift):
+    """Estimate redshifts of objects whose redshifts are known.
 
     Parameters
     ----------
-    reference : `~astropy.table.QTable`
-    spectra : sequence of `~specutils.Spectrum`
-        Observed frame, vacuum.
+    estimator : `astroclip.PropertyEstimator` or `astroclip.RedshiftEstimator`
+        Fitted to ``redshift``.
+    queries : `~astropy.table.QTable`
+        Embedding table.
     redshift : (N,) array-like
         Spectroscopic redshifts.
-    n_neighbors : int
-    model : str, path-like or EmbeddingModel
-    method : str
-        ``"neighbors"``, or ``"head"`` for the redshift head of the model.
 
     Returns
     -------
-    table : `~astropy.table.Table`
+    `~astropy.table.Table`
         Columns ``id``, ``redshift``, ``estimate``, ``lower``, ``upper``, ``error``
-        (dz / (1 + z)) and ``out_of_distribution``, and ``confidence`` of a head's estimates;
-        objects that failed have NaN.
-    scores : dict of str to float
-        See `redshift_scores`.
+        (dz / (1 + z)) and ``out_of_distribution``, and ``confidence`` where the estimator has
+        one; objects that failed have NaN.
     """
-    table = estimate_redshifts(
-        reference, embed_quietly(list(spectra), model), redshift,
-        n_neighbors=n_neighbors, model=model, method=method,
-    )
-    return table, redshift_scores(table)
-
-
-def estimate_redshifts(
-    reference, queries, redshift, *, n_neighbors=16, model="astroclip-small", method="neighbors"
-):
-    """Return the table of `score_redshifts` for objects that are embedded already."""
-    if method == "head":
-        estimator = RedshiftEstimator(model=model).fit(reference, ["redshift"])
-    else:
-        estimator = PropertyEstimator(n_neighbors=n_neighbors).fit(reference, ["redshift"])
     estimates = estimator.predict(queries)
     true = np.asarray(redshift, dtype=float)
-    predicted = np.asarray(estimates["redshift"], dtype=float)
-    low, high = (
-        np.asarray(estimates[f"redshift_{end}"], dtype=float) for end in ("lower", "upper")
+    predicted, low, high = (
+        np.asarray(estimates[f"redshift{suffix}"], dtype=float)
+        for suffix in ("", "_lower", "_upper")
     )
     table = Table(
         {
@@ -97,7 +65,7 @@ def estimate_redshifts(
             "out_of_distribution": estimates["out_of_distribution"],
         }
     )
-    if method == "head":
+    if "redshift_confidence" in estimates.colnames:
         table["confidence"] = np.asarray(estimates["redshift_confidence"], dtype=float)
     return table
 
@@ -108,7 +76,7 @@ def redshift_scores(table):
     Parameters
     ----------
     table : `~astropy.table.Table`
-        From `score_redshifts`, or some of its rows.
+        From `estimate_redshifts`, or some of its rows.
 
     Returns
     -------
@@ -129,141 +97,14 @@ def redshift_scores(table):
     }
     if "confidence" in good.colnames:
         order = np.argsort(-np.asarray(good["confidence"]), kind="stable")
-        sure = order[: max(len(order) // 2, 1)]
+        half = order[: max(len(order) // 2, 1)]
         scores["beyond_0.05_confident"] = outlier_fraction(
-            predicted[sure], true[sure], limit=0.05
+            predicted[half], true[half], limit=0.05
         )
     return scores
 
 
-def read_fors2(path, *, redshift_range=(0.02, 0.6)):
-    """Read the galaxies of the FORS2 survey of RXJ0054.0-2823 in a redshift range.
-
-    Parameters
-    ----------
-    path : path-like
-        ``fors2.npz``: wavelength (Angstrom), flux (erg/s/cm2/A), ivar, z and sn.
-    redshift_range : (float, float)
-
-    Returns
-    -------
-    spectra : list of `~specutils.Spectrum`
-        Highest signal-to-noise ratio first.
-    redshift : (N,) `numpy.ndarray`
-
-    References
-    ----------
-    Giraud et al. (2011), RAA 11, 245.
-    """
-    unit = u.erg / (u.s * u.cm**2 * u.AA)
-    with np.load(path, allow_pickle=False) as archive:
-        redshift, signal = archive["z"], archive["sn"]
-        inside = (redshift > redshift_range[0]) & (redshift < redshift_range[1])
-        order = np.flatnonzero(inside)[np.argsort(-signal[inside], kind="stable")]
-        spectra = [
-            Spectrum(
-                flux=archive["flux"][row].astype(float) * unit,
-                spectral_axis=archive["wavelength"] * u.AA,
-                uncertainty=InverseVariance(archive["ivar"][row].astype(float), unit=unit**-2),
-                meta={"id": f"fors2-{row}"},
-            )
-            for row in order
-        ]
-    return spectra, redshift[order]
-
-
-def read_brown2014(path):
-    """Read the spectral atlas of nearby galaxies of Brown et al., at their redshifts.
-
-    Parameters
-    ----------
-    path : path-like
-        ``brown2014.npz``: wavelength_rest (Angstrom), flux (erg/s/cm2/A), z and name.
-
-    Returns
-    -------
-    spectra : list of `~specutils.Spectrum`
-        Integrated spectra from drift scans, observed frame, without uncertainties.
-    redshift : (N,) `numpy.ndarray`
-
-    References
-    ----------
-    Brown et al. (2014), ApJS 212, 18.
-    """
-    unit = u.erg / (u.s * u.cm**2 * u.AA)
-    with np.load(path, allow_pickle=False) as archive:
-        redshift = archive["z"]
-        spectra = [
-            Spectrum(
-                flux=flux * unit,
-                spectral_axis=archive["wavelength_rest"] * (1 + value) * u.AA,
-                meta={"id": f"brown2014-{name}"},
-            )
-            for flux, value, name in zip(archive["flux"], redshift, archive["name"], strict=True)
-        ]
-    return spectra, redshift
-
-
-def read_distant_object(folder):
-    """Read the DESI object at z = 2.866, beyond what any galaxy model here knows.
-
-    Parameters
-    ----------
-    folder : path-like
-        With ``desi/heldout_z287.npz``.
-
-    Returns
-    -------
-    spectrum : `~specutils.Spectrum`
-    redshift : float
-    """
-    return _read_merged(Path(folder) / "desi" / "heldout_z287.npz")
-
-
-def _read_merged(path):
-    """Return a merged DESI spectrum and its redshift from an archive of arrays."""
-    unit = u.Unit("1e-17 erg / (s cm2 AA)")
-    with np.load(path, allow_pickle=False) as archive:
-        spectrum = Spectrum(
-            flux=archive["flux"].astype(float) * unit,
-            spectral_axis=archive["wavelength"].astype(float) * u.AA,
-            uncertainty=InverseVariance(archive["ivar"].astype(float), unit=unit**-2),
-            mask=archive["mask"],
-            meta={"id": f"desi-{archive['object_id']}"},
-        )
-        return spectrum, float(archive["z_true"])
-
-
-def read_real_spectra(folder):
-    """Read the sixteen real spectra that every bundled model is judged by.
-
-    Parameters
-    ----------
-    folder : path-like
-        With ``fors2/fors2.npz``, ``sdss/spec-*.fits`` and ``desi/``.
-
-    Returns
-    -------
-    spectra : list of `~specutils.Spectrum`
-        The ten FORS2 galaxies of highest signal-to-noise ratio at 0.05 < z < 0.6, four
-        SDSS and BOSS spectra, and DESI galaxies at z = 0.0073 and 0.2036.
-    redshift : (16,) `numpy.ndarray`
-
-    Raises
-    ------
-    FileNotFoundError
-        If a file is missing.
-    """
-    folder = Path(folder)
-    spectra, redshift = read_fors2(folder / "fors2" / "fors2.npz", redshift_range=(0.05, 0.6))
-    spectra, redshift = spectra[:N_BRIGHTEST], list(redshift[:N_BRIGHTEST])
-    for path in sorted((folder / "sdss").glob("spec-*.fits")):
-        spectra += read_spectra(path)
-        redshift.append(float(fits.getdata(path, 2)["Z"][0]))
-    desi, known = _read_desi(folder / "desi")
-    return [*spectra, *desi], np.array([*redshift, *known])
-
-
+# ---------------------------------------------------------------------- spectra
 def read_real_sets(folder):
     """Read all real spectra with known redshifts, survey by survey.
 
@@ -301,8 +142,75 @@ def read_real_sets(folder):
     return sets
 
 
+def read_fors2(path, *, redshift_range=(0.02, 0.6)):
+    """Read the galaxies of the FORS2 survey of RXJ0054.0-2823 in a redshift range.
+
+    Parameters
+    ----------
+    path : path-like
+        ``fors2.npz``: wavelength (Angstrom), flux (erg/s/cm2/A), ivar, z and sn.
+    redshift_range : (float, float)
+
+    Returns
+    -------
+    spectra : list of `~specutils.Spectrum`
+        Highest signal-to-noise ratio first.
+    redshift : (N,) `numpy.ndarray`
+
+    References
+    ----------
+    Giraud et al. (2011), RAA 11, 245.
+    """
+    with np.load(path, allow_pickle=False) as archive:
+        redshift, signal = archive["z"], archive["sn"]
+        inside = (redshift > redshift_range[0]) & (redshift < redshift_range[1])
+        order = np.flatnonzero(inside)[np.argsort(-signal[inside], kind="stable")]
+        wavelength, flux, ivar = (archive[name] for name in ("wavelength", "flux", "ivar"))
+    spectra = [
+        Spectrum(
+            flux=flux[row].astype(float) * FLUX_UNIT,
+            spectral_axis=wavelength * u.AA,
+            uncertainty=InverseVariance(ivar[row].astype(float), unit=FLUX_UNIT**-2),
+            meta={"id": f"fors2-{row}"},
+        )
+        for row in order
+    ]
+    return spectra, redshift[order]
+
+
+def read_brown2014(path):
+    """Read the spectral atlas of nearby galaxies of Brown et al., at their redshifts.
+
+    Parameters
+    ----------
+    path : path-like
+        ``brown2014.npz``: wavelength_rest (Angstrom), flux (erg/s/cm2/A), z and name.
+
+    Returns
+    -------
+    spectra : list of `~specutils.Spectrum`
+        Integrated spectra from drift scans, observed frame, without uncertainties.
+    redshift : (N,) `numpy.ndarray`
+
+    References
+    ----------
+    Brown et al. (2014), ApJS 212, 18.
+    """
+    with np.load(path, allow_pickle=False) as archive:
+        redshift, wavelength = archive["z"], archive["wavelength_rest"]
+        spectra = [
+            Spectrum(
+                flux=flux * FLUX_UNIT,
+                spectral_axis=wavelength * (1 + value) * u.AA,
+                meta={"id": f"brown2014-{name}"},
+            )
+            for flux, value, name in zip(archive["flux"], redshift, archive["name"], strict=True)
+        ]
+    return spectra, redshift
+
+
 def _read_sdss(folder):
-    """Return the spectra of SDSS files and the redshifts in their headers."""
+    """Return the spectra of SDSS files and the redshifts of their pipeline."""
     spectra, redshift = [], []
     for path in sorted(folder.glob("*.fits")):
         spectra += read_spectra(path)
@@ -317,6 +225,68 @@ def _read_desi(folder):
     companion at 4959 of a third of its flux, which is not there.
     """
     spectra = read_spectra(folder / "coadd-special-dark-27247.fits")
-    catalogue = fits.getdata(folder / "redrock-special-dark-27247.fits", "REDSHIFTS")
-    merged, redshift = _read_merged(folder / "heldout_z020.npz")
-    return [*spectra, merged], np.array([float(catalogue["Z"][0]), redshift])
+    catalog = fits.getdata(folder / "redrock-special-dark-27247.fits", "REDSHIFTS")
+    merged, redshift = read_merged_desi(folder / "heldout_z020.npz")
+    return [*spectra, merged], np.array([float(catalog["Z"][0]), redshift])
+
+
+def read_merged_desi(path):
+    """Read a DESI spectrum whose arms are merged.
+
+    Parameters
+    ----------
+    path : path-like
+        An ``.npz`` with wavelength (Angstrom), flux (1e-17 erg/s/cm2/A), ivar, mask,
+        object_id and z_true.
+
+    Returns
+    -------
+    spectrum : `~specutils.Spectrum`
+    redshift : float
+    """
+    unit = u.Unit("1e-17 erg / (s cm2 AA)")
+    with np.load(path, allow_pickle=False) as archive:
+        spectrum = Spectrum(
+            flux=archive["flux"].astype(float) * unit,
+            spectral_axis=archive["wavelength"].astype(float) * u.AA,
+            uncertainty=InverseVariance(archive["ivar"].astype(float), unit=unit**-2),
+            mask=archive["mask"],
+            meta={"id": f"desi-{archive['object_id']}"},
+        )
+        return spectrum, float(archive["z_true"])
+
+
+# ---------------------------------------------------------------------- images
+def read_rings(folder):
+    r"""Read display images of galaxies with and without rings as images in nanomaggies.
+
+    Parameters
+    ----------
+    folder : path-like
+        With ``rings.npz`` (array ``rgb``, (N, 152, 152, 3) uint8) and ``rings.csv``
+        (column ``ring``, 1 or 0).
+
+    Returns
+    -------
+    images : `~astroclip.preparation.ImageBatch`
+        Two by two pixels in one. The survey's stretch is undone, but for what it clipped.
+    ring : (N,) bool `numpy.ndarray`
+
+    Notes
+    -----
+    A display image is :math:`(f_b s_b + m)\, a / I` with
+    :math:`a = \mathrm{arcsinh}(20 I) / \sqrt{20}` and I the mean of :math:`f_b s_b + m`
+    over the bands: its own mean is a.
+    """
+    folder = Path(folder)
+    ring = np.asarray(Table.read(folder / "rings.csv", format="ascii.csv")["ring"]) == 1
+    with np.load(folder / "rings.npz", allow_pickle=False) as archive:
+        display = archive["rgb"].astype(np.float32) / 255
+    mean = display.mean(axis=3, keepdims=True)
+    intensity = np.sinh(np.sqrt(20) * mean) / 20
+    linear = display * intensity / np.maximum(mean, 1 / 255)
+    pixels = (linear - DISPLAY_OFFSET) / np.array(DISPLAY_SCALES, np.float32)
+    pixels = pixels[..., ::-1].transpose(0, 3, 1, 2)  # (N, 3, 152, 152): g, r, z
+    n, n_bands, size, _ = pixels.shape
+    pixels = pixels.reshape(n, n_bands, size // 2, 2, size // 2, 2).sum(axis=(3, 5))
+    return ImageBatch.from_arrays(pixels, pixel_scale=PIXEL_SCALE), ring

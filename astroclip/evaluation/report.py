@@ -1,143 +1,32 @@
-"""The performance page: scores beside goals, baselines and published figures."""
-
-import textwrap
-from pathlib import Path
+"""Scores of an evaluation as a small table and as a figure."""
 
 import numpy as np
+from astropy.table import MaskedColumn, Table
+from matplotlib.figure import Figure
 
-from astroclip.evaluation.figures import METHODS, write_score_figure
-from astroclip.evaluation.goals import GOALS, PROPERTY_NAMES, PUBLISHED
-from astroclip.evaluation.held_out import HELD_OUT
-from astroclip.evaluation.real_scores import ALL_REAL, REAL_NEIGHBORS
-from astroclip.evaluation.scores import NO_PROPERTY, find_score
+from astroclip._files import written
+from astroclip.evaluation.run import HELD_OUT, IMAGE_SHIFTS, SPECTRUM_SHIFTS
+from astroclip.evaluation.scores import NOTHING, find_score
 
-__all__ = ["goal_rows", "simple_table", "write_performance_page"]
+__all__ = ["PROPERTY_NAMES", "draw_scores", "r2_table", "scored_methods", "write_score_figure"]
 
-UNMEASURED = "not measured"
+PROPERTY_NAMES = {
+    "redshift": "redshift",
+    "log_stellar_mass": "log M*",
+    "log_age": "log age",
+    "log_ssfr": "log sSFR",
+    "log_metallicity": "log Z",
+    "upstream_ssfr": "ln SFR - ln Z",
+}
+"""Properties as tables and figures name them."""
 
-PAGE = """\
-Performance
-===========
-
-.. Written by ``tools/make_performance_page.py``; do not edit.
-
-{summary}
-
-.. image:: {figure}
-   :alt: Scores of the model, the baselines and published figures
-
-Made again by::
-
-    astroclip evaluate --pairs FOLDER --reference FOLDER --real-data FOLDER \\
-        --rest-frame astroclip-small-rest --image-only FILE --self-supervised FILE \\
-        --supervised-spectrum FILE --supervised-image FILE --output OUT
-    python tools/make_performance_page.py OUT/evaluation.ecsv
-
-Goals
------
-
-{goals}
-
-Mutual information of image and spectrum, lower bound: {information}.
-
-Properties
-----------
-
-R2 on the held-out pairs. k-NN takes k = {n_neighbors} with distance weights; zero-shot is the
-same on standardised embeddings and few-shot a small network on them
-(`astroclip.evaluation.few_shot`). "ln SFR - ln Z" is what AstroCLIP's published code calls
-sSFR. The last rows know no embedding: they say what the same galaxies give without one.
-
-{properties}
-
-Retrieval
----------
-
-Each query's own partner among all the others.
-
-{retrieval}
-
-Other instruments and noise
----------------------------
-
-The held-out pairs recorded otherwise; the reference stays as it was. R2 of the k-NN estimates,
-and how far that of the redshift falls.
-
-{shifts}
-
-Real spectra
-------------
-
-{real}
-
-Published elsewhere
--------------------
-
-**Measured on other data**: real galaxies of other selections, with real noise. They say what
-the method does there, and cannot be compared with the rows above number by number.
-
-{published}
-"""
+MODEL_COLOR, OTHER_COLOR, BASELINE_COLOR = "#1f5a96", "#c46a1b", "#8a8a8a"
+N_PANELS = 4
+LOWEST_R2 = 0.2  # smaller ones are drawn at the panels' left edge
 
 
-def simple_table(header, rows):
-    """Return rows as a reStructuredText simple table.
-
-    Parameters
-    ----------
-    header : sequence of str
-    rows : sequence of sequence
-        What is no text is made text.
-
-    Returns
-    -------
-    str
-
-    Examples
-    --------
-    >>> from astroclip.evaluation.report import simple_table
-    >>> print(simple_table(("a", "bc"), [(1, 2)]))
-    =  ==
-    a  bc
-    =  ==
-    1  2
-    =  ==
-    """
-    cells = [[_escaped(str(cell)) for cell in row] for row in (header, *rows)]
-    widths = [max(len(row[number]) for row in cells) for number in range(len(header))]
-    rule = "  ".join("=" * width for width in widths)
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in cells
-    ]
-    return "\n".join([rule, lines[0], rule, *lines[1:], rule])
-
-
-def _escaped(text):
-    """Return text that reStructuredText takes as it is: no address, list or footnote."""
-    text = text.replace("*", "\\*").replace("@", "\\@")
-    return f"\\{text}" if text == NO_PROPERTY else text
-
-
-def _filled(text):
-    """Return a paragraph in lines that fit."""
-    return textwrap.fill(text, 96, break_long_words=False, break_on_hyphens=False)
-
-
-def _text(value, digits=3):
-    """Return a number as text; "-" for None."""
-    return NO_PROPERTY if value is None else f"{value:.{digits}f}"
-
-
-def _number(value):
-    """Return a number with the digits that matter: 0.0018, 0.74, 311."""
-    if abs(value) >= 10:
-        return f"{value:.0f}"
-    return f"{value:.4f}" if abs(value) < 0.01 and value else f"{value:.3f}"
-
-
-def goal_rows(table):
-    """Return the goals as rows: what, at least or at most, reached, and whether that is met.
+def scored_methods(table):
+    """Return the ways to estimate properties of held-out pairs that a table has scores of.
 
     Parameters
     ----------
@@ -146,151 +35,189 @@ def goal_rows(table):
 
     Returns
     -------
-    list of (str, str, str, str)
+    dict of str to dict
+        By label, such as ``"image among spectra"``: the ``protocol``, ``query`` and
+        ``reference`` of the rows; the model's own first, then other models, then baselines.
     """
-    rows = []
-    for goal in GOALS:
-        sense = "at most" if goal.at_most else ("more than" if goal.strict else "at least")
-        value = goal.measure(table)
-        reached = UNMEASURED if value is None else _number(value)
-        met = NO_PROPERTY if value is None else ("yes" if goal.met(value) else "no")
-        rows.append((goal.what, f"{sense} {goal.limit:g}", reached, met))
-    return rows
+    rows = table[(np.asarray(table["data"]) == HELD_OUT) & (np.asarray(table["score"]) == "r2")]
+    methods = {}
+    for row in rows:
+        where = {name: str(row[name]) for name in ("protocol", "query", "reference")}
+        label = where["query"]
+        if where["reference"] not in (where["query"], NOTHING):
+            among = where["reference"].split(": ")[-1]
+            label = f"{label} among {'spectra' if among == 'spectrum' else 'images'}"
+        if where["protocol"] not in ("k-NN", "predictions"):
+            label = f"{label}, {where['protocol']}"
+        methods[label] = where
+    return dict(sorted(methods.items(), key=lambda item: _group(item[1])))
 
 
-def _summary(table):
-    """Return what was measured, on how many objects."""
-    rows = table[np.asarray(table["data"]) == HELD_OUT]
-    sizes = rows[np.asarray(rows["score"]) == "r2"]
-    return _filled(
-        f"Model ``{table.meta['MODEL']}`` (weights sha256 ``{str(table.meta['WSHA'])[:12]}...``), "
-        f"scored on {sizes['n_queries'][0]:,} held-out simulated pairs against a reference of "
-        f"{sizes['n_reference'][0]:,} others, seed {sizes['seed'][0]}. Everything on this page but "
-        f"the last table comes from one run of ``astroclip evaluate``{_earlier(table)}."
+def _group(where):
+    """Return 0 for the model's own scores, 1 for those of other models, 2 for baselines."""
+    if where["query"] in ("spectrum", "image"):
+        return 0
+    return 1 if ": " in where["query"] or where["protocol"] == "predictions" else 2
+
+
+def r2_table(table):
+    """Return R2 of the held-out pairs by method and property.
+
+    Parameters
+    ----------
+    table : `~astropy.table.Table`
+        From `evaluate`.
+
+    Returns
+    -------
+    `~astropy.table.Table`
+        Column ``from``, then one for each property measured, masked where it was not.
+    """
+    methods, measured = scored_methods(table), set(table["property"])
+    columns = {"from": list(methods)}
+    for name, title in PROPERTY_NAMES.items():
+        if name in measured:
+            values = [
+                find_score(table, "r2", data=HELD_OUT, property=name, **where)
+                for where in methods.values()
+            ]
+            columns[title] = MaskedColumn(
+                [0.0 if value is None else value for value in values],
+                mask=[value is None for value in values], format=".3f",
+            )
+    return Table(columns)
+
+
+def draw_scores(table, *, figure=None):
+    """Draw scores: estimates by property, retrieval, other instruments and real redshifts.
+
+    Parameters
+    ----------
+    table : `~astropy.table.Table`
+        From `evaluate`.
+    figure : `~matplotlib.figure.Figure`, optional
+
+    Returns
+    -------
+    `~matplotlib.figure.Figure`
+    """
+    if figure is None:
+        figure = Figure(figsize=(13, 9.5), layout="constrained")
+    top, bottom = figure.subfigures(2, 1, height_ratios=(1.25, 1))
+    _draw_properties(top, table)
+    axes = bottom.subplots(1, 3)
+    _draw_retrieval(axes[0], table)
+    _draw_shifts(axes[1], table)
+    _draw_real(axes[2], table)
+    return figure
+
+
+def _draw_properties(figure, table):
+    """Draw R2 by method, a panel for each of the first four properties measured."""
+    measured = set(table["property"]) - {"upstream_ssfr"}
+    names = [name for name in PROPERTY_NAMES if name in measured][:N_PANELS]
+    methods = dict(reversed(scored_methods(table).items()))  # the first at the top
+    axes = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
+    for ax, name in zip(axes, names, strict=True):
+        for row, where in enumerate(methods.values()):
+            value = find_score(table, "r2", data=HELD_OUT, property=name, **where)
+            if value is not None:
+                position = max(value, LOWEST_R2)
+                color = (MODEL_COLOR, OTHER_COLOR, BASELINE_COLOR)[_group(where)]
+                ax.plot(position, row, "o", color=color, ms=6)
+                ax.annotate(
+                    f"{value:.2f}", (position, row), xytext=(-6, 0), fontsize=7, color="0.3",
+                    textcoords="offset points", ha="right", va="center",
+                )
+        ax.set_xlim(LOWEST_R2 - 0.12, 1.14)
+        ax.set_title(f"R2 of {PROPERTY_NAMES[name]}", fontsize=9)
+        _finish(ax, legend=False)
+    axes[0].set_yticks(range(len(methods)), list(methods))
+    axes[0].set_ylim(-0.7, len(methods) - 0.2)
+    figure.suptitle(
+        "Held-out simulated pairs. Blue: this model; orange: other models; gray: no embedding",
+        fontsize=9,
     )
 
 
-def _earlier(table):
-    """Return which rows an earlier run on the same pairs gave."""
-    if "EARLIER" not in table.meta:
-        return ""
-    return f", the rows of {table.meta['EARLIER']} from an earlier one on the same pairs"
-
-
-def _properties(table):
-    """Return the table of R2 by method and property."""
-    names = [name for name in PROPERTY_NAMES if name in set(table["property"])]
-    rows = []
-    for label, where in METHODS.items():
+def _draw_retrieval(ax, table):
+    """Draw recall against the number of best ones looked at."""
+    numbers = (1, 5, 10)
+    for query, reference, style in (("image", "spectrum", "o-"), ("spectrum", "image", "s--")):
+        where = {"protocol": "retrieval", "data": HELD_OUT, "query": query}
         values = [
-            find_score(table, "r2", data=HELD_OUT, property=name, **where) for name in names
+            find_score(table, f"recall_{n}", reference=reference, **where) for n in numbers
         ]
-        if any(value is not None for value in values):
-            rows.append((label, *map(_text, values)))
-    return simple_table(("from", *(PROPERTY_NAMES[name] for name in names)), rows)
+        if None not in values:
+            ax.plot(numbers, values, style, color=MODEL_COLOR, label=f"{query} to {reference}")
+    ax.set(ylim=(0, 1), xticks=numbers, xlabel="best ones looked at", ylabel="recall")
+    among = table["n_reference"][np.asarray(table["score"]) == "recall_1"]
+    ax.set_title(f"Retrieval of the partner among {max(among, default=0):,}", fontsize=9)
+    _finish(ax, legend=bool(ax.lines))
 
 
-def _retrieval(table):
-    """Return the table of retrieval scores."""
-    found = table[np.asarray(table["protocol"]) == "retrieval"]
-    rows = []
-    for row in found[np.asarray(found["score"]) == "recall_1"]:
-        where = {name: row[name] for name in ("data", "query", "reference")}
-        values = [find_score(found, f"recall_{n}", **where) for n in (1, 5, 10)]
-        rank = find_score(found, "median_rank", **where)
-        among = f"{row['n_reference']:,}"
-        rows.append((*where.values(), among, *map(_text, values), _text(rank, 0)))
-    header = ("data", "query", "among", "of", "recall@1", "recall@5", "recall@10", "median rank")
-    return simple_table(header, rows)
+def _draw_shifts(ax, table):
+    """Draw how the R2 of the redshift changes when queries are recorded otherwise."""
+    rows = [(HELD_OUT, "spectrum"), *((name, "spectrum") for name in SPECTRUM_SHIFTS)]
+    rows += [(HELD_OUT, "image"), *((name, "image") for name in IMAGE_SHIFTS)]
+    bars = []
+    for data, modality in rows:
+        value = find_score(
+            table, "r2", protocol="k-NN", data=data, query=modality, reference=modality,
+            property="redshift",
+        )
+        if value is not None:
+            label = f"{modality}: as the reference" if data == HELD_OUT else data
+            bars.append((label, max(value, 0), value, 1.0 if data == HELD_OUT else 0.55))
+    for row, (_, width, value, alpha) in enumerate(bars[::-1]):
+        ax.barh(row, width, color=MODEL_COLOR, alpha=alpha)
+        ax.text(width + 0.02, row, f"{value:.2f}", va="center", fontsize=7)
+    ax.set_yticks(range(len(bars)), [label for label, *_ in bars[::-1]])
+    ax.set(xlim=(0, 1.15), xlabel="R2 of redshift, k-NN")
+    ax.set_title("Recorded otherwise than the reference", fontsize=9)
+    _finish(ax, legend=False)
 
 
-def _shifts(table):
-    """Return the table of domain shifts."""
-    names = [name for name in PROPERTY_NAMES if name in set(table["property"])]
-    falls = table[np.asarray(table["score"]) == "r2_fall"]
-    rows = []
-    for row in falls:
-        where = {"protocol": "k-NN", "data": row["data"], "query": row["query"]}
-        values = [find_score(table, "r2", property=name, **where) for name in names]
-        rows.append((row["data"], *map(_text, values), _text(row["value"])))
-    header = ("query", *(PROPERTY_NAMES[name] for name in names), "fall, redshift")
-    return simple_table(header, rows)
-
-
-def _real(table):
-    """Return the tables of real redshifts and the score of rings."""
-    found = table[(np.asarray(table["score"]) == "nmad")]
-    if not len(found):
-        return "Not measured in this run."
-    rows = []
-    for row in found:
-        where = {"protocol": row["protocol"], "data": row["data"]}
-        scores = ("beyond_0.01", "beyond_0.05", "beyond_0.05_confident", "coverage_68")
-        values = [find_score(table, score, **where) for score in scores]
-        nmad = _text(row["value"], 4)
-        rows.append((row["data"], row["protocol"], row["n_queries"], nmad, *map(_text, values)))
-    header = (
-        "survey", "method", "spectra", "NMAD", "beyond 0.01", "beyond 0.05",
-        "more confident half", "68 % interval holds",
+def _draw_real(ax, table):
+    """Draw the outliers among redshifts of real spectra."""
+    outliers = table[np.asarray(table["score"]) == "beyond_0.05"]
+    surveys = list(dict.fromkeys(outliers["data"]))
+    methods = list(dict.fromkeys(outliers["protocol"]))
+    for number, method in enumerate(methods):
+        values = [find_score(outliers, "beyond_0.05", protocol=method, data=s) for s in surveys]
+        heights = np.arange(len(surveys)) + 0.38 * (number - 0.5 * (len(methods) - 1))
+        color = (MODEL_COLOR, OTHER_COLOR)[number]
+        bars = ax.barh(heights, values, 0.36, label=method, color=color)
+        texts = [
+            f"NMAD {find_score(table, 'nmad', protocol=method, data=s):.4f}" for s in surveys
+        ]
+        ax.bar_label(bars, texts, padding=3, fontsize=7)
+    sizes = [outliers["n_queries"][np.flatnonzero(outliers["data"] == s)[0]] for s in surveys]
+    ax.set_yticks(
+        range(len(surveys)), [f"{s} ({n})" for s, n in zip(surveys, sizes, strict=True)]
     )
-    reference = found["reference"][0]
-    text = _filled(
-        f"Redshifts, k = {REAL_NEIGHBORS} in the {reference}: normalized median absolute "
-        f"deviation of dz / (1 + z), fractions beyond 0.01 and 0.05 (of the more confident half "
-        f"by the redshift head), and the fraction inside the 68 % interval. \"{ALL_REAL}\" is "
-        f"all surveys together."
-    )
-    text = f"{text}\n\n{simple_table(header, rows)}"
-    precision = find_score(table, "average_precision", data="rings")
-    if precision is None:
-        return text
-    share = find_score(table, "share_of_rings", data="rings")
-    n_rings = table["n_queries"][np.flatnonzero(np.asarray(table["data"]) == "rings")[0]]
-    rings = _filled(
-        f"Rings in {n_rings} display images of DECaLS galaxies, a linear classifier on "
-        f"image embeddings: average precision {precision:.3f} in cross-validation, {share:.3f} by "
-        f"chance."
-    )
-    return f"{text}\n\n{rings}"
+    ax.invert_yaxis()
+    ax.set(xlabel="fraction with |dz| / (1 + z) > 0.05", xlim=(0, 1))
+    ax.set_title("Redshifts of real spectra", fontsize=9)
+    _finish(ax, legend=bool(surveys))
 
 
-def _information(table):
-    """Return the mutual-information bound as text."""
-    value = find_score(table, "nats", protocol="mutual information")
-    if value is None:
-        return UNMEASURED
-    row = np.flatnonzero(np.asarray(table["score"]) == "nats")[0]
-    n_pairs = table["n_queries"][row]
-    return f"{value:.2f} nats with {n_pairs:,} pairs (it cannot exceed {np.log(n_pairs):.2f})"
+def _finish(ax, *, legend):
+    ax.tick_params(labelsize=8)
+    ax.grid(axis="x", color="0.9")
+    ax.set_axisbelow(True)
+    if legend:
+        ax.legend(fontsize=8, frameon=False)
 
 
-def write_performance_page(table, path):
-    """Write the documentation's page of scores, and its figure beside it.
+def write_score_figure(table, path):
+    """Write `draw_scores` as a PNG file, complete or not at all.
 
     Parameters
     ----------
     table : `~astropy.table.Table`
         From `evaluate`.
     path : path-like
-        The page (``.rst``); the figure has the same name and ``.png``. Both are written
-        complete or not at all.
     """
-    path = Path(path)
-    figure = path.with_suffix(".png")
-    write_score_figure(table, figure)
-    published = [(p.method, p.quantity, f"{p.value:.2f}", p.source) for p in PUBLISHED]
-    text = PAGE.format(
-        summary=_summary(table),
-        figure=figure.name,
-        goals=simple_table(("what", "goal", "reached", "met"), goal_rows(table)),
-        information=_information(table),
-        n_neighbors=table.meta["NNEIGH"],
-        properties=_properties(table),
-        retrieval=_retrieval(table),
-        shifts=_shifts(table),
-        real=_real(table),
-        published=simple_table(("from", "property", "R2", "source"), published),
-    )
-    partial = path.with_name(path.name + ".part")
-    partial.write_text(text)
-    partial.replace(path)
+    with written(path) as partial:
+        draw_scores(table).savefig(partial, dpi=110, format="png")

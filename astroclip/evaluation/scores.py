@@ -1,11 +1,11 @@
-"""Scores as rows of one table: what was measured, on what, against what, and how it came out."""
+"""Scores as rows of one table: what was measured, on what, against what, and the value."""
 
 import numpy as np
 from astropy.table import Table
 
-__all__ = ["NO_PROPERTY", "ScoreTable", "find_score"]
+__all__ = ["NOTHING", "ScoreTable", "find_score"]
 
-NO_PROPERTY = "-"
+NOTHING = "-"  # in place of a property or a reference that a score does not have
 COLUMNS = (
     "protocol", "data", "query", "reference", "property", "score", "value", "n_queries",
     "n_reference", "seed",
@@ -26,7 +26,7 @@ class ScoreTable:
         self.rows = []
 
     def add(
-        self, protocol, score, value, *, data, query, reference=NO_PROPERTY, quantity=NO_PROPERTY,
+        self, protocol, score, value, *, data, query, reference=NOTHING, quantity=NOTHING,
         n_queries, n_reference=0,
     ):
         """Add one score.

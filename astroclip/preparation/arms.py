@@ -9,6 +9,8 @@ from astroclip.preparation.noise import inverse_variance
 
 __all__ = ["are_arms", "merge_arms"]
 
+OFF_GRID = 0.05  # pixels: arms further than this from one common grid share no pixels
+
 
 def are_arms(spectra):
     """Return whether a list holds the arms of one spectrograph seeing the same objects.
@@ -50,7 +52,7 @@ def _common_grid(arms):
     start = min(axis[0] for axis in axes)
     pixels = [np.rint((axis - start) / step).astype(int) for axis in axes]
     for number, (axis, pixel) in enumerate(zip(axes, pixels, strict=True)):
-        if np.abs(start + step * pixel - axis).max() > 0.05 * step:
+        if np.abs(start + step * pixel - axis).max() > OFF_GRID * step:
             msg = (
                 f"arms[{number}] is not on the grid of arms[0] (step {step:.4g} Angstrom); "
                 f"expected arms that share pixels where they overlap, as DESI's do. Resample "
@@ -90,7 +92,8 @@ def merge_arms(arms):
     -------
     `~specutils.Spectrum`
         One spectrum, or N in one object, with `~astropy.nddata.InverseVariance` and a
-        mask; ``meta`` and redshift are those of the first arm.
+        mask; ``meta`` and redshift are those of the first arm. Where that has DESI's
+        ``fibermap``, meta also holds its ``id``, ``ra`` and ``dec``, each (N,).
 
     Raises
     ------
@@ -125,5 +128,16 @@ def merge_arms(arms):
         uncertainty=InverseVariance(total.reshape(shape), unit=unit**-2),
         mask=(total <= 0).reshape(shape),
         redshift=arms[0].redshift,
-        meta=dict(arms[0].meta),
+        meta={**arms[0].meta, **_fibermap_identity(arms[0].meta.get("fibermap"))},
     )
+
+
+def _fibermap_identity(fibermap):
+    """Return ids and positions (degrees) of DESI's targets from the table that lists them."""
+    if fibermap is None or "TARGETID" not in fibermap.colnames:
+        return {}
+    return {
+        "id": np.asarray(fibermap["TARGETID"]).astype(str),
+        "ra": np.asarray(fibermap["TARGET_RA"], dtype=float),
+        "dec": np.asarray(fibermap["TARGET_DEC"], dtype=float),
+    }

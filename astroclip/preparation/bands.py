@@ -12,6 +12,7 @@ __all__ = [
     "canonical_band",
     "center_crop",
     "deredden",
+    "header_bands",
     "nanomaggy_factor",
     "normalize_images",
 ]
@@ -73,6 +74,23 @@ def canonical_band(name):
         f"such as 'DECam g' or 'sdss r'."
     )
     raise ValueError(msg)
+
+
+def header_bands(header):
+    """Return the names of a stack's bands as its header lists them; empty if it does not.
+
+    Parameters
+    ----------
+    header : dict-like
+        ``BANDS``, letters with or without commas, or ``BAND0``, ``BAND1``, ...
+
+    Returns
+    -------
+    list of str
+    """
+    if isinstance(header.get("BANDS"), str):
+        return list(header["BANDS"].replace(",", "").replace(" ", ""))
+    return [str(header[f"BAND{k}"]) for k in range(10) if f"BAND{k}" in header]
 
 
 def nanomaggy_factor(unit, name, *, zero_point=None, header=None):

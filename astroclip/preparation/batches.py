@@ -6,13 +6,18 @@ import numpy as np
 from astropy import units as u
 
 from astroclip._validation import check_choice, check_length, plain_values
+from astroclip.exceptions import PreparationError
+from astroclip.preparation.resampling import estimate_ivar, fill_bad_pixels
 from astroclip.tables import Flag
 
 __all__ = [
     "FLUX_UNIT",
     "ImageBatch",
+    "SCALE_TOLERANCE",
     "SpectrumBatch",
     "concatenate",
+    "coverage_error",
+    "coverage_flags",
     "fill_with_median",
     "object_fields",
     "object_numbers",
@@ -20,6 +25,8 @@ __all__ = [
 
 FLUX_UNIT = u.Unit("1e-17 erg / (s cm2 AA)")
 FRAMES = ("observed", "rest")
+LOW_COVERAGE = 0.5  # fraction of the model's input below which a row is flagged
+SCALE_TOLERANCE = 0.02  # relative difference of pixel scales that is left alone
 
 
 class _Batch:
@@ -56,6 +63,39 @@ def object_numbers(values, n_objects, name):
         msg = f"{name} is {values!r}; expected a number, or one for each object."
         raise TypeError(msg) from None
     return check_length(values, n_objects, name)
+
+
+def coverage_flags(coverage):
+    """Return the flags (N,) that the fraction of valid data of each object implies."""
+    coverage = np.asarray(coverage)
+    flags = np.where(coverage < 1, int(Flag.BAD_PIXELS), 0)
+    return (flags | np.where(coverage < LOW_COVERAGE, int(Flag.LOW_COVERAGE), 0)).astype(np.int32)
+
+
+def coverage_error(
+    coverage, min_coverage, name, *, of, advice="Lower min_coverage to embed it all the same."
+):
+    """Return the error of an object with too little valid data, None if it has enough.
+
+    Parameters
+    ----------
+    coverage : float
+        Fraction of valid data, 0 to 1. Without any, an object fails at every limit.
+    min_coverage : float
+    name : str
+        How the error names the object.
+    of : str
+        What it is the fraction of.
+    advice : str
+        One thing to do.
+    """
+    if coverage > 0 and coverage >= min_coverage:
+        return None
+    least = f"at least {100 * min_coverage:g} %" if min_coverage > 0 else "some"
+    return PreparationError(
+        f"{name} has valid data in {100 * coverage:.1f} % of {of}; expected {least}. {advice}",
+        flag=Flag.FAILED | Flag.NO_OVERLAP,
+    )
 
 
 def fill_with_median(pixels, mask):
@@ -172,8 +212,6 @@ class SpectrumBatch(_Batch):
         >>> len(batch), batch.flux.shape
         (2, (2, 5))
         """
-        from astroclip.preparation.resampling import estimate_ivar, fill_bad_pixels
-
         check_choice(frame, FRAMES, "frame")
         wavelength = np.asarray(plain_values(wavelength, u.AA, "wavelength"), dtype=float)
         flux = np.asarray(plain_values(flux, FLUX_UNIT, "flux"), dtype=np.float32)
@@ -300,7 +338,7 @@ class ImageBatch(_Batch):
 
 
 def concatenate(batches):
-    """Join batches of the same kind and grid into one.
+    """Join batches of the same modality and grid into one.
 
     Parameters
     ----------
@@ -325,7 +363,7 @@ def concatenate(batches):
         )
         if not same:
             msg = (
-                f"batches[{position}] differs from batches[0] in kind or in one of "
+                f"batches[{position}] differs from batches[0] in modality or in one of "
                 f"{', '.join(first._shared)}; expected the same."
             )
             raise ValueError(msg)

@@ -1,26 +1,32 @@
-"""Images of several bands to model input: centred, on one pixel scale, in nanomaggies."""
+"""Images of several bands to model input: centered, on one pixel scale, in nanomaggies."""
 
 import dataclasses
+import warnings
 
 import numpy as np
 from astropy import units as u
 from astropy.coordinates import SkyCoord
 from astropy.nddata import CCDData
-from astropy.stats import SigmaClip
+from astropy.stats import SigmaClip, mad_std
+from astropy.utils.exceptions import AstropyUserWarning
 from astropy.wcs.utils import proj_plane_pixel_scales
 
-from astroclip._validation import check_choice, check_integer, check_not_empty, item_name
+from astroclip._validation import check_choice, check_integer
 from astroclip.exceptions import PreparationError
-from astroclip.preparation.bands import canonical_band, nanomaggy_factor
-from astroclip.preparation.batches import ImageBatch, fill_with_median, object_fields
-from astroclip.preparation.centering import find_source
+from astroclip.preparation.bands import canonical_band, header_bands, nanomaggy_factor
+from astroclip.preparation.batches import (
+    SCALE_TOLERANCE,
+    ImageBatch,
+    coverage_error,
+    coverage_flags,
+    fill_with_median,
+    object_fields,
+)
 from astroclip.preparation.noise import inverse_variance
+from astroclip.preparation.objects import sort_objects
 from astroclip.tables import Flag
 
-__all__ = ["prepare_images"]
-
-SCALE_TOLERANCE = 0.02
-LOW_COVERAGE = 0.5
+__all__ = ["find_source", "prepare_images"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +41,8 @@ class _Settings:
     missing_bands: str
     pad: bool
     min_coverage: float
+    zero_point: object
+    stack_bands: object
 
 
 @dataclasses.dataclass(eq=False)
@@ -44,18 +52,6 @@ class _Plane:
     pixels: np.ndarray
     bad: np.ndarray
     wcs: object
-
-
-@dataclasses.dataclass(eq=False)
-class _Row:
-    """One prepared object."""
-
-    pixels: np.ndarray
-    mask: np.ndarray
-    flags: int = 0
-    message: str = ""
-    ra: float = np.nan
-    dec: float = np.nan
 
 
 def prepare_images(
@@ -75,7 +71,6 @@ def prepare_images(
     redshift=None,
     min_coverage=0.1,
     on_error="raise",
-    argument="images",
 ):
     """Cut objects out of images, on one pixel scale and in nanomaggies.
 
@@ -95,7 +90,7 @@ def prepare_images(
     zero_point : float or dict of str to float, optional
         AB zero point of images in counts, for all bands or by band.
     position : `~astropy.coordinates.SkyCoord`, optional
-        Of each object, or of all; the centre of the image by default.
+        Of each object, or of all; the center of the image by default.
     center : str
         ``"position"``, or ``"source"``: the centroid of the light near the position.
     subtract_background : bool
@@ -108,15 +103,13 @@ def prepare_images(
     stack_bands : sequence of str, optional
         Bands of stacks whose header does not name them.
     ids : (N,) sequence of str, optional
-        Defaults to the position in the list.
+        Defaults to ``meta["id"]`` or the position.
     redshift : float or (N,) array-like, optional
         Carried along.
     min_coverage : float
         Objects with a smaller fraction of valid pixels fail.
     on_error : str
         ``"raise"`` at the first object that cannot be used, or ``"flag"`` it and go on.
-    argument : str
-        How messages name ``images``.
 
     Returns
     -------
@@ -147,44 +140,36 @@ def prepare_images(
     check_choice(missing_bands, ("raise", "fill"), "missing_bands")
     check_choice(on_error, ("raise", "flag"), "on_error")
     settings = _Settings(
-        tuple(bands), float(pixel_scale), check_integer(size, "size"), center,
-        subtract_background, missing_bands, pad, min_coverage,
+        bands=tuple(bands), pixel_scale=float(pixel_scale), size=check_integer(size, "size"),
+        center=center, subtract_background=subtract_background, missing_bands=missing_bands,
+        pad=pad, min_coverage=min_coverage, zero_point=zero_point, stack_bands=stack_bands,
     )
-    many = isinstance(images, list | tuple)
-    objects = list(images) if many else [images]
-    check_not_empty(objects, argument)
-    names = [item_name(argument, i if many else None) for i in range(len(objects))]
-    positions = _positions(position, len(objects))
-    for item, name in zip(objects, names, strict=True):
-        _check_type(item, name)
-    rows = []
-    for item, name, place in zip(objects, names, positions, strict=True):
+    items = list(sort_objects(images, name="images", modality="image"))
+    positions = _positions(position, len(items))
+    shape = (len(items), len(settings.bands), settings.size, settings.size)
+    pixels, mask = np.zeros(shape, np.float32), np.ones(shape, bool)
+    flags, messages = np.zeros(len(items), np.int32), np.full(len(items), "", object)
+    ra, dec = np.full((2, len(items)), np.nan)
+    for row, (item, target) in enumerate(zip(items, positions, strict=True)):
         try:
-            rows.append(_prepare_one(item, name, place, zero_point, stack_bands, settings))
+            flags[row], sky = _prepare_one(item, target, settings, pixels[row], mask[row])
+            if sky is not None:
+                ra[row], dec[row] = sky.ra.deg, sky.dec.deg
         except (PreparationError, u.UnitsError) as error:
             if on_error == "raise":
                 raise
-            rows.append(_failed(error, settings))
-    return _assemble(rows, settings, ids, redshift)
-
-
-def _check_type(item, name):
-    """Raise TypeError unless ``item`` is a stack or a dict of images."""
-    if isinstance(item, CCDData):
-        return
-    if isinstance(item, dict) and item:
-        wrong = next((band for band, ccd in item.items() if not isinstance(ccd, CCDData)), None)
-        if wrong is None:
-            return
-        found = f"{name}[{wrong!r}] is of type {type(item[wrong]).__name__}"
-    else:
-        kind = "an empty dict" if isinstance(item, dict) else f"of type {type(item).__name__}"
-        found = f"{name} is {kind}"
-    msg = (
-        f"{found}; expected a CCDData, or a dict of band to CCDData. Make one with "
-        f"CCDData(array, unit=..., wcs=...)."
+            pixels[row], mask[row] = 0, True
+            flags[row] = getattr(error, "flag", 0) or Flag.FAILED | Flag.BAD_INPUT
+            messages[row] = str(error)
+    ids = [item.id for item in items] if ids is None else ids
+    coverage = 1.0 - mask.mean(axis=(1, 2, 3))
+    return ImageBatch(
+        pixels=pixels,
+        mask=mask,
+        bands=settings.bands,
+        pixel_scale=settings.pixel_scale,
+        **object_fields(len(items), ids, coverage, flags, messages, ra, dec, redshift),
     )
-    raise TypeError(msg)
 
 
 def _positions(position, n_objects):
@@ -205,31 +190,208 @@ def _positions(position, n_objects):
     return list(position)
 
 
+def _bad(message, flag=Flag.BAD_INPUT):
+    return PreparationError(message, flag=Flag.FAILED | flag)
+
+
+# ---------------------------------------------------------------------- one object
+def _prepare_one(item, position, settings, pixels, mask):
+    """Fill an object's ``pixels`` and ``mask`` (B, S, S); return its flags and sky position."""
+    if isinstance(item.data, PreparationError):
+        raise item.data
+    name, flags = item.name, 0
+    planes = _planes(item.data, name, settings)
+    if len(planes) < len(settings.bands):
+        flags |= Flag.MISSING_BAND
+    reference = planes.get("r", next(iter(planes.values())))
+    x, y = _target(reference, name, position)
+    if settings.center == "source":
+        source = find_source(
+            reference.pixels, reference.bad, x, y, _scale(reference, settings)
+        )
+        if source is None:
+            flags |= Flag.NO_SOURCE
+        else:
+            x, y = source
+    sky = None
+    if position is not None and settings.center == "position":
+        sky = position.icrs
+    elif reference.wcs is not None:
+        sky = reference.wcs.pixel_to_world(x, y).icrs
+    for number, band in enumerate(settings.bands):
+        if band in planes:
+            plane, pixel = planes[band], (x, y)
+            if plane is not reference and sky is not None and not _same_pixels(reference, plane):
+                pixel = tuple(float(value) for value in plane.wcs.world_to_pixel(sky))
+            flags |= _cut(plane, pixel, pixels[number], mask[number], settings, f"{name}[{band!r}]")
+
+    coverage = 1.0 - mask.mean()
+    error = coverage_error(
+        coverage, settings.min_coverage, name,
+        of=f"the {settings.size} x {settings.size} pixels around the target",
+        advice="Check its mask and position.",
+    )
+    if error is not None:
+        raise error
+    empty = [band for band, bad in zip(settings.bands, mask, strict=True) if bad.all()]
+    if empty and settings.missing_bands == "raise":
+        raise _bad(
+            f"{name} has no valid pixel in band {', '.join(map(repr, empty))} around the target; "
+            f"expected some in each of {list(settings.bands)}. Check its mask and position, or "
+            f"use a model that takes missing bands.",
+            Flag.NO_OVERLAP | Flag.MISSING_BAND,
+        )
+    flags |= int(coverage_flags(coverage)) | (Flag.MISSING_BAND if empty else 0)
+    fill_with_median(pixels, mask)
+    return int(flags), sky
+
+
+def _target(plane, name, position):
+    """Return the pixel coordinates of the target: a sky position or the center."""
+    height, width = plane.pixels.shape
+    if position is None:
+        return (width - 1) / 2, (height - 1) / 2
+    if plane.wcs is None:
+        raise _bad(
+            f"{name} has no WCS and a position is given; expected a WCS to find it. Give the "
+            f"CCDData its wcs, or leave position out to use the center."
+        )
+    x, y = (float(value) for value in plane.wcs.world_to_pixel(position))
+    if not (-0.5 <= x <= width - 0.5 and -0.5 <= y <= height - 0.5):
+        raise _bad(
+            f"{name}: position {position.to_string('decimal')} is at pixel ({x:.1f}, {y:.1f}), off "
+            f"the image of {width} x {height}; expected it inside. Check the position and WCS.",
+            Flag.NO_OVERLAP,
+        )
+    return x, y
+
+
+def _same_pixels(reference, plane):
+    """Return whether a band's pixels are the reference's, so that the sky need not be asked."""
+    first, second = plane.wcs, reference.wcs
+    if first is None or first is second:
+        return True
+    if second is None or plane.pixels.shape != reference.pixels.shape:
+        return False
+    pairs = ((getattr(wcs.wcs, key) for wcs in (first, second)) for key in ("crpix", "crval"))
+    close = all(np.allclose(a, b, rtol=0, atol=1e-6) for a, b in pairs)
+    return close and np.allclose(first.pixel_scale_matrix, second.pixel_scale_matrix, atol=1e-9)
+
+
+def _scale(plane, settings):
+    """Return a plane's arcsec per pixel; without a WCS the model's."""
+    if plane.wcs is None:
+        return settings.pixel_scale
+    return float(np.sqrt(np.prod(proj_plane_pixel_scales(plane.wcs)))) * 3600
+
+
+def find_source(pixels, bad, x, y, pixel_scale, *, radius=3.0, threshold=5.0):
+    """Return the center of the brightest source near a pixel.
+
+    Parameters
+    ----------
+    pixels : (H, W) `numpy.ndarray`
+    bad : (H, W) bool `numpy.ndarray`
+        True where a pixel is bad.
+    x, y : float
+        Where to look (pixel coordinates, center of the first pixel at 0).
+    pixel_scale : float
+        Arcsec per pixel.
+    radius : float
+        How far to look along x and y, arcsec.
+    threshold : float
+        The brightest pixel must exceed the background by this many times the noise.
+
+    Returns
+    -------
+    (float, float) or None
+        x and y of the brightest pixel, refined by a quadratic fit to its neighbours where
+        that has a maximum (`photutils.centroids.centroid_quadratic`); None if nothing
+        stands out.
+    """
+    from photutils.centroids import centroid_quadratic
+
+    good = ~bad
+    level, noise = np.median(pixels[good]), mad_std(pixels[good])
+    reach = max(2, round(radius / pixel_scale))
+    rows = slice(max(0, round(y) - reach), round(y) + reach + 1)
+    columns = slice(max(0, round(x) - reach), round(x) + reach + 1)
+    window = np.where(good[rows, columns], pixels[rows, columns] - level, 0.0).astype(float)
+    peak = np.unravel_index(np.argmax(window), window.shape)
+    if not window[peak] > threshold * max(noise, 1e-12):
+        return None
+    x, y = float(peak[1]), float(peak[0])
+    if 0 < peak[0] < window.shape[0] - 1 and 0 < peak[1] < window.shape[1] - 1:
+        core = window[peak[0] - 1 : peak[0] + 2, peak[1] - 1 : peak[1] + 2]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", AstropyUserWarning)  # no maximum: the pixel stays
+            fitted = centroid_quadratic(core, fit_boxsize=3) - 1.0
+        if np.isfinite(fitted).all() and np.abs(fitted).max() <= 1:
+            x, y = x + float(fitted[0]), y + float(fitted[1])
+    return x + columns.start, y + rows.start
+
+
 # ---------------------------------------------------------------------- planes
-def _split(item, name, stack_bands):
-    """Return a dict of band letter to (array, mask, ivar, unit, WCS, header)."""
-    if isinstance(item, dict):
-        for band, ccd in item.items():
+def _planes(image, name, settings):
+    """Return the `_Plane` of each wanted band that an image has, in nanomaggies."""
+    named = _split(image, name, settings.stack_bands)
+    missing = [band for band in settings.bands if band not in named]
+    if missing and (settings.missing_bands == "raise" or len(missing) == len(settings.bands)):
+        raise _bad(
+            f"{name} lacks band {', '.join(map(repr, missing))}; it has {sorted(named)} and the "
+            f"model needs {list(settings.bands)}. Add the band, or use a model that takes "
+            f"missing bands.",
+            Flag.BAD_INPUT | Flag.MISSING_BAND,
+        )
+    points = settings.zero_point
+    if isinstance(points, dict):
+        points = dict(zip(_letters(points, "zero_point"), points.values(), strict=True))
+    else:
+        points = dict.fromkeys(named, points)
+    planes = {
+        band: _plane(named[band], f"{name}[{band!r}]", points.get(band), settings)
+        for band in settings.bands
+        if band in named
+    }
+    shapes = {band: plane.pixels.shape for band, plane in planes.items()}
+    if len(set(shapes.values())) > 1 and any(plane.wcs is None for plane in planes.values()):
+        raise _bad(
+            f"{name} has bands of different shapes {shapes} and no WCS to align them; expected "
+            f"equal shapes. Cut all bands to the same pixels, or give each its WCS."
+        )
+    return planes
+
+
+def _split(image, name, stack_bands):
+    """Return the `CCDData` of each band of an image by its letter."""
+    if isinstance(image, dict):
+        for band, ccd in image.items():
             if ccd.data.ndim != 2:
                 raise _bad(f"{name}[{band!r}] has {ccd.data.ndim} axes; expected (y, x).")
-        return dict(zip(_letters(item, name), item.values(), strict=True))
-    if item.data.ndim != 3:
+        return dict(zip(_letters(image, name), image.values(), strict=True))
+    shape = image.data.shape
+    if len(shape) != 3:
         raise _bad(
-            f"{name} has data of shape {item.data.shape}; expected a stack (band, y, x), or a "
-            f"dict of band to CCDData for single images."
+            f"{name} has data of shape {shape}; expected a stack (band, y, x), or a dict of band "
+            f"to CCDData for single images."
         )
-    letters = _stack_letters(item, name, stack_bands)
-    wcs = None if item.wcs is None else item.wcs.celestial
+    names = header_bands(image.meta) if stack_bands is None else stack_bands
+    if len(names) != shape[0]:
+        raise _bad(
+            f"{name} is a stack of {shape[0]} bands and names {len(names)} ({list(names)}); "
+            f"expected a name for each. Pass stack_bands=('g', 'r', 'z')."
+        )
+    wcs = None if image.wcs is None else image.wcs.celestial
     return {
         letter: CCDData(
-            item.data[k],
-            unit=item.unit,
-            mask=None if item.mask is None else np.broadcast_to(item.mask, item.data.shape)[k],
-            uncertainty=None if item.uncertainty is None else item.uncertainty[k],
+            image.data[k],
+            unit=image.unit,
+            mask=None if image.mask is None else np.broadcast_to(image.mask, shape)[k],
+            uncertainty=None if image.uncertainty is None else image.uncertainty[k],
             wcs=wcs,
-            meta=item.meta,
+            meta=image.meta,
         )
-        for k, letter in enumerate(letters)
+        for k, letter in enumerate(_letters(names, name))
     }
 
 
@@ -245,25 +407,6 @@ def _letters(names, name):
             f"one out, or combine them."
         )
     return letters
-
-
-def _stack_letters(item, name, stack_bands):
-    """Return the band letters of a stack from the argument or its header."""
-    found = stack_bands
-    if found is None and isinstance(item.meta.get("BANDS"), str):
-        found = item.meta["BANDS"].replace(",", "").replace(" ", "")
-    if found is None:
-        found = [item.meta[f"BAND{k}"] for k in range(10) if f"BAND{k}" in item.meta]
-    if len(found) != item.data.shape[0]:
-        raise _bad(
-            f"{name} is a stack of {item.data.shape[0]} bands and names {len(found)} "
-            f"({list(found)}); expected a name for each. Pass stack_bands=('g', 'r', 'z')."
-        )
-    return _letters(found, name)
-
-
-def _bad(message, flag=Flag.BAD_INPUT):
-    return PreparationError(message, flag=Flag.FAILED | flag)
 
 
 def _plane(ccd, name, zero_point, settings):
@@ -290,118 +433,13 @@ def _plane(ccd, name, zero_point, settings):
     return _Plane(pixels, bad, ccd.wcs)
 
 
-def _planes(item, name, zero_point, stack_bands, settings):
-    """Return the wanted bands' planes; absent ones are None or an error."""
-    named = _split(item, name, stack_bands)
-    missing = [band for band in settings.bands if band not in named]
-    if missing and (settings.missing_bands == "raise" or len(missing) == len(settings.bands)):
-        raise _bad(
-            f"{name} lacks band {', '.join(map(repr, missing))}; it has {sorted(named)} and the "
-            f"model needs {list(settings.bands)}. Add the band, or use a model that takes "
-            f"missing bands.",
-            Flag.BAD_INPUT | Flag.MISSING_BAND,
-        )
-    points = dict.fromkeys(named, zero_point)
-    if isinstance(zero_point, dict):
-        points = dict(zip(_letters(zero_point, "zero_point"), zero_point.values(), strict=True))
-    planes = {
-        band: _plane(named[band], f"{name}[{band!r}]", points.get(band), settings)
-        for band in settings.bands
-        if band in named
-    }
-    shapes = {band: plane.pixels.shape for band, plane in planes.items()}
-    if len(set(shapes.values())) > 1 and any(plane.wcs is None for plane in planes.values()):
-        raise _bad(
-            f"{name} has bands of different shapes {shapes} and no WCS to align them; expected "
-            f"equal shapes. Cut all bands to the same pixels, or give each its WCS."
-        )
-    return planes
-
-
-# ---------------------------------------------------------------------- one object
-def _prepare_one(item, name, position, zero_point, stack_bands, settings):
-    """Return one object's `_Row`."""
-    planes = _planes(item, name, zero_point, stack_bands, settings)
-    flags = 0
-    if len(planes) < len(settings.bands):
-        flags |= Flag.MISSING_BAND
-    reference = planes.get("r", next(iter(planes.values())))
-    x, y = _target(reference, name, position)
-    if settings.center == "source":
-        found = find_source(reference.pixels, reference.bad, x, y, _scale(reference, settings))
-        x, y = (x, y) if found is None else found
-        flags |= Flag.NO_SOURCE if found is None else 0
-    sky = None
-    if position is not None and settings.center == "position":
-        sky = position.icrs
-    elif reference.wcs is not None:
-        sky = reference.wcs.pixel_to_world(x, y).icrs
-    size, n_bands = settings.size, len(settings.bands)
-    row = _Row(np.zeros((n_bands, size, size), np.float32), np.ones((n_bands, size, size), bool))
-    for number, band in enumerate(settings.bands):
-        if band in planes:
-            plane = planes[band]
-            spot = (x, y) if plane is reference else _same_spot(reference, plane, x, y, sky)
-            flags |= _cut(plane, spot, row, number, settings, f"{name}[{band!r}]")
-    row.flags = int(flags)
-    if sky is not None:
-        row.ra, row.dec = float(sky.ra.deg), float(sky.dec.deg)
-    _finish(row, name, settings)
-    return row
-
-
-def _target(plane, name, position):
-    """Return the pixel coordinates of the target: a sky position or the centre."""
-    height, width = plane.pixels.shape
-    if position is None:
-        return (width - 1) / 2, (height - 1) / 2
-    if plane.wcs is None:
-        raise _bad(
-            f"{name} has no WCS and a position is given; expected a WCS to find it. Give the "
-            f"CCDData its wcs, or leave position out to use the centre."
-        )
-    x, y = (float(value) for value in plane.wcs.world_to_pixel(position))
-    if not (-0.5 <= x <= width - 0.5 and -0.5 <= y <= height - 0.5):
-        raise _bad(
-            f"{name}: position {position.to_string('decimal')} is at pixel ({x:.1f}, {y:.1f}), off "
-            f"the image of {width} x {height}; expected it inside. Check the position and WCS.",
-            Flag.NO_OVERLAP,
-        )
-    return x, y
-
-
-def _same_spot(reference, plane, x, y, sky):
-    """Return the target's pixel in another band, through the sky where pixels differ."""
-    same = plane.wcs is reference.wcs or plane.pixels.shape == reference.pixels.shape
-    if plane.wcs is None or sky is None or (same and _equal_wcs(plane.wcs, reference.wcs)):
-        return x, y
-    return tuple(float(value) for value in plane.wcs.world_to_pixel(sky))
-
-
-def _equal_wcs(first, second):
-    """Return whether two celestial WCS put pixels at the same places."""
-    if first is second:
-        return True
-    if second is None:
-        return False
-    pairs = ((getattr(a.wcs, key) for a in (first, second)) for key in ("crpix", "crval"))
-    close = all(np.allclose(a, b, rtol=0, atol=1e-6) for a, b in pairs)
-    return close and np.allclose(first.pixel_scale_matrix, second.pixel_scale_matrix, atol=1e-9)
-
-
-def _scale(plane, settings):
-    """Return a plane's arcsec per pixel; without a WCS the model's."""
-    if plane.wcs is None:
-        return settings.pixel_scale
-    return float(np.sqrt(np.prod(proj_plane_pixel_scales(plane.wcs)))) * 3600
-
-
-def _cut(plane, spot, row, number, settings, name):
-    """Cut one band out into ``row``; return the flags to add."""
+# ---------------------------------------------------------------------- windows
+def _cut(plane, target, pixels, mask, settings, name):
+    """Cut a window of one band into ``pixels`` and ``mask`` (S, S); return the flags to add."""
     factor = settings.pixel_scale / _scale(plane, settings)
     on_scale = abs(factor - 1) <= SCALE_TOLERANCE
     factor = 1.0 if on_scale else factor
-    needed = settings.size * factor
+    size, needed = settings.size, settings.size * factor
     height, width = plane.pixels.shape
     flags = 0 if on_scale else Flag.RESAMPLED
     if min(height, width) < needed - 1e-6:
@@ -413,23 +451,24 @@ def _cut(plane, spot, row, number, settings, name):
             )
         flags |= Flag.PADDED
     # window edges fall on pixel edges, so that cropping and whole-number binning are exact
-    left, bottom = (int(np.floor(centre + 1.0 - needed / 2)) for centre in spot)
-    if on_scale:
-        _slice_window(plane, left, bottom, row, number, settings.size)
-    else:
-        _bin_window(plane, left, bottom, factor, row, number, settings.size)
+    left, bottom = (int(np.floor(center + 1.0 - needed / 2)) for center in target)
+    if on_scale:  # copy whole pixels; what lies outside the image stays masked
+        x0, x1 = max(left, 0), min(left + size, width)
+        y0, y1 = max(bottom, 0), min(bottom + size, height)
+        if x0 < x1 and y0 < y1:
+            window = (slice(y0 - bottom, y1 - bottom), slice(x0 - left, x1 - left))
+            pixels[window] = plane.pixels[y0:y1, x0:x1]
+            mask[window] = plane.bad[y0:y1, x0:x1]
+        return flags
+    # resample by area overlap, conserving flux; bad pixels never reach the output
+    rows = _overlap_matrix(bottom, factor, size, height)
+    columns = _overlap_matrix(left, factor, size, width).T
+    good = ~plane.bad
+    area = (rows @ good @ columns) / factor**2
+    flux = rows @ np.where(good, plane.pixels, 0.0) @ columns
+    mask[:] = area < 0.5
+    pixels[:] = np.where(mask, 0.0, flux / np.where(mask, 1.0, area))
     return flags
-
-
-def _slice_window(plane, left, bottom, row, number, size):
-    """Copy a window of whole pixels; what lies outside the image stays masked."""
-    height, width = plane.pixels.shape
-    x0, x1 = max(left, 0), min(left + size, width)
-    y0, y1 = max(bottom, 0), min(bottom + size, height)
-    if x0 < x1 and y0 < y1:
-        target = (number, slice(y0 - bottom, y1 - bottom), slice(x0 - left, x1 - left))
-        row.pixels[target] = plane.pixels[y0:y1, x0:x1]
-        row.mask[target] = plane.bad[y0:y1, x0:x1]
 
 
 def _overlap_matrix(start, factor, size, n_pixels):
@@ -438,62 +477,3 @@ def _overlap_matrix(start, factor, size, n_pixels):
     pixel = np.arange(n_pixels)
     high = np.minimum(edges[1:, None], pixel[None] + 1)
     return np.clip(high - np.maximum(edges[:-1, None], pixel[None]), 0, None)
-
-
-def _bin_window(plane, left, bottom, factor, row, number, size):
-    """Resample a window by area overlap, conserving flux; bad input never reaches it."""
-    height, width = plane.pixels.shape
-    rows = _overlap_matrix(bottom, factor, size, height)
-    columns = _overlap_matrix(left, factor, size, width).T
-    good = ~plane.bad
-    area = (rows @ good @ columns) / factor**2
-    flux = rows @ np.where(good, plane.pixels, 0.0) @ columns
-    mask = area < 0.5
-    row.pixels[number] = np.where(mask, 0.0, flux / np.where(mask, 1.0, area))
-    row.mask[number] = mask
-
-
-def _finish(row, name, settings):
-    """Fill bad pixels with their band's median and judge the coverage, in place."""
-    coverage = 1.0 - row.mask.mean()
-    if coverage < settings.min_coverage or coverage == 0:
-        raise _bad(
-            f"{name} has valid data in {100 * coverage:.1f} % of the {settings.size} x "
-            f"{settings.size} pixels around the target; expected at least "
-            f"{100 * settings.min_coverage:g} %. Check its mask and position.",
-            Flag.NO_OVERLAP,
-        )
-    empty = [b for b, mask in zip(settings.bands, row.mask, strict=True) if mask.all()]
-    if empty and settings.missing_bands == "raise":
-        raise _bad(
-            f"{name} has no valid pixel in band {', '.join(map(repr, empty))} around the target; "
-            f"expected some in each of {list(settings.bands)}. Check its mask and position, or "
-            f"use a model that takes missing bands.",
-            Flag.NO_OVERLAP | Flag.MISSING_BAND,
-        )
-    if coverage < 1:
-        row.flags |= Flag.BAD_PIXELS | (Flag.MISSING_BAND if empty else 0)
-        fill_with_median(row.pixels, row.mask)
-    if coverage < LOW_COVERAGE:
-        row.flags |= Flag.LOW_COVERAGE
-
-
-def _failed(error, settings):
-    """Return the row of an object that could not be prepared."""
-    shape = (len(settings.bands), settings.size, settings.size)
-    flags = getattr(error, "flag", 0) or int(Flag.FAILED | Flag.BAD_INPUT)
-    return _Row(np.zeros(shape, np.float32), np.ones(shape, bool), flags, str(error))
-
-
-def _assemble(rows, settings, ids, redshift):
-    """Return the `ImageBatch` of prepared rows."""
-    mask = np.stack([row.mask for row in rows])
-    coverage = 1.0 - mask.mean(axis=(1, 2, 3))
-    found = ([getattr(row, name) for row in rows] for name in ("flags", "message", "ra", "dec"))
-    return ImageBatch(
-        pixels=np.stack([row.pixels for row in rows]),
-        mask=mask,
-        bands=settings.bands,
-        pixel_scale=settings.pixel_scale,
-        **object_fields(len(rows), ids, coverage, *found, redshift),
-    )

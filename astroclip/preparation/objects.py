@@ -1,285 +1,264 @@
-"""Sort what a user passes to `astroclip.embed` into rows of one modality.
+"""Sort anything a user passes into single objects: one spectrum or image each, in order."""
 
-The rows are a list of single objects, in which a file that could not be read is
-kept as the error it gave, or a container that is sliced without being unpacked.
-"""
-
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from astropy import units as u
-from astropy.io import fits
 from astropy.nddata import CCDData
-from astropy.utils.exceptions import AstropyUserWarning
 from specutils import Spectrum, SpectrumCollection, SpectrumList
 
 from astroclip._validation import check_not_empty, item_name
 from astroclip.exceptions import PreparationError
 from astroclip.preparation.arms import are_arms, merge_arms
 from astroclip.preparation.batches import ImageBatch, SpectrumBatch
-from astroclip.preparation.reading import read_images, read_spectra
+from astroclip.preparation.reading import file_modality, read_objects
 from astroclip.tables import Flag
 
-__all__ = ["ObjectRows", "sort_objects"]
+__all__ = ["ObjectList", "SingleObject", "sort_objects"]
 
-EXPECTED = (
-    "a Spectrum (Spectrum1D), a SpectrumList or SpectrumCollection, a dict of band to CCDData, "
-    "a CCDData stack, a file path, a SpectrumBatch or ImageBatch, or a list of these"
-)
+TYPES = {
+    "spectrum": (Spectrum, SpectrumList, SpectrumCollection),
+    "image": (dict, CCDData),
+    None: (Spectrum, SpectrumList, SpectrumCollection, dict, CCDData, str, Path),
+}
+EXPECTED = {
+    "spectrum": "a specutils Spectrum (Spectrum1D), SpectrumList or SpectrumCollection. Build one "
+    "with Spectrum(flux=..., spectral_axis=...)",
+    "image": "a CCDData, or a dict of band to CCDData. Make one with CCDData(array, unit=..., "
+    "wcs=...)",
+    None: "a Spectrum (Spectrum1D), a SpectrumList or SpectrumCollection, a dict of band to "
+    "CCDData, a CCDData stack, a file path, a SpectrumBatch or ImageBatch, or a list of these",
+}
 
 
-@dataclass(frozen=True, eq=False)
-class ObjectRows:
-    """Objects of one modality in input order.
+@dataclass(eq=False, slots=True)
+class SingleObject:
+    """One spectrum or image.
 
-    Parameters
+    Attributes
     ----------
     modality : str
-        "spectrum" or "image".
-    content : list, `~specutils.Spectrum`, `SpectrumBatch` or `ImageBatch`
-        A list holds single objects, and a `PreparationError` where a file could
-        not be read. The others hold one object along their first axis each.
-    lone : bool
-        Whether one object was passed by itself: its faults are raised.
+        ``"spectrum"`` or ``"image"``.
+    data : object
+        A `~specutils.Spectrum`, a dict of band to `~astropy.nddata.CCDData`, a stack in one
+        `~astropy.nddata.CCDData`, a batch of arrays, or the `PreparationError` that reading
+        the object gave.
+    row : int or None
+        The object's row of ``data``, where that holds one object per row: rows are converted
+        a block at a time, because slicing a Spectrum costs more than preparing it.
+    file : str
+        Path of the file it was read from; empty for objects in memory.
+    number : int
+        The object's position among all objects: its row in the result.
+    name : str
+        How errors name it: ``objects[3]``, or ``objects`` if it was passed by itself.
     """
 
     modality: str
-    content: object
-    lone: bool
+    data: object
+    row: int | None = None
+    file: str = ""
+    number: int = 0
+    name: str = ""
 
-    def __len__(self):
-        if isinstance(self.content, Spectrum):
-            return self.content.flux.shape[0]
-        return len(self.content)
+    def meta(self, key):
+        """Return a value of the object's meta, or its row's part of it; None if absent."""
+        data = next(iter(self.data.values())) if isinstance(self.data, dict) else self.data
+        value = (getattr(data, "meta", None) or {}).get(key)
+        if value is None or self.row is None:
+            return value
+        n_rows = data.shape[0]
+        try:
+            per_row = not isinstance(value, str) and len(value) == n_rows
+        except TypeError:  # a scalar has no length
+            per_row = False
+        if per_row:
+            return value[self.row]
+        return value if n_rows == 1 and np.ndim(value) == 0 else None
 
     @property
-    def is_batch(self):
-        """Whether the objects are prepared arrays rather than astropy objects."""
-        return isinstance(self.content, SpectrumBatch | ImageBatch)
-
-    def ids(self):
-        """Return names (N,): those the objects carry in ``meta["id"]``, or row numbers."""
-        if self.is_batch:
-            return self.content.ids
-        if isinstance(self.content, Spectrum):
-            found = self.content.meta.get("id")
-            shaped = np.shape(found) == (len(self),)
-            found = found if shaped else range(len(self))
-        else:
-            found = [_meta_id(item, row) for row, item in enumerate(self.content)]
-        return np.array([str(value) for value in found])
-
-    def __getitem__(self, rows):
-        """Return the content of a slice of rows."""
-        if isinstance(self.content, Spectrum):
-            return take_rows(self.content, rows)
-        return self.content[rows]
+    def id(self):
+        """Name from the object's meta, of its file if that is unreadable, or its number."""
+        if isinstance(self.data, SpectrumBatch | ImageBatch):
+            return str(self.data.ids[self.row])
+        if isinstance(self.data, PreparationError) and self.file:
+            return Path(self.file).stem
+        value = self.meta("id")
+        return str(self.number if value is None else value)
 
 
-def _meta_id(item, default):
-    """Return the name in an object's meta, or ``default``."""
-    if isinstance(item, dict) and item:
-        item = next(iter(item.values()))
-    meta = getattr(item, "meta", None) or {}
-    return meta.get("id", default)
+class ObjectList:
+    """Single objects in the user's order; files among them are read as they are reached.
 
+    Iterating yields `SingleObject` with their numbers and names. Whoever takes them one by
+    one holds the objects of one file at a time.
 
-def take_rows(spectrum, rows):
-    """Return rows of a Spectrum with 2-D flux, with their part of its meta.
+    Parameters
+    ----------
+    entries : list of SingleObject and `pathlib.Path`
+        Objects in memory, and files.
+    name : str
+        How errors name the argument that held them.
+    single : bool
+        Whether one object was passed by itself: its faults are raised.
 
-    Slicing the Spectrum itself takes fifty times as long and leaves the meta whole.
+    Attributes
+    ----------
+    n_objects : int
+        Number of objects, where a file that has not been read counts as one.
+    is_complete : bool
+        Whether ``n_objects`` is final.
     """
-    n_rows = spectrum.flux.shape[0]
-    uncertainty = spectrum.uncertainty
-    if uncertainty is not None:
-        uncertainty = type(uncertainty)(uncertainty.array[rows], unit=uncertainty.unit, copy=False)
-    redshift = np.asarray(spectrum.redshift, dtype=float)
-    own = {key: spectrum.meta[key] for key in ("id", "ra", "dec") if key in spectrum.meta}
-    meta = {
-        key: np.asarray(value)[rows] if np.ndim(value) else value
-        for key, value in own.items()
-        if np.shape(value) == (n_rows,) or (np.ndim(value) == 0 and n_rows == 1)
-    }
-    return Spectrum(
-        flux=spectrum.flux[rows],
-        spectral_axis=u.Quantity(spectrum.spectral_axis),
-        uncertainty=uncertainty,
-        mask=None if spectrum.mask is None else spectrum.mask[rows],
-        redshift=redshift[rows] if redshift.shape == (n_rows,) else float(redshift),
-        meta=meta,
-    )
+
+    def __init__(self, entries, *, name, single):
+        self.entries = entries
+        self.name = name
+        self.single = single
+        self.n_objects = len(entries)
+        self.is_complete = not any(isinstance(entry, Path) for entry in entries)
+
+    def __iter__(self):
+        number, n_more = 0, 0
+        for entry in self.entries:
+            rows = [entry]
+            if isinstance(entry, Path):
+                rows = self._read(entry, item_name(self.name, number))
+                n_more += len(rows) - 1
+                self.n_objects = len(self.entries) + n_more
+            for item in rows:
+                item.number = number
+                item.name = self.name if self.single else item_name(self.name, number)
+                yield item
+                number += 1
+        self.is_complete = True
+
+    @staticmethod
+    def _read(path, name):
+        """Return the objects of a file, or one that holds the error if it cannot be read."""
+        try:
+            return _file_objects(path, name)
+        except (PreparationError, OSError) as error:
+            flag = getattr(error, "flag", Flag.FAILED | Flag.BAD_INPUT)
+            error = PreparationError(str(error), flag=flag)
+            return [SingleObject(file_modality(path), error, file=str(path))]
+
+    def holds(self, modality):
+        """Return whether any object is of a modality; of files no more than headers are read."""
+        return any(
+            (file_modality(entry) if isinstance(entry, Path) else entry.modality) == modality
+            for entry in self.entries
+        )
 
 
-def sort_objects(objects, *, name="objects"):
-    """Return the `ObjectRows` of anything `astroclip.embed` accepts.
+def sort_objects(objects, *, name="objects", modality=None):
+    """Return the single objects of anything `astroclip.embed` accepts.
 
     Parameters
     ----------
     objects : object
-        See `astroclip.embed`.
+        See `astroclip.embed`. A list of `SingleObject` is returned as it is.
     name : str, optional
         How errors name the argument.
+    modality : str, optional
+        ``"spectrum"`` or ``"image"``: accept objects in memory of this modality only.
 
     Returns
     -------
-    ObjectRows
+    `ObjectList`
 
     Raises
     ------
     TypeError
-        For an object of another type, or spectra and images in one list.
+        For an object of another type.
     ValueError
-        For an empty list, or if none of several files can be read.
+        If there is no object, or flux has more than two axes.
     OSError, PreparationError
-        If a lone file cannot be read.
+        If a file that was passed by itself cannot be read, or arms by themselves not merged.
     """
-    if isinstance(objects, SpectrumBatch | ImageBatch):
-        check_not_empty(objects, name)
-        modality = "spectrum" if isinstance(objects, SpectrumBatch) else "image"
-        return ObjectRows(modality, objects, lone=False)
-    if isinstance(objects, str | Path):
-        modality, rows = _read(objects, name)
-        return ObjectRows(modality, rows, lone=len(rows) == 1)
-    if isinstance(objects, SpectrumList) and are_arms(objects):
-        objects = _merge(objects, name)
-    if isinstance(objects, Spectrum):
-        if objects.flux.ndim == 2 and objects.flux.shape[0] > 1:
-            return ObjectRows("spectrum", objects, lone=False)
-        return ObjectRows("spectrum", _unpack(objects, name), lone=True)
-    if isinstance(objects, dict | CCDData):
-        return ObjectRows("image", [objects], lone=True)
-    if isinstance(objects, SpectrumCollection):
-        return ObjectRows("spectrum", _unpack(objects, name), lone=False)
-    if isinstance(objects, list | tuple):
-        return _list_rows(objects, name)
-    msg = f"{name} is a {type(objects).__name__}; expected {EXPECTED}."
-    raise TypeError(msg)
+    if isinstance(objects, list) and objects and isinstance(objects[0], SingleObject):
+        return objects
+    if isinstance(objects, SpectrumBatch | ImageBatch) and modality is None:
+        kind = "spectrum" if isinstance(objects, SpectrumBatch) else "image"
+        entries = [SingleObject(kind, objects, row) for row in range(len(objects))]
+        check_not_empty(entries, name)
+        return ObjectList(entries, name=name, single=False)
+    is_list = isinstance(objects, list | tuple)
+    if is_list and not (isinstance(objects, SpectrumList) and are_arms(objects)):
+        entries = [
+            entry
+            for number, element in enumerate(objects)
+            for entry in _element_entries(element, item_name(name, number), modality)
+        ]
+        check_not_empty(entries, name)
+        return ObjectList(entries, name=name, single=False)
+    entries = _element_entries(objects, name, modality)
+    check_not_empty(entries, name)
+    if isinstance(entries[0], Path):
+        entries = _file_objects(entries[0], name)
+    elif isinstance(entries[0].data, PreparationError):
+        raise entries[0].data
+    single = len(entries) == 1 and not isinstance(objects, SpectrumCollection)
+    return ObjectList(entries, name=name, single=single)
 
 
-def _list_rows(objects, name):
-    """Return the rows of a list; every element must be of the same modality."""
-    check_not_empty(objects, name)
-    modality, first, rows = None, None, []
-    for i, element in enumerate(objects):
-        found, elements = _element_rows(element, item_name(name, i))
-        if modality is None and found is not None:
-            modality, first = found, i
-        elif found is not None and found != modality:
-            msg = (
-                f"{item_name(name, i)} is {_describe(element, found)} and "
-                f"{item_name(name, first)} is {_describe(objects[first], modality)}; expected "
-                f"one kind in a list. Embed each kind in a call of its own and join the two "
-                f"tables with astropy.table.vstack(..., metadata_conflicts='silent')."
-            )
-            raise TypeError(msg)
-        rows.extend(elements)
-    if modality is None:
-        msg = f"None of the {len(rows)} files could be read. The first: {rows[0]}"
-        raise PreparationError(msg, flag=rows[0].flag)
-    return ObjectRows(modality, rows, lone=False)
-
-
-def _element_rows(element, name):
-    """Return the modality of a list's element, None if unreadable, and its objects."""
-    if isinstance(element, SpectrumList):
-        check_not_empty(element, name)
-        if not are_arms(element):
-            return "spectrum", [row for spectrum in element for row in _unpack(spectrum, name)]
-        try:
-            element = _merge(element, name)
-        except PreparationError as error:
-            return "spectrum", [error]
-    if isinstance(element, Spectrum | SpectrumCollection):
-        return "spectrum", _unpack(element, name)
-    if isinstance(element, dict | CCDData):
-        return "image", [element]
-    if isinstance(element, str | Path):
-        try:
-            return _read(element, name)
-        except PreparationError as error:
-            return None, [error]
-        except OSError as error:
-            return None, [PreparationError(str(error), flag=Flag.FAILED | Flag.BAD_INPUT)]
-    if isinstance(element, SpectrumBatch | ImageBatch):
+def _element_entries(element, name, modality):
+    """Return the objects that one element of the user's list holds, or the path it is."""
+    if isinstance(element, SpectrumBatch | ImageBatch) and modality is None:
         msg = (
             f"{name} is a {type(element).__name__}; pass a batch by itself, not in a list. "
             f"Join several with astroclip.preparation.concatenate."
         )
         raise TypeError(msg)
-    msg = f"{name} is a {type(element).__name__}; expected {EXPECTED}."
+    if not isinstance(element, TYPES[modality]):
+        msg = f"{name} is a {type(element).__name__}; expected {EXPECTED[modality]}."
+        raise TypeError(msg)
+    if isinstance(element, str | Path):
+        return [Path(element).expanduser()]
+    if isinstance(element, dict | CCDData):
+        _check_bands(element, name)
+        return [SingleObject("image", element)]
+    if isinstance(element, SpectrumList):
+        check_not_empty(element, name)
+        if not are_arms(element):
+            return [one for each in element for one in _element_entries(each, name, modality)]
+        try:
+            element = merge_arms(element)
+        except ValueError as error:
+            msg = f"{name} holds the arms of a spectrograph that cannot be merged: {error}"
+            return [
+                SingleObject("spectrum", PreparationError(msg, flag=Flag.FAILED | Flag.BAD_INPUT))
+            ]
+    if isinstance(element, SpectrumCollection):
+        return [SingleObject("spectrum", element[row]) for row in range(element.shape[0])]
+    if element.flux.ndim > 2:
+        msg = (
+            f"{name} has flux of shape {element.flux.shape}; expected (n_pixels,) for one object "
+            f"or (n_objects, n_pixels) for many. Reshape the cube to two axes."
+        )
+        raise ValueError(msg)
+    if element.flux.ndim == 1:
+        return [SingleObject("spectrum", element)]
+    return [SingleObject("spectrum", element, row) for row in range(element.shape[0])]
+
+
+def _check_bands(image, name):
+    """Raise TypeError unless an image is a stack or a dict of CCDData."""
+    if isinstance(image, CCDData):
+        return
+    wrong = next((band for band, ccd in image.items() if not isinstance(ccd, CCDData)), None)
+    if image and wrong is None:
+        return
+    what = f"[{wrong!r}] is a {type(image[wrong]).__name__}" if image else " is an empty dict"
+    msg = f"{name}{what}; expected {EXPECTED['image']}."
     raise TypeError(msg)
 
 
-def _describe(element, modality):
-    """Return an article, the modality and the type of a list's element for a message."""
-    article = "a" if modality == "spectrum" else "an"
-    return f"{article} {modality} ({type(element).__name__})"
-
-
-def _unpack(spectra, name):
-    """Return the single objects of a Spectrum or SpectrumCollection as a list."""
-    shape = spectra.flux.shape
-    if isinstance(spectra, SpectrumCollection):
-        return [spectra[i] for i in range(shape[0])]
-    if len(shape) > 2:
-        msg = (
-            f"{name} has flux of shape {shape}; expected (n_pixels,) for one object or "
-            f"(n_objects, n_pixels) for many. Reshape the cube to two axes."
-        )
-        raise ValueError(msg)
-    return [spectra] if len(shape) == 1 else [take_rows(spectra, i) for i in range(shape[0])]
-
-
-def _merge(arms, name):
-    """Return the arms of one or many objects as one Spectrum, ids from DESI's fibermap."""
+def _file_objects(path, name):
+    """Return the objects of a file; errors begin with ``name``."""
     try:
-        merged = merge_arms(arms)
-    except ValueError as error:
-        msg = f"{name} holds the arms of a spectrograph that cannot be merged: {error}"
-        raise PreparationError(msg, flag=Flag.FAILED | Flag.BAD_INPUT) from error
-    fibermap = merged.meta.get("fibermap")
-    if fibermap is not None and "TARGETID" in fibermap.colnames:
-        merged.meta["id"] = np.asarray(fibermap["TARGETID"]).astype(str)
-        for key in ("ra", "dec"):
-            merged.meta[key] = np.asarray(fibermap[f"TARGET_{key.upper()}"], dtype=float)
-    return merged
-
-
-def _read(path, name):
-    """Return the modality of a file and its objects as a list."""
-    path = Path(path).expanduser()
-    if path.is_dir():
-        msg = f"{name} is the directory {str(path)!r}; expected a file. Pass a list of its files."
-        raise IsADirectoryError(msg)
-    if not path.exists():
-        msg = f"{name} names the file {str(path)!r}, which does not exist; check the path."
-        raise FileNotFoundError(msg)
-    try:
-        with warnings.catch_warnings():
-            # a truncated file gives a warning first and then the error that is raised
-            warnings.simplefilter("ignore", AstropyUserWarning)
-            if _holds_images(path):
-                images = read_images(path)
-                for image in images.values():
-                    image.meta.setdefault("id", path.stem)
-                return "image", [images]
-            return "spectrum", read_spectra(path)
+        modality, objects = read_objects(path)
     except PreparationError as error:
         raise PreparationError(f"{name}: {error}", flag=error.flag) from error
-
-
-def _holds_images(path):
-    """Return whether a file holds images: FITS, no table, no 1-D array, and a 2-D or 3-D one."""
-    with path.open("rb") as file:
-        start = file.read(6)
-    if start != b"SIMPLE" and start[:2] != b"\x1f\x8b":
-        return False
-    try:
-        with fits.open(path) as hdus:
-            n_axes = [len(hdu.shape) for hdu in hdus if hdu.is_image]
-            all_images = len(n_axes) == len(hdus)
-    except (OSError, TypeError, ValueError):
-        return False  # what the readers say of it is clearer
-    return all_images and 1 not in n_axes and max(n_axes, default=0) >= 2
+    except OSError as error:
+        raise type(error)(f"{name}: {error}") from error
+    return [SingleObject(modality, item, file=str(path)) for item in objects]

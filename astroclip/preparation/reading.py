@@ -1,4 +1,4 @@
-"""Survey files to astropy objects: DESI and SDSS spectra, Legacy Survey cutouts."""
+"""Files to astropy objects: DESI and SDSS spectra, any that specutils reads, and cutouts."""
 
 import warnings
 from pathlib import Path
@@ -13,23 +13,80 @@ from specutils import Spectrum, SpectrumList
 
 from astroclip.exceptions import PreparationError
 from astroclip.preparation.arms import are_arms, merge_arms
+from astroclip.preparation.bands import header_bands
 from astroclip.tables import Flag
 
-__all__ = ["read_images", "read_spectra"]
+__all__ = ["file_modality", "read_images", "read_objects", "read_spectra"]
 
-SDSS_FORMATS = ("SDSS-III/IV spec", "SDSS-I/II spSpec")
+SDSS_FORMATS = ("SDSS-III/IV spec", "SDSS-I/II spSpec")  # older files, which are not identified
 
 
-def _checked_path(path, what):
-    """Return a path that names an existing file; raise an error that says what was found."""
+def file_modality(path):
+    """Return what a file holds by its headers.
+
+    Parameters
+    ----------
+    path : `pathlib.Path`
+
+    Returns
+    -------
+    str
+        ``"image"`` if it is FITS without tables or 1-D arrays and with an array of 2 or 3
+        axes, else ``"spectrum"``, also if it cannot be opened: what the readers of spectra
+        say of it is clearer.
+    """
+    try:
+        if not _is_fits(path):
+            return "spectrum"
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", AstropyUserWarning)  # of truncated files
+            with fits.open(path) as hdus:
+                n_axes = [len(hdu.shape) for hdu in hdus if hdu.is_image]
+                all_images = len(n_axes) == len(hdus)
+    except (OSError, TypeError, ValueError):
+        return "spectrum"
+    holds_images = all_images and 1 not in n_axes and max(n_axes, default=0) >= 2
+    return "image" if holds_images else "spectrum"
+
+
+def read_objects(path):
+    """Return the modality of a file and its objects.
+
+    Parameters
+    ----------
+    path : path-like
+
+    Returns
+    -------
+    modality : str
+    objects : list of `~specutils.Spectrum`, or of one dict of str to `~astropy.nddata.CCDData`
+        With ``id`` in their meta.
+    """
+    modality = file_modality(_checked_path(path))
+    if modality == "spectrum":
+        return modality, read_spectra(path)
+    images = read_images(path)
+    for image in images.values():
+        image.meta.setdefault("id", Path(path).stem)
+    return modality, [images]
+
+
+def _checked_path(path):
+    """Return a path that names an existing file; raise an error that says what it is."""
     path = Path(path)
     if path.is_dir():
-        msg = f"path {str(path)!r} is a directory; expected a file of {what}. Pass its files."
+        msg = f"path {str(path)!r} is a directory; expected a file. Pass a list of its files."
         raise IsADirectoryError(msg)
     if not path.exists():
-        msg = f"path {str(path)!r} does not exist; expected a file of {what}."
+        msg = f"path {str(path)!r} does not exist; check the path."
         raise FileNotFoundError(msg)
     return path
+
+
+def _is_fits(path):
+    with Path(path).open("rb") as file:
+        start = file.read(6)
+    return start == b"SIMPLE" or start[:2] == b"\x1f\x8b"  # plain or compressed by gzip
 
 
 def _unreadable(path, what, error):
@@ -40,6 +97,7 @@ def _unreadable(path, what, error):
     )
 
 
+# ---------------------------------------------------------------------- spectra
 def read_spectra(path):
     """Read the spectra of a survey file through specutils.
 
@@ -60,31 +118,53 @@ def read_spectra(path):
     FileNotFoundError, IsADirectoryError
         If there is no such file.
     PreparationError
-        If the file is damaged or of a kind that specutils does not know.
+        If the file is damaged or of a format that specutils does not know.
     """
-    path = _checked_path(path, "spectra")
+    path = _checked_path(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", AstropyWarning)
-            spectra = [_sdss_mask(spectrum) for spectrum in _read_any(path)]
+            read = next(read for is_format, read in SPECTRUM_FORMATS.values() if is_format(path))
+            spectra = read(path)
             identity = _identities(path)
     except Exception as error:  # specutils raises whatever its loaders meet
         raise _unreadable(path, "spectra", error) from error
     for number, spectrum in enumerate(spectra):
         named = {key: values[number] for key, values in identity.items() if number < len(values)}
-        spectrum.meta = {**spectrum.meta, "id": f"{path.stem}-{number}", **named}
-    if len(spectra) == 1 and "id" not in identity:
-        spectra[0].meta["id"] = path.stem
+        stem = path.stem if len(spectra) == 1 else f"{path.stem}-{number}"
+        spectrum.meta = {**spectrum.meta, "id": stem, **named}
     return spectra
 
 
-def _read_any(path):
-    """Return single spectra by whichever specutils loader takes the file."""
-    if _is_desi(path):
-        arms = SpectrumList.read(path, format="DESI coadd")
-        merged = merge_arms(arms) if are_arms(arms) else arms[0]
-        merged = merged if merged.flux.ndim == 2 else merged[None]
-        return [_clean_row(merged, number) for number in range(merged.flux.shape[0])]
+def _is_desi(path):
+    if not _is_fits(path):
+        return False
+    with fits.open(path) as hdus:
+        return "B_WAVELENGTH" in hdus and "FIBERMAP" in hdus
+
+
+def _read_desi(path):
+    """Return the spectra of a DESI coadd, whose arms specutils gives one by one."""
+    arms = SpectrumList.read(path, format="DESI coadd")
+    merged = merge_arms(arms) if are_arms(arms) else arms[0]
+    merged = merged if merged.flux.ndim == 2 else merged[None]
+    header = merged.meta.get("header", {})
+    return [
+        Spectrum(
+            flux=merged.flux[row],
+            spectral_axis=merged.spectral_axis,
+            uncertainty=InverseVariance(
+                merged.uncertainty.array[row], unit=merged.uncertainty.unit
+            ),
+            mask=merged.mask[row],
+            meta={"header": header},
+        )
+        for row in range(merged.flux.shape[0])
+    ]
+
+
+def _read_specutils(path):
+    """Return the spectra of a file by whichever specutils loader takes it."""
     failures = []
     for reader, options in (
         (Spectrum.read, {}),
@@ -92,26 +172,14 @@ def _read_any(path):
         *((Spectrum.read, {"format": name}) for name in SDSS_FORMATS),
     ):
         try:
-            found = reader(path, **options)
+            content = reader(path, **options)
         except Exception as error:  # the next loader may know the file
             failures.append(str(error).strip().splitlines()[:1])
             continue
-        return list(found) if isinstance(found, SpectrumList) else [found]
+        spectra = list(content) if isinstance(content, SpectrumList) else [content]
+        return [_sdss_mask(spectrum) for spectrum in spectra]
     reasons = "; ".join(line[0] for line in failures if line)
     raise ValueError(reasons or "no loader knows this file")
-
-
-def _clean_row(spectra, number):
-    """Return one row of a 2-D spectrum as a spectrum with its own meta."""
-    return Spectrum(
-        flux=spectra.flux[number],
-        spectral_axis=spectra.spectral_axis,
-        uncertainty=InverseVariance(
-            spectra.uncertainty.array[number], unit=spectra.uncertainty.unit
-        ),
-        mask=spectra.mask[number],
-        meta={"header": spectra.meta.get("header", {})},
-    )
 
 
 def _sdss_mask(spectrum):
@@ -131,17 +199,12 @@ def _sdss_mask(spectrum):
     )
 
 
-def _is_desi(path):
-    if not _is_fits(path):
-        return False
-    with fits.open(path) as hdus:
-        return "B_WAVELENGTH" in hdus and "FIBERMAP" in hdus
-
-
-def _is_fits(path):
-    with Path(path).open("rb") as file:
-        start = file.read(6)
-    return start == b"SIMPLE" or start[:2] == b"\x1f\x8b"
+SPECTRUM_FORMATS = {
+    "DESI coadd": (_is_desi, _read_desi),
+    "any that specutils identifies": (lambda path: True, _read_specutils),
+}
+"""Formats of spectra in the order in which they are tried: name, (whether a file is in it,
+reader). A reader takes the path and returns single spectra; ids are added afterwards."""
 
 
 def _identities(path):
@@ -192,7 +255,7 @@ def read_images(path, *, bands=None, unit=None):
     PreparationError
         If the file is damaged or holds no images of these bands.
     """
-    path = _checked_path(path, "images")
+    path = _checked_path(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", AstropyUserWarning)
@@ -236,20 +299,17 @@ def _planes(hdus):
     return headers, planes
 
 
-def _is_ivar(header):
-    """Return whether a plane's header calls it an inverse variance."""
-    words = " ".join(str(header.get(key, "")) for key in ("IMAGETYP", "EXTNAME")).lower()
-    return "invvar" in words or "ivar" in words
-
-
 def _sort_planes(planes):
     """Return images and inverse variances, as headers and planes, each in file order.
 
     Planes whose headers do not say what they are are images; of six such planes of three
     bands the last three are inverse variances.
     """
-    ivars = [plane for plane in planes if _is_ivar(plane[0])]
-    images = [plane for plane in planes if not _is_ivar(plane[0])]
+    images, ivars = [], []
+    for header, plane in planes:
+        words = " ".join(str(header.get(key, "")) for key in ("IMAGETYP", "EXTNAME")).lower()
+        is_ivar = "invvar" in words or "ivar" in words
+        (ivars if is_ivar else images).append((header, plane))
     if not ivars and len(planes) == 6:
         return images[:3], images[3:]
     return images, ivars
@@ -260,11 +320,8 @@ def _band_names(headers, images, bands):
     if bands is not None:
         return list(bands)
     for header in headers:
-        if isinstance(header.get("BANDS"), str):
-            return list(header["BANDS"].replace(",", "").replace(" ", ""))
-        numbered = [header[f"BAND{k}"] for k in range(10) if f"BAND{k}" in header]
-        if numbered:
-            return [str(name) for name in numbered]
+        if named := header_bands(header):
+            return named
     single = [header.get("BAND", header.get("FILTER")) for header, _ in images]
     if single and all(isinstance(name, str) for name in single):
         return [name.strip() for name in single]

@@ -1,25 +1,26 @@
 """Spectra in any unit and frame to model input on one wavelength grid."""
 
-import dataclasses
 import functools
+from typing import NamedTuple
 
 import numpy as np
 from astropy import units as u
-from specutils import Spectrum, SpectrumCollection, SpectrumList
 from specutils.utils.wcs_utils import air_to_vac
 
-from astroclip._validation import check_choice, check_length, check_not_empty, item_name
+from astroclip._validation import check_choice, check_length
 from astroclip.exceptions import PreparationError
-from astroclip.preparation.arms import are_arms, merge_arms
 from astroclip.preparation.batches import (
     FLUX_UNIT,
     FRAMES,
     SpectrumBatch,
     concatenate,
+    coverage_error,
+    coverage_flags,
     object_numbers,
 )
 from astroclip.preparation.grids import wavelength_grid
 from astroclip.preparation.noise import inverse_variance
+from astroclip.preparation.objects import sort_objects
 from astroclip.preparation.resampling import (
     estimate_ivar,
     fill_bad_pixels,
@@ -33,21 +34,8 @@ __all__ = ["FLUX_UNIT", "prepare_spectra"]
 
 MEDIA = ("vacuum", "air")
 LOWEST_REDSHIFT = -0.01  # blueshifts of nearby galaxies stay above it
-WILD = 1e4  # times the median flux: no galaxy's line reaches it
-LOW_COVERAGE = 0.5
-BLOCK = 32  # spectra prepared at a time: their arrays stay in the cache
-
-
-@dataclasses.dataclass(eq=False)
-class _Arrays:
-    """One object's spectrum as arrays, ascending in vacuum Angstrom, observed frame."""
-
-    wavelength: np.ndarray
-    flux: np.ndarray
-    ivar: np.ndarray
-    mask: np.ndarray
-    redshift: float
-    flags: int
+ARTEFACT = 1e4  # times the median flux: no galaxy's line reaches it
+BLOCK = 32  # spectra prepared at a time: their arrays stay in the processor's cache
 
 
 def prepare_spectra(
@@ -60,7 +48,6 @@ def prepare_spectra(
     ids=None,
     min_coverage=0.1,
     on_error="raise",
-    argument="spectra",
 ):
     """Put spectra on one wavelength grid, in one unit and frame.
 
@@ -90,8 +77,6 @@ def prepare_spectra(
         Objects with a smaller fraction of valid pixels on the grid fail.
     on_error : str
         ``"raise"`` at the first object that cannot be used, or ``"flag"`` it and go on.
-    argument : str
-        How messages name ``spectra``.
 
     Returns
     -------
@@ -125,114 +110,90 @@ def prepare_spectra(
     check_choice(medium, MEDIA, "medium")
     check_choice(on_error, ("raise", "flag"), "on_error")
     grid = wavelength_grid(wavelength)
-    items = _single_objects(spectra, argument)
-    many = len(items) > 1 or isinstance(spectra, list | tuple)
-    names = [item_name(argument, i if many else None) for i in range(len(items))]
-    check_not_empty(items, argument)
-    given = object_numbers(redshift, len(items), "redshift")
-    ids = _object_ids(items, ids)
-    blocks = []
-    for first in range(0, len(items), BLOCK):
-        block = slice(first, first + BLOCK)
-        arrays, errors = _convert(items[block], names[block], given[block], medium, frame)
-        _raise_first(errors, on_error)
-        prepared = _resample(arrays, grid, frame)
-        _check_coverage(prepared, errors, arrays, names[block], grid, min_coverage)
-        _raise_first(errors, on_error)
-        blocks.append(_assemble(prepared, errors, arrays, items[block], ids[block], grid, frame))
-    return concatenate(blocks)
-
-
-def _convert(items, names, given, medium, frame):
-    """Return every object's `_Arrays` (None where it failed) and its error (or None)."""
-    results, errors, sources = [None] * len(items), [None] * len(items), {}
-    for number, (item, name) in enumerate(zip(items, names, strict=True)):
-        try:
-            arrays = _to_arrays(item, name, medium, sources, len(items))
-            arrays.redshift = _find_redshift(item, float(given[number]), frame, name)
-            results[number] = arrays
-        except (PreparationError, u.UnitsError) as error:
-            errors[number] = error
-    return results, errors
-
-
-def _raise_first(errors, on_error):
-    """Raise the first error there is, if asked to."""
-    for error in errors:
-        if error is not None and on_error == "raise":
-            raise error
-
-
-# ---------------------------------------------------------------------- objects
-@dataclasses.dataclass(frozen=True)
-class _Row:
-    """One row of a `Spectrum` with 2-D flux, without the cost of slicing it."""
-
-    spectrum: Spectrum
-    number: int
-
-
-def _rows(spectrum, name):
-    """Return the single objects of a spectrum with 1-D or 2-D flux."""
-    if spectrum.flux.ndim == 1:
-        return [spectrum]
-    if spectrum.flux.ndim > 2:
-        msg = (
-            f"{name} has flux of shape {spectrum.flux.shape}; expected (P,) or (N, P), one "
-            f"object per row. Reshape the cube to two axes."
+    items = list(sort_objects(spectra, name="spectra", modality="spectrum"))
+    redshift = object_numbers(redshift, len(items), "redshift")
+    ids = [item.id for item in items] if ids is None else check_length(ids, len(items), "ids")
+    ids = np.asarray(ids, dtype=str)
+    blocks = [slice(first, first + BLOCK) for first in range(0, len(items), BLOCK)]
+    return concatenate([
+        _prepare_block(
+            items[block], ids[block], redshift[block], grid=grid, frame=frame, medium=medium,
+            min_coverage=min_coverage, on_error=on_error,
         )
-        raise ValueError(msg)
-    return [_Row(spectrum, number) for number in range(spectrum.flux.shape[0])]
+        for block in blocks
+    ])
 
 
-def _element_objects(element, name):
-    """Return the single objects of one element of the argument."""
-    if isinstance(element, _Row):
-        return [element]
-    if isinstance(element, SpectrumCollection):
-        return [element[row] for row in range(element.shape[0])]
-    if isinstance(element, SpectrumList):
-        check_not_empty(element, name)
-        if are_arms(element):
-            return _rows(merge_arms(element), name)
-        return [row for spectrum in element for row in _rows(spectrum, name)]
-    if isinstance(element, Spectrum):
-        return _rows(element, name)
-    msg = (
-        f"{name} is of type {type(element).__name__}; expected a specutils Spectrum "
-        f"(Spectrum1D), SpectrumList or SpectrumCollection. Build one with "
-        f"Spectrum(flux=..., spectral_axis=...)."
+def _prepare_block(items, ids, redshift, *, grid, frame, medium, min_coverage, on_error):
+    """Return the `SpectrumBatch` of a few single objects."""
+    n_objects = len(items)
+    arrays, errors, sources = [None] * n_objects, [None] * n_objects, {}
+    redshift = redshift.copy()
+    for number, item in enumerate(items):
+        try:
+            converted = _object_arrays(item, medium, sources, n_objects)
+            redshift[number] = _find_redshift(item, redshift[number], frame)
+            arrays[number] = converted
+        except (PreparationError, u.UnitsError) as error:
+            if on_error == "raise":
+                raise
+            errors[number], redshift[number] = error, np.nan
+
+    # objects that share wavelengths and redshift factor are resampled in one go
+    groups = {}
+    for number, converted in enumerate(arrays):
+        if converted is not None:
+            shift = 1.0 + float(redshift[number]) if frame == "rest" else 1.0
+            groups.setdefault((id(converted.wavelength), shift), []).append(number)
+    flux, ivar = np.zeros((2, n_objects, len(grid)), np.float32)
+    mask = np.ones((n_objects, len(grid)), bool)
+    for (_, shift), numbers in groups.items():
+        given_flux, given_ivar, given_mask = (
+            np.stack([getattr(arrays[number], name) for number in numbers])
+            for name in ("flux", "ivar", "mask")
+        )
+        if shift != 1.0:
+            given_flux, given_ivar = given_flux * shift, given_ivar / shift**2
+        wavelength = arrays[numbers[0]].wavelength / shift
+        if len(numbers) == 1:
+            wavelength = wavelength[None]  # not worth a shared operator
+        new = resample_flux(wavelength, given_flux, given_ivar, given_mask, grid)
+        flux[numbers] = fill_bad_pixels(new.flux, new.mask)
+        ivar[numbers], mask[numbers] = new.ivar, new.mask
+
+    coverage = 1.0 - mask.mean(axis=1)
+    flags = coverage_flags(coverage)
+    edges = pixel_edges(grid)
+    for number, converted in enumerate(arrays):
+        if converted is not None:
+            low, high = converted.wavelength[[0, -1]]
+            error = coverage_error(
+                coverage[number], min_coverage, items[number].name,
+                of=f"the model's range {edges[0]:.0f}-{edges[-1]:.0f} Angstrom (its own range is "
+                f"{low:.0f}-{high:.0f}, observed frame, vacuum)",
+            )
+            if error is not None and on_error == "raise":
+                raise error
+            errors[number] = error
+            flags[number] |= converted.flags
+    failed = [number for number, error in enumerate(errors) if error is not None]
+    flux[failed], ivar[failed], mask[failed], coverage[failed] = 0, 0, True, 0
+    for number in failed:
+        flags[number] = getattr(errors[number], "flag", 0) or Flag.FAILED | Flag.BAD_INPUT
+    return SpectrumBatch(
+        wavelength=grid,
+        flux=flux,
+        ivar=ivar,
+        mask=mask,
+        coverage=coverage.astype(np.float32),
+        ids=ids,
+        flags=flags,
+        messages=np.array(["" if error is None else str(error) for error in errors], object),
+        ra=np.array([_degrees(item.meta("ra")) for item in items]),
+        dec=np.array([_degrees(item.meta("dec")) for item in items]),
+        redshift=redshift,
+        frame=frame,
     )
-    raise TypeError(msg)
-
-
-def _single_objects(spectra, argument):
-    """Return all single objects of the argument in order."""
-    if not isinstance(spectra, list | tuple) or isinstance(spectra, SpectrumList):
-        return _element_objects(spectra, argument)
-    check_not_empty(spectra, argument)
-    return [
-        item
-        for number, element in enumerate(spectra)
-        for item in _element_objects(element, item_name(argument, number))
-    ]
-
-
-def _object_ids(items, ids):
-    """Return ids as given, from the spectra's meta, or their positions."""
-    if ids is not None:
-        return np.asarray(check_length(ids, len(items), "ids"), dtype=str)
-    found = [_meta_value(item, "id") for item in items]
-    return np.array([str(i if value is None else value) for i, value in enumerate(found)])
-
-
-def _meta_value(item, key):
-    """Return a value of the object's meta: its own, or its row's; None if absent."""
-    spectrum = item.spectrum if isinstance(item, _Row) else item
-    value = spectrum.meta.get(key)
-    if value is None or not isinstance(item, _Row) or np.ndim(value) == 0:
-        return None if isinstance(item, _Row) and np.ndim(value) == 0 else value
-    return value[item.number]
 
 
 def _degrees(value):
@@ -244,34 +205,48 @@ def _degrees(value):
 
 
 # ---------------------------------------------------------------------- arrays
-def _to_arrays(item, name, medium, sources, n_rows):
+class _Arrays(NamedTuple):
+    """Spectra as arrays, ascending in vacuum Angstrom, observed frame, in `FLUX_UNIT`.
+
+    Those of one Spectrum have flux, ivar and mask (N, P), those of one object (P,).
+    """
+
+    wavelength: np.ndarray
+    flux: np.ndarray
+    ivar: np.ndarray
+    mask: np.ndarray
+    flags: int
+
+
+def _object_arrays(item, medium, sources, n_rows):
     """Return an object's `_Arrays`; raise an error that names it if it has none.
 
     ``sources`` keeps what objects share: wavelengths, and the arrays of ``n_rows`` rows of
     spectra with 2-D flux, which are converted together.
     """
-    if isinstance(item, _Row):
-        first = sources.get(id(item.spectrum), (-n_rows,))[0]
-        if not first <= item.number < first + n_rows:
-            rows = slice(item.number, item.number + n_rows)
-            converted = _source_arrays(item.spectrum, rows, name, medium, sources)
-            sources[id(item.spectrum)] = (item.number, converted)
-        first, (wavelength, flux, ivar, mask, flags) = sources[id(item.spectrum)]
-        row = item.number - first
+    if isinstance(item.data, PreparationError):
+        raise item.data
+    if item.row is None:
+        arrays, row = _spectrum_arrays(item.data, slice(None), item.name, medium, sources), 0
     else:
-        arrays = _source_arrays(item, slice(None), name, medium, sources)
-        row, (wavelength, flux, ivar, mask, flags) = 0, arrays
+        first, arrays = sources.get(id(item.data), (-n_rows, None))
+        if not first <= item.row < first + n_rows:
+            first, rows = item.row, slice(item.row, item.row + n_rows)
+            arrays = _spectrum_arrays(item.data, rows, item.name, medium, sources)
+            sources[id(item.data)] = (first, arrays)
+        row = item.row - first
+    wavelength, flux, ivar, mask, flags = arrays
     if mask[row].all():
         raise PreparationError(
-            f"{name} has no valid pixel: all {mask[row].size} are masked, not finite or have "
+            f"{item.name} has no valid pixel: all {mask[row].size} are masked, not finite or have "
             f"zero inverse variance; expected some good ones. Check its mask and uncertainty.",
             flag=Flag.FAILED | Flag.BAD_INPUT,
         )
-    return _Arrays(wavelength, flux[row], ivar[row], mask[row], np.nan, flags)
+    return _Arrays(wavelength, flux[row], ivar[row], mask[row], flags)
 
 
-def _source_arrays(spectrum, rows, name, medium, sources):
-    """Return wavelengths (P,), flux, ivar and mask (N, P) and flags of rows of a Spectrum."""
+def _spectrum_arrays(spectrum, rows, name, medium, sources):
+    """Return the `_Arrays` of rows of a Spectrum."""
     axis, given = spectrum.spectral_axis, spectrum.flux
     key = (axis.unit, axis.value.tobytes())
     if key not in sources:
@@ -287,14 +262,14 @@ def _source_arrays(spectrum, rows, name, medium, sources):
     if ivar is not None:
         ivar = ivar[:, order] / np.square(scale)
         mask |= ~(np.isfinite(ivar) & (ivar > 0))
-    mask |= _wild(flux, mask)
+    mask |= _artefacts(flux, mask)
     flux[mask] = 0.0
     if ivar is None:
         flags = int(Flag.IVAR_ESTIMATED)
         ivar = estimate_ivar(flux, mask)
         ivar = np.where(ivar > 0, ivar, 1.0)  # a spectrum of zeros has no scatter
     ivar[mask] = 0.0
-    return wavelength, flux, ivar, mask, flags
+    return _Arrays(wavelength, flux, ivar, mask, flags)
 
 
 @functools.lru_cache(maxsize=64)
@@ -365,135 +340,39 @@ def _unit_scale(unit, wavelength, name):
     return np.ones(len(wavelength)) * (1 * unit).to_value(FLUX_UNIT, equivalency)
 
 
-def _wild(flux, mask):
+def _artefacts(flux, mask):
     """Return True (N, P) at pixels ten thousand times the median flux: artefacts, not light."""
     size = np.abs(flux)
     size[mask] = 0.0
-    wild = np.zeros(flux.shape, dtype=bool)
-    # where most pixels are above the largest over WILD so is the median, and none is wild
-    ordinary = (size > size.max(axis=1, keepdims=True) / WILD).sum(axis=1)
+    artefacts = np.zeros(flux.shape, dtype=bool)
+    # where most pixels are above the largest over ARTEFACT so is the median, and none is one
+    ordinary = (size > size.max(axis=1, keepdims=True) / ARTEFACT).sum(axis=1)
     suspects = np.flatnonzero(2 * ordinary <= (~mask).sum(axis=1))
     if len(suspects):
         typical = row_median(np.where(mask[suspects], np.nan, size[suspects]))
         floor = np.fmax(typical, 1e-6 * size[suspects].max(axis=1))
-        wild[suspects] = size[suspects] > WILD * floor[:, None]
-    return wild
+        artefacts[suspects] = size[suspects] > ARTEFACT * floor[:, None]
+    return artefacts
 
 
-def _own_redshift(item):
-    """Return the redshift a Spectrum carries, NaN for 0, which means unknown."""
-    spectrum = item.spectrum if isinstance(item, _Row) else item
-    if not np.any(spectrum.radial_velocity.value):  # far quicker to get than redshift
-        return np.nan
-    own = np.asarray(spectrum.redshift, dtype=float)
-    own = own[item.number] if own.ndim and isinstance(item, _Row) else own
-    return float(own) if own.size == 1 and own != 0 else np.nan
-
-
-def _find_redshift(item, given, frame, name):
-    """Return an object's redshift, NaN if unknown; raise if it is impossible or needed."""
-    redshift = given
-    if np.isnan(redshift):
-        redshift = _own_redshift(item)
+def _find_redshift(item, redshift, frame):
+    """Return an object's redshift: given or its own; raise if it is impossible or needed."""
+    spectrum = item.data
+    # radial_velocity is far quicker to get than redshift; 0 means unknown
+    if np.isnan(redshift) and np.any(spectrum.radial_velocity.value):
+        own = np.asarray(spectrum.redshift, dtype=float)
+        own = own[item.row] if own.ndim and item.row is not None else own
+        redshift = float(own) if own.size == 1 and own != 0 else np.nan
     if np.isinf(redshift) or redshift < LOWEST_REDSHIFT:
         raise PreparationError(
-            f"{name} has redshift {redshift:g}; expected a finite one of at least "
+            f"{item.name} has redshift {redshift:g}; expected a finite one of at least "
             f"{LOWEST_REDSHIFT:g}. Pass redshift=nan where it is unknown.",
             flag=Flag.FAILED | Flag.BAD_INPUT,
         )
     if frame == "rest" and np.isnan(redshift):
         raise PreparationError(
-            f"{name} has no redshift, and the rest frame needs one; expected the argument "
+            f"{item.name} has no redshift, and the rest frame needs one; expected the argument "
             f"redshift or a nonzero Spectrum.redshift (its default 0 means unknown).",
             flag=Flag.FAILED | Flag.MISSING_REDSHIFT,
         )
     return redshift
-
-
-# ---------------------------------------------------------------------- resampling
-@dataclasses.dataclass(eq=False)
-class _Prepared:
-    """Resampled arrays of a block's objects, zero and masked where one failed."""
-
-    flux: np.ndarray
-    ivar: np.ndarray
-    mask: np.ndarray
-
-
-def _resample(results, grid, frame):
-    """Resample all objects, those that share wavelengths and redshift factor in one go."""
-    shape = (len(results), len(grid))
-    prepared = _Prepared(*np.zeros((2, *shape), np.float32), np.ones(shape, bool))
-    groups = {}
-    for number, arrays in enumerate(results):
-        if arrays is not None:
-            shift = 1.0 + arrays.redshift if frame == "rest" else 1.0
-            groups.setdefault((id(arrays.wavelength), shift), []).append(number)
-    for (_, shift), numbers in groups.items():
-        flux, ivar, mask = (
-            np.stack([getattr(results[number], name) for number in numbers])
-            for name in ("flux", "ivar", "mask")
-        )
-        if shift != 1.0:
-            flux, ivar = flux * shift, ivar / shift**2
-        wavelength = results[numbers[0]].wavelength / shift
-        if len(numbers) == 1:
-            wavelength = wavelength[None]  # not worth a shared operator
-        new = resample_flux(wavelength, flux, ivar, mask, grid)
-        prepared.flux[numbers] = fill_bad_pixels(new.flux, new.mask)
-        prepared.ivar[numbers] = new.ivar
-        prepared.mask[numbers] = new.mask
-    return prepared
-
-
-def _check_coverage(prepared, errors, results, names, grid, min_coverage):
-    """Add an error for every object that covers too little of the grid."""
-    edges = pixel_edges(grid)
-    coverage = 1.0 - prepared.mask.mean(axis=1)
-    least = f"at least {100 * min_coverage:g} %" if min_coverage > 0 else "some"
-    for number in np.flatnonzero((coverage < min_coverage) | (coverage == 0)):
-        if errors[number] is None:
-            span = results[number].wavelength[[0, -1]]
-            errors[number] = PreparationError(
-                f"{names[number]} covers {100 * coverage[number]:.1f} % of the model's range "
-                f"{edges[0]:.0f}-{edges[-1]:.0f} Angstrom with valid data (its own range is "
-                f"{span[0]:.0f}-{span[1]:.0f}, observed frame, vacuum); expected {least}. "
-                f"Lower min_coverage to embed it all the same.",
-                flag=Flag.FAILED | Flag.NO_OVERLAP,
-            )
-
-
-def _flags(coverage, errors, results):
-    """Return the flags of a block's objects."""
-    flags = np.array([0 if arrays is None else arrays.flags for arrays in results], np.int32)
-    flags[coverage < LOW_COVERAGE] |= Flag.LOW_COVERAGE
-    flags[coverage < 1] |= Flag.BAD_PIXELS
-    for number, error in enumerate(errors):
-        if error is not None:
-            flags[number] = getattr(error, "flag", 0) or (Flag.FAILED | Flag.BAD_INPUT)
-    return flags
-
-
-def _assemble(prepared, errors, results, items, ids, grid, frame):
-    """Return the `SpectrumBatch` of a block's prepared arrays and its objects' meta."""
-    failed = [number for number, error in enumerate(errors) if error is not None]
-    prepared.flux[failed], prepared.ivar[failed], prepared.mask[failed] = 0, 0, True
-    coverage = 1.0 - prepared.mask.mean(axis=1)
-    position = {
-        name: np.array([_degrees(_meta_value(item, name)) for item in items])
-        for name in ("ra", "dec")
-    }
-    redshift = [np.nan if arrays is None else arrays.redshift for arrays in results]
-    return SpectrumBatch(
-        wavelength=grid,
-        flux=prepared.flux,
-        ivar=prepared.ivar,
-        mask=prepared.mask,
-        coverage=coverage.astype(np.float32),
-        ids=ids,
-        flags=_flags(coverage, errors, results),
-        messages=np.array(["" if error is None else str(error) for error in errors], object),
-        redshift=np.array(redshift, dtype=float),
-        frame=frame,
-        **position,
-    )

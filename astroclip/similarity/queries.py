@@ -47,11 +47,10 @@ def as_table(objects, meta, options):
         If a table comes with options.
     """
     if not isinstance(objects, Table):
-        if _embedder is None:
-            import astroclip
+        from astroclip.embedding import embed
 
-            astroclip.embed  # noqa: B018 - importing it registers it here
-        return _embedder(objects, **{"model": meta["MODEL"], **options})
+        embedder = _embedder or embed
+        return embedder(objects, **{"model": meta["MODEL"], **options})
     if options:
         msg = (
             f"query got {', '.join(options)}, which apply to objects only; the query is a "

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from astroclip.cli import application, build_parser
+from astroclip.cli import application, build_parser, output
 from astroclip.cli import models as models_module
 from astroclip.datasets import DATA
 
@@ -44,8 +44,8 @@ def test_help_lists_commands_examples_and_exit_statuses(run):
         assert words in text
     for code in re.findall(r"^  (\d+) +\w", text, re.MULTILINE):
         assert int(code) in {
-            0, application.MENDABLE, application.USAGE, application.SOME_FAILED,
-            application.INTERRUPTED, application.BROKEN_PIPE,
+            0, output.EXIT_ERROR, output.EXIT_USAGE, output.EXIT_SOME_FAILED,
+            output.EXIT_INTERRUPTED, output.EXIT_BROKEN_PIPE,
         }
 
 
@@ -135,7 +135,7 @@ def test_what_cannot_be_understood_is_exit_2(arguments, words, run):
         (["embed", str(SPECTRUM), "--output", "no/folder/x.fits"], "folder that does not exist"),
     ],
 )
-def test_errors_to_mend_are_one_line_and_exit_1(arguments, words, run, tmp_path, monkeypatch):
+def test_errors_are_one_line_and_exit_1(arguments, words, run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     status, out, err = run(*arguments)
     assert status == 1
@@ -208,7 +208,7 @@ def test_ctrl_c_while_a_class_is_made_is_ctrl_c(run, monkeypatch):
 
     monkeypatch.setattr(models_module, "show", interrupted)
     status, out, err = run("models")
-    assert (status, out) == (application.INTERRUPTED, "")
+    assert (status, out) == (output.EXIT_INTERRUPTED, "")
     assert err.endswith("interrupted; no half-written file is left\n")
 
 
@@ -220,13 +220,13 @@ def test_a_broken_pipe_is_silent():
     assert done.stdout.strip() == "141"
 
 
-def test_a_reader_that_goes_away_is_no_error_to_mend(run, monkeypatch):
+def test_a_reader_that_goes_away_is_no_error_of_the_input(run, monkeypatch):
     def closed(*_, **__):
         raise BrokenPipeError
 
     monkeypatch.setattr(models_module, "show", closed)
     monkeypatch.setattr(application, "_drop_output", lambda: None)  # it is the tests' own
-    assert run("models") == (application.BROKEN_PIPE, "", "")
+    assert run("models") == (output.EXIT_BROKEN_PIPE, "", "")
 
 
 def test_the_module_runs_as_the_command():

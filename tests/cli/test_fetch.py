@@ -10,7 +10,8 @@ from astropy.table import QTable, Table
 from numpy.testing import assert_allclose
 
 import astroclip
-from astroclip.cli.targets import parse_target, read_targets, write_images, write_spectrum
+from astroclip.cli.fetch import read_targets, write_images, write_spectrum
+from astroclip.cli.inputs import parse_target
 from astroclip.preparation import prepare_images, prepare_spectra, read_images, read_spectra
 from astroclip.tables import read_table
 

@@ -1,57 +1,66 @@
-"""The performance page: valid reStructuredText with the table's own numbers."""
+"""Scores as a table, as a file and as a figure: every number is the table's."""
 
-import io
+import numpy as np
+from astropy.table import Table
+from matplotlib import image as pictures
 
-import pytest
-from docutils.core import publish_doctree
-from docutils.nodes import entry as entry_node
-from docutils.nodes import table as table_node
-
-from astroclip.evaluation import write_performance_page
-from astroclip.evaluation.report import simple_table
+from astroclip.evaluation import draw_scores, r2_table
+from astroclip.evaluation.report import scored_methods, write_score_figure
+from astroclip.evaluation.scores import NOTHING, ScoreTable, find_score
 
 
-def doctree(text):
-    """Return a document's tree; warnings of docutils are errors."""
-    stream = io.StringIO()
-    settings = {"warning_stream": stream, "report_level": 2}
-    tree = publish_doctree(text, settings_overrides=settings)
-    lines = stream.getvalue().splitlines()
-    assert not [line for line in lines if "WARNING" in line or "ERROR" in line]
-    return tree
+def test_rows_come_back_from_a_file_and_are_found(tmp_path):
+    scores = ScoreTable(seed=4)
+    where = {"data": "pairs", "query": "image", "n_queries": 10}
+    scores.add("k-NN", "r2", 0.5, reference="image", quantity="redshift", n_reference=50, **where)
+    scores.add("k-NN", "r2", 0.7, reference="image", quantity="log_ssfr", n_reference=50, **where)
+    scores.add("retrieval", "recall_1", 0.2, **where)
+    path = tmp_path / "scores.ecsv"
+    scores.table(MODEL="one").write(path)
+    table = Table.read(path)
+    assert table.meta["MODEL"] == "one"
+    assert table.colnames == [
+        "protocol", "data", "query", "reference", "property", "score", "value", "n_queries",
+        "n_reference", "seed",
+    ]
+    assert set(table["seed"]) == {4}
+    assert find_score(table, "r2", property="log_ssfr") == 0.7
+    assert find_score(table, "r2") == 0.5
+    assert find_score(table, "recall_1", property=NOTHING, reference=NOTHING) == 0.2
+    assert find_score(table, "recall_1", query="spectrum") is None
 
 
-def test_a_table_is_valid_and_keeps_every_cell():
-    text = simple_table(("recall@1", "value"), [("a b", 1), ("-", 2.5)])
-    cells = [entry.astext() for entry in doctree(text).findall(entry_node)]
-    assert cells == ["recall@1", "value", "a b", "1", "-", "2.5"]
+def test_methods_are_labeled_with_the_models_own_first(made_up):
+    assert list(scored_methods(made_up)) == [
+        "spectrum", "image", "image among spectra", "spectrum among images",
+        "image-only encoder: image", "photometry, few-shot", "photometry",
+        "spectrum, principal components", "photometry and true shapes, gradient boosting",
+    ]
 
 
-@pytest.fixture(scope="module")
-def page(made_up, tmp_path_factory):
-    """Return the folder of a page written from a made-up table."""
-    folder = tmp_path_factory.mktemp("page")
-    write_performance_page(made_up, folder / "performance.rst")
-    return folder
+def test_r2_is_listed_by_method_and_property_masked_where_unknown(made_up):
+    table = r2_table(made_up)
+    assert table.colnames == ["from", "redshift", "log M*", "log sSFR", "log Z"]
+    (row,) = table[table["from"] == "image among spectra"]
+    np.testing.assert_allclose(row["redshift"], 0.89)
+    one = made_up[(made_up["query"] != "image") | (made_up["property"] != "redshift")]
+    (row,) = r2_table(one)[table["from"] == "image"]
+    assert row["redshift"] is np.ma.masked and row["log M*"] is not np.ma.masked
 
 
-def test_the_page_parses_and_says_what_was_reached(page):
-    text = (page / "performance.rst").read_text()
-    tree = doctree(text)
-    assert len(list(tree.findall(table_node))) == 6
-    for words in (
-        "2,000 held-out", "20,000 others", "seed 7", "0.990", "at least 0.99", "not measured",
-        "3.50 nats with 1,024 pairs", "**Measured on other data**", "274", "0.0018",
-        "bundled reference", "0.79",
-    ):
-        assert words in text
-    assert sorted(path.name for path in page.iterdir()) == ["performance.png", "performance.rst"]
-
-
-def test_a_run_without_real_data_says_so(made_up, tmp_path):
-    few = made_up[made_up["score"] == "r2"]
-    few = few[few["data"] == "held-out pairs"]
-    write_performance_page(few, tmp_path / "page.rst")
-    text = (tmp_path / "page.rst").read_text()
-    assert "Not measured in this run." in text
-    doctree(text)
+def test_every_score_is_drawn_with_its_number_into_a_whole_file(made_up, tmp_path):
+    figure = draw_scores(made_up)
+    titles = [ax.get_title() for ax in figure.axes]
+    assert titles[:4] == [
+        "R2 of redshift", "R2 of log M*", "R2 of log sSFR", "R2 of log Z"
+    ]
+    labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert labels == list(scored_methods(made_up))[::-1]
+    texts = {text.get_text() for ax in figure.axes for text in ax.texts}
+    assert {"0.99", "0.94", "NMAD 0.0018"} <= texts
+    path = tmp_path / "scores.png"
+    write_score_figure(made_up[made_up["query"] == "photometry"], path)
+    picture = pictures.imread(path)
+    assert picture.shape[1] > 1000
+    assert picture[..., :3].std() > 0.05
+    assert [entry.name for entry in tmp_path.iterdir()] == ["scores.png"]

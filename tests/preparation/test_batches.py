@@ -80,7 +80,7 @@ def test_pickle(make):
     ids=["kind", "frame", "grid", "length"],
 )
 def test_different_batches_do_not_join(other):
-    with pytest.raises(ValueError, match=r"^batches\[1\] differs from batches\[0\] in kind or in"):
+    with pytest.raises(ValueError, match=r"^batches\[1\] differs from batches\[0\] in modality"):
         concatenate([spectrum_batch(), other()])
 
 

@@ -223,7 +223,7 @@ def test_coverage_is_the_share_of_valid_pixels(stop, flags):
 def test_too_little_coverage(min_coverage, least):
     start = 6000 if min_coverage else 8000
     spectrum = make_spectrum(wavelength=np.linspace(start, 9000, 300))
-    message = rf"^spectra covers \d+\.\d % of .* range 3975-7025 .*; expected {least}\. Lower min"
+    message = rf"^spectra has valid data in \d+\.\d % of .* range 3975-7025 .*; expected {least}\. Lower"
     with pytest.raises(PreparationError, match=message) as caught:
         prepare_spectra(spectrum, wavelength=GRID, min_coverage=min_coverage)
     assert caught.value.flag == Flag.FAILED | Flag.NO_OVERLAP
@@ -307,8 +307,8 @@ def test_failed_objects_keep_their_rows():
     assert not batch.flux[1].any()
     assert batch.mask[1].all()
     assert_same(batch[[0, 2]], prepare_spectra(spectra[::2], wavelength=GRID))
-    with pytest.raises(PreparationError, match=r"^galaxies\[1\] has no valid pixel"):
-        prepare_spectra(spectra, wavelength=GRID, argument="galaxies")
+    with pytest.raises(PreparationError, match=r"^spectra\[1\] has no valid pixel"):
+        prepare_spectra(spectra, wavelength=GRID)
 
 
 # ---------------------------------------------------------------------- misuse

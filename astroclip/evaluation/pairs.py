@@ -1,16 +1,30 @@
 """Simulated pairs as a survey records them, and their embeddings beside what is true of them."""
 
 import dataclasses
-import inspect
+import functools
 import warnings
 from pathlib import Path
 
 import numpy as np
+import torch
+from astropy.table import vstack
+from scipy.ndimage import gaussian_filter
 
 from astroclip._validation import check_choice
+from astroclip.embedding import embed
 from astroclip.evaluation.protocols import upstream_ssfr
 from astroclip.exceptions import FailedObjectWarning
+from astroclip.models.small import spectrum_channels
 from astroclip.preparation import ImageBatch, SpectrumBatch, resample_flux, wavelength_grid
+from astroclip.simulation.cameras import CAMERAS as SURVEY_CAMERAS
+from astroclip.simulation.cameras import observe_images, observe_images_varied
+from astroclip.simulation.spectrographs import (
+    WAVELENGTH,
+    noise_templates,
+    observe_spectra_desi,
+    observe_spectra_sdss,
+    observe_spectra_varied,
+)
 from astroclip.tables import embedding_matrix
 
 __all__ = [
@@ -18,31 +32,33 @@ __all__ = [
     "embed_pairs",
     "embed_quietly",
     "iterate_pairs",
-    "observe_pairs",
     "record_images",
     "record_spectra",
     "true_properties",
 ]
 
-INSTRUMENTS = ("desi", "sdss", "varied")
-CAMERAS = {"legacy": "legacysurvey", "sdss": "sdss", "varied": "varied"}
-PIXEL_SCALE = 0.524  # arcsec, of the simulated images
+# how an instrument records, the option that sets its noise, and what is usual for it
+SPECTROGRAPHS = {
+    "desi": (observe_spectra_desi, "noise_range", (0.2, 0.9)),
+    "sdss": (observe_spectra_sdss, "noise_range", (0.4, 1.6)),
+    "varied": (observe_spectra_varied, "signal_to_noise", (0.7, 42.0)),
+}
+CAMERAS = {
+    "legacy": observe_images,
+    "sdss": functools.partial(observe_images, camera="sdss"),
+    "varied": observe_images_varied,
+}
+PIXEL_SCALE = 0.524  # arcsec per pixel of the simulated images
+SCALE_TOLERANCE = 0.02  # relative: images of another pixel scale do not serve a model
 SIGMA_OF_FWHM = 1 / 2.355
-SCALE_TOLERANCE = 0.02
-PROPERTIES = (
-    "redshift",
-    "log_stellar_mass",
-    "log_age",
-    "log_ssfr",
-    "log_metallicity",
-)
-"""Properties that are scored, where the pairs have them."""
+PROPERTIES = ("redshift", "log_stellar_mass", "log_age", "log_ssfr", "log_metallicity")
 GALAXY_FIELDS = (
     "magnitude", "fibre_magnitude", "disc_radius", "bulge_radius", "bulge_to_total",
     "axis_ratio",
 )
 
 
+# ---------------------------------------------------------------------- recording
 def record_spectra(pairs, *, seed, instrument="desi", noise=1.0, wavelength_range=None):
     """Record the noiseless spectra of simulated pairs.
 
@@ -69,32 +85,21 @@ def record_spectra(pairs, *, seed, instrument="desi", noise=1.0, wavelength_rang
     ValueError
         If the instrument is unknown.
     """
-    import torch
-
-    from astroclip.simulation import spectrographs as instruments
-
-    check_choice(instrument, INSTRUMENTS, "instrument")
-    record = getattr(instruments, f"observe_spectra_{instrument}")
-    usual = inspect.signature(record).parameters
-    options = {"templates": instruments.noise_templates()}
-    if instrument == "varied":
-        low, high = usual["signal_to_noise"].default
-        options |= {"broad": True, "signal_to_noise": (low / noise, high / noise)}
+    check_choice(instrument, SPECTROGRAPHS, "instrument")
+    observe, option, (low, high) = SPECTROGRAPHS[instrument]
+    options = {"templates": noise_templates()}
+    if instrument == "varied":  # whose noise is relative to the flux
+        options |= {"broad": True, option: (low / noise, high / noise)}
     else:
-        low, high = usual["noise_range"].default
-        options["noise_range"] = (low * noise, high * noise)
+        options[option] = (low * noise, high * noise)
     flux = torch.from_numpy(np.asarray(pairs["spectrum"], dtype=np.float32))
-    seen = record(flux, _generator(seed, "spectrum"), **options)
-    mask = seen.mask.numpy()
+    recorded = observe(flux, _generator(seed, "spectrum"), **options)
+    mask = recorded.mask.numpy()
     if wavelength_range is not None:
         low, high = wavelength_range
-        wavelength = instruments.WAVELENGTH
-        mask |= (wavelength < low) | (wavelength > high)
+        mask |= (WAVELENGTH < low) | (WAVELENGTH > high)
     return SpectrumBatch.from_arrays(
-        instruments.WAVELENGTH,
-        seen.flux.numpy(),
-        ivar=seen.ivar.numpy(),
-        mask=mask,
+        WAVELENGTH, recorded.flux.numpy(), ivar=recorded.ivar.numpy(), mask=mask,
         redshift=pairs["redshift"],
     )
 
@@ -126,10 +131,6 @@ def record_images(pairs, *, seed, camera="legacy", depth_loss=0.0, blur=1.0):
         If the camera is unknown, ``blur`` is below one (light is not sharpened again), or
         ``depth_loss`` is given for another camera.
     """
-    import torch
-
-    from astroclip.simulation import cameras
-
     check_choice(camera, CAMERAS, "camera")
     if blur < 1:
         msg = f"blur is {blur}; expected one or more: images can be blurred, not sharpened."
@@ -137,98 +138,34 @@ def record_images(pairs, *, seed, camera="legacy", depth_loss=0.0, blur=1.0):
     if depth_loss and camera != "legacy":
         msg = f"depth_loss is {depth_loss}; expected 0 for camera {camera!r}, whose depth is known."
         raise ValueError(msg)
-    pixels = np.asarray(pairs["image"], dtype=np.float32)
-    seeing = np.asarray(pairs["seeing"], dtype=np.float32)
+    pixels = np.asarray(pairs["image"], dtype=np.float32)  # (N, 3, S, S)
+    seeing = np.asarray(pairs["seeing"], dtype=np.float32)  # FWHM (N, 3), arcsec
     if blur > 1:
         width = seeing * np.sqrt(blur**2 - 1) * SIGMA_OF_FWHM / PIXEL_SCALE
-        pixels = _blurred(pixels, width)
-    record, options = cameras.observe_images, {"pixel_scale": PIXEL_SCALE}
-    if camera == "varied":
-        record = cameras.observe_images_varied
-    else:
-        options["camera"] = CAMERAS[camera]
+        sharp, pixels = pixels, np.empty_like(pixels)
+        for plane in np.ndindex(width.shape):
+            pixels[plane] = gaussian_filter(sharp[plane], width[plane], mode="nearest")
+    options = {}
     if depth_loss:
-        depths = cameras.CAMERAS["legacysurvey"].depths
+        depths = SURVEY_CAMERAS["legacysurvey"].depths
         options["depths"] = tuple(depth - depth_loss for depth in depths)
-    seen = record(
-        torch.from_numpy(pixels),
-        torch.from_numpy(seeing * np.float32(blur)),
-        _generator(seed, "image"),
-        **options,
+    recorded = CAMERAS[camera](
+        torch.from_numpy(pixels), torch.from_numpy(seeing * np.float32(blur)),
+        _generator(seed, "image"), pixel_scale=PIXEL_SCALE, **options,
     )
     return ImageBatch.from_arrays(
-        seen.pixels.numpy(),
-        mask=seen.mask.numpy(),
-        pixel_scale=PIXEL_SCALE,
+        recorded.pixels.numpy(), mask=recorded.mask.numpy(), pixel_scale=PIXEL_SCALE,
         redshift=pairs["redshift"],
     )
 
 
-def observe_pairs(pairs, *, seed, instrument="desi"):
-    """Record pairs once as a survey does; see `record_spectra` and `record_images`.
-
-    Parameters
-    ----------
-    pairs : dict of str to `numpy.ndarray`
-    seed : int or sequence of int
-    instrument : str
-        Of the spectra.
-
-    Returns
-    -------
-    spectra : `~astroclip.preparation.SpectrumBatch`
-    images : `~astroclip.preparation.ImageBatch`
-    """
-    return record_spectra(pairs, seed=seed, instrument=instrument), record_images(pairs, seed=seed)
-
-
 def _generator(seed, modality):
     """Return a `torch.Generator` of its own for each seed and modality."""
-    import torch
-
     entropy = np.random.SeedSequence((*np.atleast_1d(seed).tolist(), modality == "image"))
     return torch.Generator().manual_seed(int(entropy.generate_state(1, np.uint64)[0] >> 1))
 
 
-def _blurred(pixels, width):
-    """Return images (N, 3, S, S) convolved with Gaussians of ``width`` (N, 3) pixels."""
-    from scipy.ndimage import gaussian_filter
-
-    blurred = np.empty_like(pixels)
-    for position in np.ndindex(width.shape):
-        blurred[position] = gaussian_filter(pixels[position], width[position], mode="nearest")
-    return blurred
-
-
 # ---------------------------------------------------------------------- embeddings
-def embed_quietly(objects, model):
-    """Return the embedding table of objects; those that fail are masked without a warning."""
-    from astroclip.embedding import embed
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FailedObjectWarning)  # counted in the scores
-        return embed(objects, model=model)
-
-
-def true_properties(pairs):
-    """Return the properties that are scored, by name, in the order of the tables.
-
-    Parameters
-    ----------
-    pairs : dict of str to `numpy.ndarray`
-
-    Returns
-    -------
-    dict of str to (N,) float64 `numpy.ndarray`
-        Those of redshift, stellar mass, age, specific star-formation rate and metallicity
-        (all log10 but the redshift) that the pairs have, and `upstream_ssfr`.
-    """
-    truth = {
-        name: np.asarray(pairs[name], dtype=float) for name in PROPERTIES if name in pairs
-    }
-    return {**truth, "upstream_ssfr": upstream_ssfr(pairs)}
-
-
 @dataclasses.dataclass
 class EmbeddedPairs:
     """Pairs as a model sees them, and what is true of them.
@@ -260,6 +197,25 @@ class EmbeddedPairs:
         return embedding_matrix(self.tables[modality])[0]
 
 
+def true_properties(pairs):
+    """Return the properties that are scored, by name, in the order of the tables.
+
+    Parameters
+    ----------
+    pairs : dict of str to `numpy.ndarray`
+
+    Returns
+    -------
+    dict of str to (N,) float64 `numpy.ndarray`
+        Those of redshift, stellar mass, age, specific star-formation rate and metallicity
+        (all log10 but the redshift) that the pairs have, and `upstream_ssfr`.
+    """
+    truth = {
+        name: np.asarray(pairs[name], dtype=float) for name in PROPERTIES if name in pairs
+    }
+    return {**truth, "upstream_ssfr": upstream_ssfr(pairs)}
+
+
 def iterate_pairs(source):
     """Yield shards of pairs from memory or from folders, one in memory at a time.
 
@@ -280,8 +236,7 @@ def iterate_pairs(source):
     if isinstance(source, dict):
         yield source
         return
-    folders = [source] if isinstance(source, str | Path) else source
-    for folder in folders:
+    for folder in [source] if isinstance(source, str | Path) else source:
         paths = sorted(Path(folder).glob("pairs-*.npz"))
         if not paths:
             msg = (
@@ -317,43 +272,41 @@ def embed_pairs(
     -------
     `EmbeddedPairs`
     """
-    from astropy.table import vstack
-
-    parts = []
+    tables, truth, galaxies, features = [], [], [], []
     for number, pairs in enumerate(iterate_pairs(source)):
-        seen = {}
+        embedded = {}
         if "spectrum" in modalities and (keep_features or "spectrum" in model.modalities):
-            seen["spectrum"] = record_spectra(pairs, seed=(seed, number), **(spectra or {}))
+            batch = record_spectra(pairs, seed=(seed, number), **(spectra or {}))
+            if keep_features:
+                features.append(_encoder_input(batch))
+            if "spectrum" in model.modalities:
+                embedded["spectrum"] = embed_quietly(_in_frame_of(model, batch), model)
         if "image" in modalities and _takes_images(model, pairs):
-            seen["image"] = record_images(pairs, seed=(seed, number), **(images or {}))
-        features = _encoder_input(seen["spectrum"]) if keep_features else None
-        tables = {
-            name: embed_quietly(_in_frame(batch, model), model)
-            for name, batch in seen.items()
-            if name in model.modalities
-        }
-        galaxies = {name: np.asarray(pairs[name], dtype=float) for name in GALAXY_FIELDS}
-        parts.append(EmbeddedPairs(tables, true_properties(pairs), galaxies, features))
-    joined = EmbeddedPairs(
-        {
-            name: vstack([part.tables[name] for part in parts], metadata_conflicts="silent")
-            for name in parts[0].tables
-        },
-        *(
-            {
-                name: np.concatenate([getattr(part, field)[name] for part in parts])
-                for name in getattr(parts[0], field)
-            }
-            for field in ("truth", "galaxies")
-        ),
-        np.concatenate([part.features for part in parts]) if keep_features else None,
+            batch = record_images(pairs, seed=(seed, number), **(images or {}))
+            embedded["image"] = embed_quietly(batch, model)
+        tables.append(embedded)
+        truth.append(true_properties(pairs))
+        galaxies.append({name: np.asarray(pairs[name], dtype=float) for name in GALAXY_FIELDS})
+    truth, galaxies = (
+        {name: np.concatenate([shard[name] for shard in shards]) for name in shards[0]}
+        for shards in (truth, galaxies)
     )
-    for name, table in joined.tables.items():
+    joined = {}
+    for modality in tables[0]:
+        shards = [embedded[modality] for embedded in tables]
+        table = vstack(shards, metadata_conflicts="silent")
         table["id"] = [f"pair-{number}" for number in range(len(table))]
-        for key, values in joined.truth.items():
-            table[key] = values
-        joined.tables[name] = table
-    return joined
+        for name, values in truth.items():
+            table[name] = values
+        joined[modality] = table
+    return EmbeddedPairs(joined, truth, galaxies, np.concatenate(features) if features else None)
+
+
+def embed_quietly(objects, model):
+    """Return the embedding table of objects; those that fail are masked without a warning."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FailedObjectWarning)  # failures are counted in the scores
+        return embed(objects, model=model)
 
 
 def _takes_images(model, pairs):
@@ -367,24 +320,20 @@ def _takes_images(model, pairs):
 
 def _encoder_input(batch):
     """Return spectra as the bundled encoders see them, see `EmbeddedPairs`."""
-    import torch
-
-    from astroclip.models.small import spectrum_channels
-
     arrays = (torch.from_numpy(getattr(batch, name)) for name in ("flux", "ivar", "mask"))
     channels, level = spectrum_channels(*arrays)
     return torch.cat([channels[:, 0], level[:, :1]], dim=1).numpy().astype(np.float16)
 
 
-def _in_frame(batch, model):
-    """Return a batch in the frame that the model takes; the true redshifts are used."""
-    if not isinstance(batch, SpectrumBatch) or model.preset.spectrum.frame == batch.frame:
+def _in_frame_of(model, batch):
+    """Return spectra in the frame that the model takes; the true redshifts are used."""
+    if model.preset.spectrum.frame == batch.frame:
         return batch
-    stretch = 1 + batch.redshift[:, None]
+    stretch = 1 + batch.redshift[:, None]  # energy is kept: flux density times 1 + z
     grid = wavelength_grid(model.preset.spectrum.grid)
-    new = resample_flux(
+    rest = resample_flux(
         batch.wavelength / stretch, batch.flux * stretch, batch.ivar / stretch**2, batch.mask, grid
     )
     return SpectrumBatch.from_arrays(
-        grid, new.flux, ivar=new.ivar, mask=new.mask, redshift=batch.redshift, frame="rest"
+        grid, rest.flux, ivar=rest.ivar, mask=rest.mask, redshift=batch.redshift, frame="rest"
     )

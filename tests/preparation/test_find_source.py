@@ -1,11 +1,11 @@
-"""Centring on synthetic sources whose place is known."""
+"""Synthetic sources at known positions are found in images."""
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from astroclip.preparation.centering import find_source
+from astroclip.preparation.images import find_source
 
 SCALE = 0.262
 

@@ -9,25 +9,21 @@ from scipy.ndimage import gaussian_filter
 from astroclip import embed
 from astroclip.evaluation import (
     embed_pairs,
-    observe_pairs,
     record_images,
     record_spectra,
     true_properties,
     upstream_ssfr,
 )
-from astroclip.evaluation.observation import iterate_pairs
+from astroclip.evaluation.pairs import iterate_pairs
 from astroclip.simulation.spectrographs import WAVELENGTH
 from tests.evaluation.conftest import make_model
 
 
 def test_a_seed_fixes_every_draw_and_another_changes_them(pairs):
-    spectra, images = observe_pairs(pairs, seed=3)
-    again, same = observe_pairs(pairs, seed=3)
-    np.testing.assert_array_equal(spectra.flux, again.flux)
-    np.testing.assert_array_equal(images.pixels, same.pixels)
-    other, different = observe_pairs(pairs, seed=4)
-    assert not np.array_equal(spectra.flux, other.flux)
-    assert not np.array_equal(images.pixels, different.pixels)
+    for record, name in ((record_spectra, "flux"), (record_images, "pixels")):
+        first, same, other = (getattr(record(pairs, seed=seed), name) for seed in (3, 3, 4))
+        np.testing.assert_array_equal(first, same)
+        assert not np.array_equal(first, other)
 
 
 def test_noise_of_the_same_seed_is_scaled(pairs):
@@ -97,7 +93,7 @@ def test_an_unknown_instrument_is_refused(pairs):
 # ---------------------------------------------------------------------- embeddings
 def test_embeddings_are_those_of_the_recorded_pairs(model, pairs, embedded):
     held, _ = embedded
-    spectra, images = observe_pairs(pairs, seed=(1, 0))
+    spectra, images = (record(pairs, seed=(1, 0)) for record in (record_spectra, record_images))
     for kind, batch in (("spectrum", spectra), ("image", images)):
         expected = np.asarray(embed(batch, model=model)["embedding"])
         np.testing.assert_allclose(held.embeddings(kind), expected, rtol=1e-5, atol=1e-6)
