@@ -14,6 +14,7 @@ __all__ = [
     "check_length",
     "check_not_empty",
     "check_unit",
+    "float_values",
     "import_extra",
     "item_name",
     "plain_values",
@@ -67,14 +68,22 @@ def check_length(values, n_objects, name, *, of="objects"):
     return values
 
 
-def check_unit(unit, target, name, *, equivalencies=(), what=""):
+def float_values(values, name):
+    """Return one number, or one for each object, as a float array."""
+    try:
+        return np.asarray(values, dtype=float)
+    except (TypeError, ValueError) as error:
+        msg = f"{name} is {values!r}; expected a number, or one for each object."
+        raise TypeError(msg) from error
+
+
+def check_unit(unit, target, name, *, what=""):
     """Raise `~astropy.units.UnitsError` unless ``unit`` converts to ``target``."""
-    if unit is None or not u.Unit(unit).is_equivalent(target, equivalencies=list(equivalencies)):
+    if unit is None or not u.Unit(unit).is_equivalent(target):
         found = "no unit" if unit is None else f"unit {str(unit)!r}"
         msg = (
             f"{name} has {f'{what} {found}'.strip()}; expected one convertible to "
-            f"{u.Unit(target)}. "
-            f"Multiply the values by an astropy unit before passing them."
+            f"{u.Unit(target)}. Multiply the values by an astropy unit before passing them."
         )
         raise u.UnitsError(msg)
 

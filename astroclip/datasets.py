@@ -8,9 +8,9 @@ import numpy as np
 from astropy import units as u
 from astropy.io import fits
 
-from astroclip import tables
 from astroclip._validation import check_choice
 from astroclip.preparation import PREPARATION_VERSION, read_images, read_spectra
+from astroclip.tables import MODALITIES, make_embedding_table
 
 __all__ = [
     "reference_previews",
@@ -54,7 +54,7 @@ def reference_table(model="astroclip-small"):
         * ``log_ssfr``: log10 of the specific star-formation rate in 1/yr
         * ``log_metallicity``: log10 of the stellar metallicity in solar units
         * ``bulge_to_total``: fraction of the mass in the bulge
-        * ``dust``: V-band attenuation of the disc, mag
+        * ``dust``: V-band attenuation of the disk, mag
 
     Raises
     ------
@@ -97,22 +97,23 @@ def read_reference(path, *, embeddings=None):
         with np.load(embeddings, allow_pickle=False) as archive:
             data |= {name: archive[name] for name in archive.files}
     n_galaxies = len(data["redshift"])
-    kinds = [kind for kind in ("spectrum", "image") if f"{kind}_embedding" in data]
-    embedding = np.concatenate([data[f"{kind}_embedding"] for kind in kinds]).astype(np.float32)
+    modalities = [name for name in MODALITIES if f"{name}_embedding" in data]
+    embedding = np.concatenate([data[f"{name}_embedding"] for name in modalities])
+    embedding = embedding.astype(np.float32)
     embedding /= np.linalg.norm(embedding, axis=1, keepdims=True)
     columns = {"source": np.full(len(embedding), "simulation")}
     for name in data["properties"]:
         if name != "redshift":
-            values = np.tile(data[name], len(kinds))
+            values = np.tile(data[name], len(modalities))
             columns[str(name)] = values * PROPERTY_UNITS.get(name, u.dimensionless_unscaled)
     coverage = {"spectrum": data["spectrum_coverage"], "image": np.ones(n_galaxies)}
-    return tables.make_embedding_table(
-        np.tile(reference_ids(n_galaxies), len(kinds)),
-        np.repeat(kinds, n_galaxies),
+    return make_embedding_table(
+        np.tile(reference_ids(n_galaxies), len(modalities)),
+        np.repeat(modalities, n_galaxies),
         embedding,
-        coverage=np.concatenate([coverage[kind] for kind in kinds]),
+        coverage=np.concatenate([coverage[name] for name in modalities]),
         flags=np.zeros(len(embedding), dtype=np.int32),
-        redshift=np.tile(data["redshift"], len(kinds)),
+        redshift=np.tile(data["redshift"], len(modalities)),
         model_name=str(data["model_name"]),
         weights_sha256=str(data["weights_sha256"]),
         preparation_version=PREPARATION_VERSION,
@@ -142,7 +143,7 @@ def reference_previews(ids):
     Returns
     -------
     dict
-        ``image`` (N, S, S, 3) uint8, display colours of the g, r, z image, first row at
+        ``image`` (N, S, S, 3) uint8, display colors of the g, r, z image, first row at
         the bottom; ``spectrum`` (N, P) float32, the observed spectrum divided by its
         largest value; ``wavelength`` (P,) float64, Angstrom, vacuum, observed frame.
 
@@ -181,7 +182,7 @@ def sample_spectra():
     Returns
     -------
     list of `~specutils.Spectrum`
-        Observed frame, vacuum; ``meta["redshift"]`` is the catalogue's. Sources, license
+        Observed frame, vacuum; ``meta["redshift"]`` is the catalog's. Sources, license
         and credit: the package's ``data/samples/README.rst``.
 
     Examples

@@ -11,7 +11,7 @@ from astropy.coordinates import SkyCoord
 from astropy.table import MaskedColumn, Table
 from tqdm import tqdm
 
-from astroclip._validation import check_choice, check_integer
+from astroclip._validation import check_choice, check_integer, float_values
 from astroclip.exceptions import FailedObjectWarning
 from astroclip.models.presets import PRESETS
 from astroclip.preparation import PREPARATION_VERSION
@@ -257,11 +257,7 @@ def _per_object(ids, redshift, position):
         )
         raise TypeError(msg)
     if redshift is not None and not isinstance(redshift, dict):
-        try:
-            redshift = np.asarray(redshift, dtype=float)
-        except (TypeError, ValueError) as error:
-            msg = f"redshift is {redshift!r}; expected a number, or one for each object."
-            raise TypeError(msg) from error
+        redshift = float_values(redshift, "redshift")
     ids = None if ids is None else np.asarray(ids, dtype=str)
     return {"ids": ids, "redshift": redshift, "position": position}
 
@@ -333,7 +329,7 @@ def _embed_chunk(items, model, given, prepare_options, encode_options):
     numbers = np.array([item.number for item in items])
     ids = [item.id for item in items] if given["ids"] is None else _take(given["ids"], numbers)
     columns = {
-        "ids": np.broadcast_to(np.asarray(ids), n_objects),
+        "ids": np.broadcast_to(ids, n_objects),
         "modality": np.array([item.modality for item in items]),
         "file": np.array([item.file for item in items]),
         "embedding": np.full((n_objects, model.dim), np.nan, np.float32),
@@ -352,10 +348,11 @@ def _embed_chunk(items, model, given, prepare_options, encode_options):
             redshift = given["redshift"]
             if isinstance(redshift, dict):
                 redshift = np.array([redshift.get(columns["ids"][row], np.nan) for row in rows])
+            else:
+                redshift = _take(redshift, numbers[rows])
             batch = _prepare(
-                [items[row] for row in rows], model.preset, **prepare_options,
-                redshift=_take(redshift, numbers[rows]),
-                position=_take(given["position"], numbers[rows]),
+                [items[row] for row in rows], model.preset, redshift=redshift,
+                position=_take(given["position"], numbers[rows]), **prepare_options,
             )
             for name in ("coverage", "flags", "messages", "ra", "dec", "redshift"):
                 columns[name][rows] = getattr(batch, name)

@@ -42,13 +42,13 @@ class PreparationError(ValueError):
     """One object cannot be turned into model input.
 
     In a batch the object keeps its row and this error becomes the row's flag
-    and message; for a lone object it is raised.
+    and message; for a single object, passed by itself, it is raised.
 
     Parameters
     ----------
     message : str
         Names the argument, the object's position, what was found, what was
-        expected and how to mend it.
+        expected and one thing to do.
     flag : int, optional
         The bits of `astroclip.tables.Flag` that describe the failure.
     """

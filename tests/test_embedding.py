@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +22,11 @@ from safetensors.torch import save_file
 from specutils import Spectrum, SpectrumCollection, SpectrumList
 
 import astroclip
-from astroclip import embed, embedding, list_models, load_model
-from astroclip.exceptions import FailedObjectWarning
+from astroclip import embed, list_models, load_model
+from astroclip.exceptions import CheckpointError, FailedObjectWarning
 from astroclip.models.small import SmallImageEncoder, SmallSpectrumEncoder
 from astroclip.preparation import ImageBatch, SpectrumBatch, wavelength_grid
+from astroclip.preparation.objects import sort_objects
 from astroclip.tables import Flag
 
 GOLDEN = Path(__file__).parent / "data" / "golden"
@@ -425,46 +428,141 @@ def test_min_coverage(golden, small):
 
 # ---------------------------------------------------------------------- streaming
 @settings(max_examples=15, deadline=None)
-@given(
-    rows=st.lists(st.integers(0, 3), min_size=1, max_size=12),
-    chunk=st.integers(1, 5),
-    batch_size=st.integers(1, 6),
-)
-def test_a_row_does_not_depend_on_its_neighbours(rows, chunk, batch_size):
-    model = load_model_once()
+@given(rows=st.lists(st.integers(0, 3), min_size=1, max_size=12), batch_size=st.integers(1, 6))
+def test_a_row_does_not_depend_on_its_neighbors(rows, batch_size):
     with np.load(GOLDEN / "io.npz") as archive:
         flux, expected = archive["spectrum"], archive["spectrum_embedding"]
         wavelength = archive["wavelength"]
     stacked = Spectrum(flux=flux[rows] * FLUX_UNIT, spectral_axis=wavelength * u.AA)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(embedding, "CHUNK_SIZE", chunk)
-        table = embed(stacked, model=model, batch_size=batch_size, normalize=False)
+    # a path: the model is kept from call to call
+    table = embed(
+        stacked, model=GOLDEN / "astroclip.ckpt", device="cpu", batch_size=batch_size,
+        normalize=False,
+    )
     assert_allclose(vectors(table), expected[rows], atol=2e-5, rtol=0)
 
 
-def load_model_once():
-    """Return the golden model from the cache that embed keeps."""
-    return embedding._get_model(GOLDEN / "astroclip.ckpt", "cpu")
+def test_more_objects_than_a_chunk_keep_their_rows_names_and_arguments(small_file):
+    wavelength = np.linspace(3700, 9200, 64)
+    rng = np.random.default_rng(0)
+    flux = 3 + rng.normal(size=(1100, 64))
+    flux[700] = np.nan
+    stacked = Spectrum(
+        flux=flux * FLUX_UNIT, spectral_axis=wavelength * u.AA,
+        uncertainty=InverseVariance(np.ones(flux.shape)),
+        meta={"id": [f"galaxy-{row}" for row in range(1100)], "ra": np.arange(1100) / 10},
+    )
+    redshift = rng.uniform(0, 1, 1100)
+    with pytest.warns(FailedObjectWarning, match=r"^1 of 1100 .* objects\[700\] has no valid"):
+        table = embed(stacked, model=small_file, device="cpu", redshift=redshift)
+    assert list(table["id"][[0, 511, 512, 1099]]) == [f"galaxy-{k}" for k in (0, 511, 512, 1099)]
+    assert_array_equal(table["ra"].value, np.arange(1100) / 10)
+    assert_array_equal(np.isnan(table["redshift"]), np.arange(1100) == 700)
+    assert_array_equal(table["redshift"][701:], redshift[701:])
+    for row in (3, 600, 1099):
+        alone = Spectrum(
+            flux=flux[row] * FLUX_UNIT, spectral_axis=wavelength * u.AA,
+            uncertainty=InverseVariance(np.ones(64)),
+        )
+        expected = embed(alone, model=small_file, device="cpu")
+        assert_allclose(vectors(table)[row], vectors(expected)[0], atol=1e-5)
 
 
-def test_chunks_keep_ids_messages_and_per_object_arguments(spectra, stacked, model, monkeypatch):
-    bad = Spectrum(flux=np.ones(50) * u.ct, spectral_axis=np.linspace(4000, 5000, 50) * u.AA)
-    objects = [*spectra[:3], bad, spectra[3]]
-    redshift = [0.1, 0.2, 0.3, 0.4, 0.5]
-    with pytest.warns(FailedObjectWarning):
-        whole = embed(objects, model=model, redshift=redshift)
-    monkeypatch.setattr(embedding, "CHUNK_SIZE", 2)
-    with pytest.warns(FailedObjectWarning, match=r"objects\[3\] has flux with unit 'ct'"):
-        parts = embed(objects, model=model, redshift=redshift)
-    assert parts["message"][3].startswith("objects[3] has flux")
-    for name in ("id", "flags", "message", "redshift"):
-        assert_array_equal(parts[name], whole[name])
-    assert_allclose(vectors(parts), vectors(whole), atol=1e-6)
-    table = embed(stacked, model=model)
-    assert list(table["id"]) == [f"galaxy-{row}" for row in range(4)]
-    assert_array_equal(table["ra"].value, [10, 11, 12, 13])
+# ---------------------------------------------------------------------- mixtures
+@pytest.fixture(scope="module")
+def files(spectra, pixels, tmp_path_factory):
+    """Paths of two spectra, two images and a file that cannot be read."""
+    folder = tmp_path_factory.mktemp("files")
+    for row in range(2):
+        spectra[row].write(folder / f"spectrum{row}.fits", format="tabular-fits")
+        header = fits.Header({"BANDS": BANDS, "BUNIT": "nmgy"})
+        fits.PrimaryHDU(pixels[row], header).writeto(folder / f"image{row}.fits")
+    (folder / "notes.txt").write_text("clouds, no data")
+    return folder
 
 
+def test_spectra_and_images_may_be_mixed(spectra, images, stacked, model, golden):
+    table = embed([images[0], *spectra[:2], images[1], stacked], model=model, normalize=False)
+    assert list(table["modality"]) == ["image", "spectrum", "spectrum", "image"] + 4 * ["spectrum"]
+    of_images, of_spectra = (golden[f"{name}_embedding"] for name in ("image", "spectrum"))
+    expected = [of_images[0], *of_spectra[:2], of_images[1], *of_spectra]
+    assert_allclose(vectors(table), expected, atol=2e-5, rtol=0)
+    assert list(table["id"][:4]) == ["0", "galaxy-0", "galaxy-1", "3"]
+
+
+def test_files_and_objects_may_be_mixed_and_say_their_file(files, spectra, model, golden):
+    paths = [files / "image1.fits", files / "notes.txt", files / "spectrum0.fits"]
+    with pytest.warns(FailedObjectWarning, match=r"^1 of 4 .* objects\[1\]: path '.*notes.txt'"):
+        table = embed([*paths, spectra[1]], model=model, normalize=False)
+    assert list(table["id"]) == ["image1", "notes", "spectrum0", "galaxy-1"]
+    assert list(table["file"]) == [*map(str, paths), ""]
+    assert list(table["modality"]) == ["image", "spectrum", "spectrum", "spectrum"]
+    expected = [golden["image_embedding"][1], *golden["spectrum_embedding"][:2]]
+    assert_allclose(vectors(table)[[0, 2, 3]], expected, atol=2e-5, rtol=0)
+    assert "file" not in embed(spectra, model=model).colnames
+
+
+def test_options_of_one_modality_apply_to_its_rows(pixels, spectra, small):
+    counts = {band: CCDData(p * 10, unit=u.adu) for band, p in zip(BANDS, pixels[0], strict=True)}
+    mixed = embed([spectra[0], counts], model=small, zero_point=25.0, medium="air")
+    air = embed(spectra[0], model=small, medium="air")
+    flux = embed(cutout(pixels[0]), model=small)
+    assert_allclose(vectors(mixed), np.concatenate([vectors(air), vectors(flux)]), atol=1e-5)
+    with pytest.raises(ValueError, match="^zero_point is given and objects hold no image, so"):
+        embed(spectra, model=small, zero_point=25.0)
+
+
+def test_positions_of_a_mixture_are_those_of_all_objects(spectra, pixels, model):
+    image = cutout(pixels[0], wcs=tangential(scale=0.262))
+    center = image["r"].wcs.pixel_to_world(75.5, 75.5)
+    elsewhere = SkyCoord(200, -70, unit="deg")
+    position = SkyCoord([elsewhere, center])
+    table = embed([spectra[0], image], model=model, position=position)
+    assert not table["embedding"].mask.any()
+    assert_allclose(table["ra"].value, [10.0, center.ra.deg])
+
+
+def test_what_the_model_does_not_take_fails_its_row_only(spectra, images):
+    with pytest.warns(FailedObjectWarning, match="^1 of 2"):
+        table = embed([images[0], spectra[0]], model=GOLDEN / "specformer.ckpt", device="cpu")
+    assert table["flags"][0] == Flag.FAILED | Flag.BAD_INPUT
+    assert "'image' cannot be embedded by model 'specformer', which takes" in table["message"][0]
+    assert list(table["embedding"].mask[:, 0]) == [True, False]
+
+
+def test_arguments_of_files_are_checked_as_they_are_read(files, model):
+    paths = [files / "spectrum0.fits", files / "spectrum1.fits"]
+    table = embed(paths, model=model, redshift=[0.1, 0.2], ids=["a", "b"])
+    assert list(table["redshift"]) == [0.1, 0.2]
+    assert list(table["id"]) == ["a", "b"]
+    for redshift in ([0.1], [0.1, 0.2, 0.3]):
+        with pytest.raises(ValueError, match=r"^redshift has shape .* each of the 2 objects"):
+            embed(paths, model=model, redshift=redshift)
+
+
+def test_redshifts_by_id(spectra, images, model):
+    table = embed(
+        [spectra[0], images[0], spectra[2]], model=model,
+        redshift={"galaxy-2": 0.3, "galaxy-7": 0.4, "1": 0.5},
+    )
+    assert_array_equal(table["redshift"], [np.nan, 0.5, 0.3])
+
+
+def test_files_are_read_as_they_are_reached(files, model, monkeypatch):
+    read, original = [], fits.open
+
+    def counted(path, *arguments, **options):
+        read.append(Path(path).name)
+        return original(path, *arguments, **options)
+
+    monkeypatch.setattr(fits, "open", counted)
+    objects = sort_objects([files / f"image{row % 2}.fits" for row in range(6)])
+    assert (objects.n_objects, objects.is_complete, read) == (6, False, [])
+    next(iter(objects))
+    assert set(read) == {"image0.fits"}
+
+
+# ---------------------------------------------------------------------- failures
 def test_all_rows_failed(model):
     bad = Spectrum(flux=np.ones(50) * u.ct, spectral_axis=np.linspace(4000, 5000, 50) * u.AA)
     with pytest.warns(FailedObjectWarning, match="^2 of 2 objects"):
@@ -481,24 +579,20 @@ def test_progress_bar(spectra, model, capsys):
 
 
 # ---------------------------------------------------------------------- models
-def test_loaded_models_are_kept_until_their_file_changes(small_file, spectra, monkeypatch):
-    calls = []
-    from astroclip.models import loading
-
-    original = loading.load_model
-
-    def counted(name, **options):
-        calls.append(name)
-        return original(name, **options)
-
-    monkeypatch.setattr(loading, "load_model", counted)
-    embedding._load_once.cache_clear()
-    for _ in range(3):
-        embed(spectra[0], model=small_file, device="cpu")
-    assert len(calls) == 1
-    small_file.touch()
-    embed(spectra[0], model=str(small_file), device="cpu")
-    assert len(calls) == 2
+def test_loaded_models_are_kept_until_their_file_changes(small_file, spectra, tmp_path):
+    path = tmp_path / "model.safetensors"
+    shutil.copy(small_file, path)
+    first = embed(spectra[0], model=path, device="cpu")
+    stat = path.stat()
+    other = tmp_path / "other"
+    other.write_bytes(bytes(stat.st_size))  # no weights, but of the same size and date
+    os.utime(other, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    other.replace(path)
+    again = embed(spectra[0], model=str(path), device="cpu")
+    assert_array_equal(vectors(again), vectors(first))
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
+    with pytest.raises(CheckpointError):
+        embed(spectra[0], model=str(path), device="cpu")
 
 
 @pytest.mark.parametrize("kind", ["spectra", "images"])

@@ -2,11 +2,9 @@
 
 import importlib
 import io
-import re
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 from astropy.table import Table
 from docutils.core import publish_doctree
@@ -14,7 +12,6 @@ from docutils.nodes import entry as entry_node
 from docutils.nodes import table as table_node
 
 import astroclip
-from astroclip.datasets import DATA
 from tests.evaluation.conftest import made_up  # noqa: F401 - fixture
 
 REPOSITORY = Path(__file__).parents[1]

@@ -26,9 +26,9 @@ from astroclip.plotting import display_image
 from astroclip.preparation import ImageBatch, SpectrumBatch
 from astroclip.simulation.basis import load_basis
 from astroclip.simulation.contaminants import make_quasars, make_stars
-from astroclip.simulation.spectrographs import WAVELENGTH
 from astroclip.simulation.pairs import read_pairs
 from astroclip.simulation.population import COSMOLOGY
+from astroclip.simulation.spectrographs import WAVELENGTH
 from astroclip.simulation.tidal import KINDS, add_tidal_features
 from astroclip.tables import embedding_matrix
 

@@ -18,8 +18,8 @@ import numpy as np
 import simulation_checks as checks
 
 from astroclip.simulation.basis import load_basis
-from astroclip.simulation.spectrographs import WAVELENGTH
 from astroclip.simulation.spectra import SpectrumSimulator
+from astroclip.simulation.spectrographs import WAVELENGTH
 
 OUTPUT = Path(__file__).parents[1] / "docs" / "figures"
 REAL, BIASED, SIMULATED = "0.25", "tab:blue", "tab:orange"

@@ -66,13 +66,13 @@ def add_modality_options(parser):
 
 
 def run_neighbors(options):
-    """Search, write the neighbours and show them; return the exit status."""
+    """Search, write the neighbors and show them; return the exit status."""
     check_output(options)
     return search(load_index(options.reference, options.model), options)
 
 
 def search(index, options):
-    """Search an index for neighbours of what the options name; return the exit status."""
+    """Search an index for neighbors of what the options name; return the exit status."""
     asked = {"modality": options.modality, "where": options.where, "joint": options.joint}
     if options.near is not None:
         from astropy import units as u

@@ -56,11 +56,11 @@ def table_path(text):
 
 def names(text):
     """Return the names of a list separated by commas."""
-    found = [name.strip() for name in text.split(",") if name.strip()]
-    if not found:
+    listed = [name.strip() for name in text.split(",") if name.strip()]
+    if not listed:
         msg = f"{text!r}; expected names separated by commas"
         raise argparse.ArgumentTypeError(msg)
-    return found
+    return listed
 
 
 # ---------------------------------------------------------------------- parsers

@@ -97,7 +97,7 @@ def record_spectra(pairs, *, seed, instrument="desi", noise=1.0, wavelength_rang
     mask = recorded.mask.numpy()
     if wavelength_range is not None:
         low, high = wavelength_range
-        mask |= (WAVELENGTH < low) | (WAVELENGTH > high)
+        mask |= (low > WAVELENGTH) | (high < WAVELENGTH)
     return SpectrumBatch.from_arrays(
         WAVELENGTH, recorded.flux.numpy(), ivar=recorded.ivar.numpy(), mask=mask,
         redshift=pairs["redshift"],

@@ -3,7 +3,6 @@
 import importlib
 
 _MODULE_OF = {
-    "ContrastiveLoss": "losses",
     "EmbeddingModel": "loading",
     "ImageInput": "presets",
     "ModelPreset": "presets",
@@ -14,7 +13,6 @@ _MODULE_OF = {
     "SpectrumInput": "presets",
     "TwoTower": "layers",
     "WeightsSource": "presets",
-    "info_nce": "losses",
     "load_model": "loading",
     "select_device": "loading",
 }

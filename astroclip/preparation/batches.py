@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 from astropy import units as u
 
-from astroclip._validation import check_choice, check_length, plain_values
+from astroclip._validation import check_choice, check_length, float_values, plain_values
 from astroclip.exceptions import PreparationError
 from astroclip.preparation.resampling import estimate_ivar, fill_bad_pixels
 from astroclip.tables import Flag
@@ -57,12 +57,7 @@ def object_numbers(values, n_objects, name):
     """Return one float per object, a single one repeated and NaN where ``values`` is None."""
     if values is None:
         return np.full(n_objects, np.nan)
-    try:
-        values = np.asarray(values, dtype=float)
-    except (TypeError, ValueError):
-        msg = f"{name} is {values!r}; expected a number, or one for each object."
-        raise TypeError(msg) from None
-    return check_length(values, n_objects, name)
+    return check_length(float_values(values, name), n_objects, name)
 
 
 def coverage_flags(coverage):
@@ -185,7 +180,7 @@ class SpectrumBatch(_Batch):
         flux : (N, P) or (P,) array-like
             Flux density, 1e-17 erg/s/cm2/A.
         ivar : array-like of the same shape, optional
-            Inverse variance. Estimated from the scatter of neighbouring pixels (and
+            Inverse variance. Estimated from the scatter of neighboring pixels (and
             flagged) when absent.
         mask : bool array-like of the same shape, optional
             True where a pixel is bad; non-finite flux and zero ivar are bad as well.

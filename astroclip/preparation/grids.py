@@ -14,7 +14,7 @@ def linear_grid(start, stop, n_pixels):
     Parameters
     ----------
     start, stop : float
-        First and last pixel centre, Angstrom.
+        First and last pixel center, Angstrom.
     n_pixels : int
 
     Returns
@@ -36,7 +36,7 @@ def log_grid(start, step, n_pixels):
     Parameters
     ----------
     start : float
-        First pixel centre, Angstrom.
+        First pixel center, Angstrom.
     step : float
         Pixel width in dex; 1e-4 is 69 km/s.
     n_pixels : int

@@ -305,7 +305,7 @@ def find_source(pixels, bad, x, y, pixel_scale, *, radius=3.0, threshold=5.0):
     Returns
     -------
     (float, float) or None
-        x and y of the brightest pixel, refined by a quadratic fit to its neighbours where
+        x and y of the brightest pixel, refined by a quadratic fit to its neighbors where
         that has a maximum (`photutils.centroids.centroid_quadratic`); None if nothing
         stands out.
     """

@@ -178,8 +178,8 @@ def sort_objects(objects, *, name="objects", modality=None):
     if isinstance(objects, list) and objects and isinstance(objects[0], SingleObject):
         return objects
     if isinstance(objects, SpectrumBatch | ImageBatch) and modality is None:
-        kind = "spectrum" if isinstance(objects, SpectrumBatch) else "image"
-        entries = [SingleObject(kind, objects, row) for row in range(len(objects))]
+        modality = "spectrum" if isinstance(objects, SpectrumBatch) else "image"
+        entries = [SingleObject(modality, objects, row) for row in range(len(objects))]
         check_not_empty(entries, name)
         return ObjectList(entries, name=name, single=False)
     is_list = isinstance(objects, list | tuple)

@@ -2,7 +2,7 @@
 
 specutils' resamplers take about 100 ms a spectrum and drop masks; two pixel grids
 partition the same axis, so every overlap of an input with an output pixel is one segment
-between neighbouring edges of their union, and all sums are sparse products or bincounts.
+between neighboring edges of their union, and all sums are sparse products or bincounts.
 """
 
 import dataclasses
@@ -42,13 +42,13 @@ class Resampled:
     coverage: np.ndarray
 
 
-def pixel_edges(centres):
+def pixel_edges(centers):
     """Return the edges of pixels: midpoints, with the end pixels symmetric.
 
     Parameters
     ----------
-    centres : (P,) array-like
-        Ascending pixel centres, P of at least 2.
+    centers : (P,) array-like
+        Ascending pixel centers, P of at least 2.
 
     Returns
     -------
@@ -60,9 +60,9 @@ def pixel_edges(centres):
     >>> pixel_edges([1.0, 2.0, 4.0])
     array([0.5, 1.5, 3. , 5. ])
     """
-    centres = np.asarray(centres, dtype=float)
-    middle = 0.5 * (centres[1:] + centres[:-1])
-    return np.concatenate([[2 * centres[0] - middle[0]], middle, [2 * centres[-1] - middle[-1]]])
+    centers = np.asarray(centers, dtype=float)
+    middle = 0.5 * (centers[1:] + centers[:-1])
+    return np.concatenate([[2 * centers[0] - middle[0]], middle, [2 * centers[-1] - middle[-1]]])
 
 
 def overlaps(edges_in, edges_out):
@@ -100,14 +100,14 @@ def resample_flux(wavelength, flux, ivar, mask, wavelength_out):
     Parameters
     ----------
     wavelength : (P,) or (N, P) array-like
-        Ascending pixel centres: one grid for all spectra, or one for each.
+        Ascending pixel centers: one grid for all spectra, or one for each.
     flux, ivar : (N, P) array-like
         Flux density and its inverse variance.
     mask : (N, P) bool array-like
         True where a pixel is bad, as are those of zero ivar or with a value that is not
         finite; what they hold never reaches the output.
     wavelength_out : (Q,) array-like
-        Ascending pixel centres in the same unit.
+        Ascending pixel centers in the same unit.
 
     Returns
     -------
@@ -124,7 +124,7 @@ def resample_flux(wavelength, flux, ivar, mask, wavelength_out):
 
     The flux of an output pixel is the mean over its covered part. Input pixels are taken
     as independent; an output finer than the input is therefore correlated between
-    neighbours and its errors are those of single pixels, not of sums.
+    neighbors and its errors are those of single pixels, not of sums.
 
     References
     ----------

@@ -10,8 +10,8 @@ import torch
 from astroclip.models.small import ARCSINH_SCALES
 from astroclip.simulation.spectrographs import WAVELENGTH
 from astroclip.simulation.pairs import PROPERTIES
-from astroclip.training.alignment import HEAD_SCALE
-from astroclip.training.calibration import head_temperatures
+from astroclip.training.align import INSTRUMENTS, VARIED_SHARE, redshift_temperatures
+from astroclip.training.objective import HEAD_SCALE
 from astroclip.training.observers import Observer, encode_pairs
 from astroclip.training.run import load_trained
 
@@ -36,12 +36,12 @@ def export_weights(module, path, *, temperature=None):
 
     Parameters
     ----------
-    module : `~astroclip.training.alignment.Alignment`
+    module : `~astroclip.training.align.Alignment`
     path : path-like
         The file's metadata holds what `astroclip.load_model` needs to rebuild them.
     temperature : dict of str to float, optional
         Of the redshift heads by modality, from
-        `~astroclip.training.calibration.head_temperatures`; one by default.
+        `~astroclip.training.align.redshift_temperatures`; one by default.
 
     Raises
     ------
@@ -54,7 +54,8 @@ def export_weights(module, path, *, temperature=None):
         "spectrum_encoder": module.spectrum_encoder,
         "image_encoder": module.image_encoder,
     }
-    if module.recipe.redshift_weight:  # without it, the heads have learned nothing
+    has_heads = "spectrum_redshift" in module.settings.losses  # else they have learned nothing
+    if has_heads:
         parts |= {
             "redshift_head.spectrum": module.spectrum_redshift,
             "redshift_head.image": module.image_redshift,
@@ -69,10 +70,13 @@ def export_weights(module, path, *, temperature=None):
         msg = f"weights {not_finite} are not finite in float16; the training diverged."
         raise ValueError(msg)
     config = {"name": MODEL_NAME, **module.config()}
-    if module.recipe.redshift_weight:
+    if has_heads:
         config["redshift_head"] = {
-            "n_bins": {kind: module.bins(kind).n_bins for kind in ("spectrum", "image")},
-            "largest": module.recipe.largest_redshift,
+            "n_bins": {
+                "spectrum": module.spectrum_redshift.out_features,
+                "image": module.image_redshift.out_features,
+            },
+            "largest": module.settings.largest_redshift,
             "scale": HEAD_SCALE,
             "temperature": {"spectrum": 1.0, "image": 1.0, **(temperature or {})},
         }
@@ -167,7 +171,7 @@ def write_reference(workspace, model, output):
     for name, (n_pairs, varied_share) in REFERENCE_SETS.items():
         pairs = workspace.read(name, n_pairs=n_pairs)
         seen = embed_pairs(
-            model, pairs, varied_share=varied_share, seed=recipe.seed, **recipe.instruments
+            model, pairs, varied_share=varied_share, seed=recipe.align.seed, **INSTRUMENTS
         )
         parts.append({**seen, **{key: pairs[key] for key in PROPERTIES}})
     data = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
@@ -194,7 +198,7 @@ def write_bundle(workspace, output, *, recipe_name="small", real_data=None):
 
     Parameters
     ----------
-    workspace : `~astroclip.training.workspace.Workspace`
+    workspace : `~astroclip.training.data.Workspace`
         Trained by ``astroclip train``.
     output : path-like
         Folder for ``astroclip-small.safetensors``, ``reference.npz``,
@@ -210,16 +214,16 @@ def write_bundle(workspace, output, *, recipe_name="small", real_data=None):
     output = Path(output)
     output.mkdir(parents=True, exist_ok=True)
     weights = output / f"{MODEL_NAME}.safetensors"
-    alignment = load_trained(workspace)
+    alignment = load_trained("align", workspace.recipe, workspace.folder)
     recipe = workspace.recipe
     temperature = None
-    if recipe.redshift_weight:
-        temperature = head_temperatures(
-            alignment, workspace.read("validation"), seed=recipe.seed,
-            varied_share=recipe.varied_share, **recipe.instruments,
+    if "spectrum_redshift" in recipe.align.losses:
+        temperature = redshift_temperatures(
+            alignment, workspace.read("validation"), seed=recipe.align.seed,
+            varied_share=VARIED_SHARE, **INSTRUMENTS,
         )
     export_weights(alignment, weights, temperature=temperature)
     model = load_model(weights)
     write_reference(workspace, model, output)
-    scale = float(alignment.contrast.scale.detach())
+    scale = float(alignment.scale().detach())
     write_card(workspace, model, output, scale=scale, recipe_name=recipe_name, real_data=real_data)

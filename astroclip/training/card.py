@@ -20,9 +20,10 @@ from astroclip.evaluation.real_data import has_redshift_head
 from astroclip.evaluation.report import simple_table
 from astroclip.metrics import mutual_information_bound
 from astroclip.preparation import PREPARATION_VERSION
+from astroclip.training.align import VARIED_IMAGE_SHARE
 from astroclip.training.bundle import REFERENCE_SETS, embed_pairs
-from astroclip.training.recipes import RefinementRound, find_recipe
-from astroclip.training.run import read_start
+from astroclip.training.objective import read_start
+from astroclip.training.recipe import read_recipe
 
 __all__ = ["measure_scores", "write_card"]
 
@@ -30,7 +31,8 @@ SCORED = ("redshift", "log_stellar_mass", "log_ssfr", "log_metallicity")
 TEST_SEED = 1000
 # each starts from the one before: options of the command
 STAGES = {
-    "small": "", "small-sharpened": "", "small-polished": "", "small-heads": "--objective heads ",
+    "small": "", "tools/recipes/small-sharpened.toml": "", "tools/recipes/small-polished.toml": "",
+    "small-heads": "--objective heads ",
 }
 SECOND_LOOK = "; the second stage followed on the\nscores of the first"
 
@@ -58,7 +60,7 @@ def information_bound(seen, scale, *, n_pairs=1000):
     """Return the mutual-information bound (nats) of the first embedded pairs."""
     import torch
 
-    from astroclip.models.losses import info_nce
+    from astroclip.training.losses import info_nce
 
     views = [
         torch.from_numpy(seen[f"{kind}_embedding"][:n_pairs]) for kind in ("image", "spectrum")
@@ -71,7 +73,7 @@ def measure_scores(workspace, model, reference, *, scale, real_data=None):
 
     Parameters
     ----------
-    workspace : `~astroclip.training.workspace.Workspace`
+    workspace : `~astroclip.training.data.Workspace`
     model : `~astroclip.models.loading.EmbeddingModel`
     reference : `~astropy.table.QTable`
         The bundled reference.
@@ -211,26 +213,12 @@ Limits
 
 
 def start_text(start):
-    """Return where a run started: records of `~astroclip.training.run.read_start` as text."""
+    """Return where a run started: records of `~astroclip.training.objective.read_start` as text."""
     if not start:
         return "The run started from random weights."
     files = (f"``{item['file']}``\n(sha256 ``{item['sha256']}``)" for item in start)
     text = f"The run started from the weights {' and '.join(files)}."
     return "\n".join([text, *(item["note"] for item in start if "note" in item)])
-
-
-def _history(start, recipe):
-    """Return where the run started, and the rounds of a refinement after it."""
-    text = start_text(start)
-    if not recipe.refinement:
-        return text
-    names = [field.name for field in dataclasses.fields(RefinementRound) if field.name != "data"]
-    rows = [[getattr(settings, name) for name in names] for settings in recipe.refinement]
-    rounds = simple_table([name.replace("_", " ") for name in names], rows)
-    return (
-        f"{text}\n\nThen the spectrum encoder alone went on against fixed image embeddings:"
-        f"\n\n{rounds}"
-    )
 
 
 def _estimates_text(scores):
@@ -313,7 +301,7 @@ def _train_text(name):
     for before, stage in zip([None, *stages], stages, strict=False):
         lines.append(f"    astroclip train WORKSPACE {STAGES.get(stage, '')}--recipe {stage}")
         if before is not None:
-            folder = find_recipe(before).folder
+            folder = read_recipe(before).align.folder
             lines[-1] += f" \\\n        --start WORKSPACE/{folder}/last.ckpt"
     return "\n".join(lines)
 
@@ -339,7 +327,7 @@ def _second_image_text(recipe):
     """Return how images are recorded twice."""
     if not recipe.second_image_share:
         return ""
-    return f" and of one image ({recipe.second_image_weight})"
+    return f" and of one image ({recipe.losses['second_images']})"
 
 
 def _statistics_text(recipe):
@@ -355,20 +343,20 @@ def _drawn_text(recipe, name):
     if not STAGES.get(name):
         return "draws noise, instrument and calibration anew"
     return (
-        f"takes one of {recipe.n_summaries} recordings of every pair, from which the backbones, "
+        f"takes one of {recipe.n_views} recordings of every pair, from which the backbones, "
         f"done before, made\nsummaries once: only the projections were trained. Noise, instrument "
         f"and calibration were drawn for each recording"
     )
 
 
-def _outlier_text(recipe):
+def _outlier_text(recipe, n_contaminants):
     """Return how stars and quasars take part in the training."""
     if not recipe.outlier_share:
         return ""
     return (
-        f"\nA loss keeps {recipe.n_contaminants:,} simulated stars and quasars (weight "
-        f"{recipe.outlier_weight}) away from galaxies, another one\n(weight "
-        f"{recipe.near_redshift_weight}) sharpens the redshifts of neighbours."
+        f"\nA loss keeps {n_contaminants:,} simulated stars and quasars (weight "
+        f"{recipe.losses['outliers']}) away from galaxies, another one\n(weight "
+        f"{recipe.losses['neighbor_redshift']}) sharpens the redshifts of neighbours."
     )
 
 
@@ -383,10 +371,10 @@ def _own_text(recipe):
             f"{redshift}, {mass},\n{ssfr} and {metallicity} times (in brackets: wherever images "
             f"take part)."
         )
-    if recipe.lent_weight:
+    if "swapped_redshift" in recipe.losses:
         text += (
             f"\nRedshifts are also read off spectra with the backbone's features of another galaxy "
-            f"beside\ntheir own templates' fit (weight {recipe.lent_weight})."
+            f"beside\ntheir own templates' fit (weight {recipe.losses['swapped_redshift']})."
         )
     return text
 
@@ -395,18 +383,26 @@ def write_card(workspace, model, output, *, scale, recipe_name="small", real_dat
     """Measure the bundle in ``output`` and write ``MODEL_CARD.rst``; return the scores."""
     reference = read_reference(output / "reference.npz")
     scores = measure_scores(workspace, model, reference, scale=scale, real_data=real_data)
-    recipe = workspace.recipe
+    recipe, data = workspace.recipe.align, workspace.recipe.data
+    losses = recipe.losses
     weights = output / f"{model.name}.safetensors"
     towers = (model.network.spectrum_encoder, model.network.image_encoder)
     n_spectrum, n_image = (sum(p.numel() for p in tower.parameters()) for tower in towers)
     sizes = {
         name.removeprefix("reference-"): min(
-            n_pairs, getattr(recipe, f"n_{name.replace('-', '_')}")
+            n_pairs, getattr(data, f"n_{name.replace('-', '_')}")
         )
         for name, (n_pairs, _) in REFERENCE_SETS.items()
     }
     text = CARD.format(
         **dataclasses.asdict(recipe),
+        **{name: getattr(data, name) for name in ("n_mix", "n_wide", "n_flat", "n_test")},
+        varied_image_share=VARIED_IMAGE_SHARE,
+        contrast_weight=losses["contrast"],
+        redshift_weight=losses.get("spectrum_redshift", 0),
+        label_weight=losses.get("spectrum_labels", 0),
+        neighbor_weight=losses.get("neighbors", 0),
+        second_view_weight=losses.get("second_spectra", 0),
         **sizes,
         dim=model.dim,
         n_spectrum=n_spectrum,
@@ -414,16 +410,16 @@ def write_card(workspace, model, output, *, scale, recipe_name="small", real_dat
         scan=_scan_text(model.network.spectrum_encoder),
         megabytes=weights.stat().st_size / 1e6,
         sha256=model.weights_sha256,
-        n_train=recipe.n_mix + recipe.n_wide + recipe.n_flat,
+        n_train=data.n_mix + data.n_wide + data.n_flat,
         n_reference=len(reference) // 2,
         varied=_varied_text(recipe),
         looked_at=SECOND_LOOK if recipe_name in list(STAGES)[1:] else "",
         second_images=_second_image_text(recipe),
         statistics=_statistics_text(recipe),
         drawn=_drawn_text(recipe, recipe_name),
-        outliers=_outlier_text(recipe),
+        outliers=_outlier_text(recipe, data.n_contaminants),
         own=_own_text(recipe),
-        start=_history(read_start(workspace.checkpoints), recipe),
+        start=start_text(read_start(workspace.folder / recipe.folder)),
         recipe=recipe_name,
         train=_train_text(recipe_name),
         estimates=_estimates_text(scores),

@@ -1,12 +1,17 @@
-"""Pairs as batches of arrays, in an order that the seed fixes."""
+"""A workspace's data sets, and pairs as batches in an order that the seed fixes."""
+
+from pathlib import Path
 
 import numpy as np
 import torch
 
-from astroclip.models.distributed import n_processes, process_rank
-from astroclip.training.sharding import rank_rows
+from astroclip._files import written
+from astroclip.simulation.basis import load_basis
+from astroclip.simulation.contaminants import make_quasars, make_stars
+from astroclip.simulation.pairs import FLAT, MIX, WIDE, read_pairs, write_pairs
+from astroclip.training.distributed import n_processes, process_rank, rank_rows
 
-__all__ = ["BANDS", "LABELS", "PairBatches", "label_values"]
+__all__ = ["BANDS", "LABELS", "PairBatches", "Workspace", "label_values"]
 
 BANDS = ("g", "r", "z")
 
@@ -19,6 +24,70 @@ LABELS = (
     "axis_ratio",
     *(f"fibre_{band}" for band in BANDS),
 )
+
+
+# name: (setting of the size, number added to the recipe's seed, selection)
+DATA_SETS = {
+    "train-mix": ("n_mix", 0, MIX),
+    "train-wide": ("n_wide", 22, WIDE),
+    "train-flat": ("n_flat", 10, FLAT),
+    "reference-mix": ("n_reference_mix", 1, MIX),
+    "reference-wide": ("n_reference_wide", 21, WIDE),
+    "reference-flat": ("n_reference_flat", 11, FLAT),
+    "test": ("n_test", 2, MIX),
+    "validation": ("n_validation", 3, MIX),
+}
+TRAINING_SETS = ("train-mix", "train-wide", "train-flat")
+
+
+class Workspace:
+    """A folder with the pairs, checkpoints and logs of one training run.
+
+    Data sets are simulated once and found again on resuming.
+
+    Parameters
+    ----------
+    folder : path-like
+    recipe : `~astroclip.training.recipe.Recipe`
+    """
+
+    def __init__(self, folder, recipe):
+        self.folder = Path(folder)
+        self.recipe = recipe
+
+    def pairs_folder(self, name):
+        """Return the folder of one data set's shards."""
+        return self.folder / "pairs" / name
+
+    def read(self, name, *, n_pairs=None):
+        """Return one data set's pairs; see `~astroclip.simulation.pairs.read_pairs`."""
+        return read_pairs(self.pairs_folder(name), n_pairs=n_pairs)
+
+    def training_folders(self):
+        """Return the folders that the alignment trains on."""
+        return [self.pairs_folder(name) for name in TRAINING_SETS]
+
+    def simulate(self, *, n_workers=1, show_progress=False):
+        """Write the shards of every data set that are not there yet."""
+        data = self.recipe.data
+        for name, (size, offset, selections) in DATA_SETS.items():
+            write_pairs(
+                self.pairs_folder(name), getattr(data, size), seed=data.seed + offset,
+                selections=selections, n_workers=n_workers, show_progress=show_progress,
+            )
+        self.contaminants()
+
+    def contaminants(self):
+        """Return noiseless spectra (N, P) of stars and quasars, made at the first call."""
+        path = self.folder / "pairs" / "contaminants.npy"
+        if not path.exists():
+            basis = load_basis(self.folder / "pairs" / "basis.npz")
+            half = self.recipe.data.n_contaminants // 2
+            seed = (self.recipe.data.seed, 30)
+            parts = make_stars(half, basis, seed=seed), make_quasars(half, basis, seed=seed)
+            with written(path) as partial:
+                np.save(partial, np.concatenate([part["spectrum"] for part in parts]))
+        return np.load(path)
 
 
 class PairBatches(torch.utils.data.IterableDataset):
@@ -59,10 +128,8 @@ class PairBatches(torch.utils.data.IterableDataset):
         n_short = 0 if self.shuffle else self.batch_size - 1  # in order, the rest is kept
         return (self.epoch_size + n_short) // self.batch_size
 
-    def _order(self):
+    def _shuffled(self):
         """Return this epoch's rows: its stretch of one shuffled pass after another."""
-        if not self.shuffle:
-            return np.arange(self.n_pairs)
         first = self.epoch * self.epoch_size
         last = first + self.epoch_size
         passes = range(first // self.n_pairs, (last - 1) // self.n_pairs + 1)
@@ -71,22 +138,17 @@ class PairBatches(torch.utils.data.IterableDataset):
         return np.concatenate(orders)[start : start + self.epoch_size]
 
     def __iter__(self):
-        order = self._order()
         if self.shuffle:
-            batches = rank_rows(order, process_rank(), n_processes(), self.batch_size)
+            batches = rank_rows(self._shuffled(), process_rank(), n_processes(), self.batch_size)
         else:  # every process scores all held-out pairs
-            batches = np.split(order, range(self.batch_size, len(order), self.batch_size))
+            order = np.arange(self.n_pairs)
+            batches = np.split(order, range(self.batch_size, self.n_pairs, self.batch_size))
         for rows in batches:
-            yield self._batch(np.sort(rows))
-
-    def _batch(self, rows):
-        """Return the arrays of some pairs; labels that are not known are NaN."""
-        batch = {
-            name: torch.from_numpy(self.pairs[name][rows]).float()
-            for name in self.fields
-        }
-        batch["labels"] = label_values(self.pairs, rows)
-        return batch
+            rows = np.sort(rows)
+            batch = {
+                name: torch.from_numpy(self.pairs[name][rows]).float() for name in self.fields
+            }
+            yield {**batch, "labels": label_values(self.pairs, rows)}
 
 
 def label_values(pairs, rows=slice(None)):

@@ -5,56 +5,22 @@ package lightly (extra ``train``).
 """
 
 import copy
-import dataclasses
 
 import torch
 from torch import distributed, nn
 
 from astroclip._validation import import_extra
 from astroclip.models.small import SmallImageEncoder
+from astroclip.training.objective import Objective
 from astroclip.training.observers import AugmentingObserver, Observer
-from astroclip.training.optimization import step_generator
-from astroclip.training.self_supervision import SelfSupervised
 
-__all__ = ["MomentumContrast", "MomentumRecipe", "encode_in_groups", "queued_contrast"]
+__all__ = ["MomentumContrast", "encode_in_groups", "queued_contrast"]
 
-
-@dataclasses.dataclass(frozen=True)
-class MomentumRecipe:
-    """Settings of momentum contrast.
-
-    Attributes
-    ----------
-    n_epochs, epoch_size, batch_size : length of the run, images an epoch (all if None) and
-        images a step
-    learning_rate, weight_decay, warmup_steps : AdamW with a cosine decay to zero
-    seed : fixes weights, order, augmentations and noise
-    temperature : of the contrast
-    n_queued : keys of earlier images that are contrasted with, a multiple of ``batch_size``
-    momentum, final_momentum : of the key encoder's moving average at the first and at the last
-        step, along half a cosine; alike for a constant one
-    hidden_width, projection_width : of the projection, a perceptron whose output is contrasted
-    n_key_groups : parts of a shuffled batch that the key encoder normalizes apart
-    augmentation : options of `~astroclip.training.observers.AugmentingObserver`
-    encoder : options of `~astroclip.models.SmallImageEncoder`
-    """
-
-    n_epochs: int = 4
-    epoch_size: int | None = 20_480
-    batch_size: int = 128
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.03
-    warmup_steps: int = 50
-    seed: int = 1
-    temperature: float = 0.2
-    n_queued: int = 4096
-    momentum: float = 0.996
-    final_momentum: float = 1.0
-    hidden_width: int = 256
-    projection_width: int = 128
-    n_key_groups: int = 4
-    augmentation: dict = dataclasses.field(default_factory=dict)
-    encoder: dict = dataclasses.field(default_factory=dict)
+TEMPERATURE = 0.2  # of the contrast
+MOMENTUM = (0.996, 1.0)
+"""Of the key encoder's moving average at the first and at the last step, along half a cosine."""
+HIDDEN_WIDTH, PROJECTION_WIDTH = 256, 128  # of the perceptron whose output is contrasted
+N_KEY_GROUPS = 4  # parts of a shuffled batch that the key encoder normalizes apart
 
 
 def queued_contrast(*, temperature, n_queued, width):
@@ -119,7 +85,7 @@ def encode_in_groups(encoder, pixels, mask, generator, *, n_groups):
     return torch.cat(parts)[torch.argsort(order)]
 
 
-class MomentumContrast(SelfSupervised):
+class MomentumContrast(Objective):
     """An image encoder that learns to tell a galaxy's second recording from other galaxies.
 
     Queries come from an encoder that is trained, keys from a moving average of it, each
@@ -127,7 +93,7 @@ class MomentumContrast(SelfSupervised):
 
     Parameters
     ----------
-    recipe : `MomentumRecipe`
+    recipe : `~astroclip.training.recipe.Recipe`
     pairs : dict of str to `numpy.ndarray`, optional
         Training pairs with ``image``, ``seeing`` and ``redshift``; not needed to load weights.
     validation : dict of str to `numpy.ndarray`, optional
@@ -146,39 +112,29 @@ class MomentumContrast(SelfSupervised):
     Stein et al. (2021), arXiv:2110.13151.
     """
 
+    section = "images"
     fields = ("image", "seeing", "redshift")
 
     def __init__(self, recipe, *, pairs=None, validation=None):
-        if recipe.n_queued % recipe.batch_size:
-            msg = (
-                f"n_queued is {recipe.n_queued}; expected a multiple of batch_size, "
-                f"{recipe.batch_size}."
-            )
-            raise ValueError(msg)
         super().__init__(recipe, pairs=pairs, validation=validation)
-        self.encoder = SmallImageEncoder(**recipe.encoder)
+        n_queued, batch_size = self.settings.n_queued, self.settings.batch_size
+        if n_queued % batch_size:
+            msg = f"n_queued is {n_queued}; expected a multiple of batch_size, {batch_size}."
+            raise ValueError(msg)
+        self.encoder = SmallImageEncoder(**recipe.image)
         self.encoder.to(memory_format=torch.channels_last)  # half again as fast on CPUs
         self.projection = nn.Sequential(
-            nn.Linear(self.encoder.head[-1].out_features, recipe.hidden_width),
+            nn.Linear(self.encoder.head[-1].out_features, HIDDEN_WIDTH),
             nn.ReLU(),
-            nn.Linear(recipe.hidden_width, recipe.projection_width),
+            nn.Linear(HIDDEN_WIDTH, PROJECTION_WIDTH),
         )
         self.key_encoder = copy.deepcopy(self.encoder).requires_grad_(requires_grad=False)
         self.key_projection = copy.deepcopy(self.projection).requires_grad_(requires_grad=False)
         self.contrast = queued_contrast(
-            temperature=recipe.temperature,
-            n_queued=recipe.n_queued,
-            width=recipe.projection_width,
+            temperature=TEMPERATURE, n_queued=n_queued, width=PROJECTION_WIDTH
         )
-        self.observer = AugmentingObserver(**recipe.augmentation)
+        self.observer = AugmentingObserver()
         self.plain_observer = Observer()
-
-    @property
-    def momentum(self):
-        """Momentum of the moving average at this step."""
-        schedule = import_extra("lightly.utils.scheduler", "train").cosine_schedule
-        first, last = self.recipe.momentum, self.recipe.final_momentum
-        return schedule(self.global_step, self.n_steps, first, last)
 
     def update_keys(self, momentum):
         """Move the key encoder's parameters towards the query encoder's.
@@ -194,16 +150,17 @@ class MomentumContrast(SelfSupervised):
 
     @torch.no_grad()
     def keys(self, pixels, mask, generator):
-        """Return keys (N, projection_width) of network inputs, without a gradient."""
+        """Return keys (N, PROJECTION_WIDTH) of network inputs, without a gradient."""
         embedding = encode_in_groups(
-            self.key_encoder, pixels, mask, generator, n_groups=self.recipe.n_key_groups
+            self.key_encoder, pixels, mask, generator, n_groups=N_KEY_GROUPS
         )
         return self.key_projection(embedding).float()
 
     def training_step(self, batch, batch_index):
         """Return the loss of one batch in two recordings drawn for this very step."""
-        generator = step_generator(self, self.current_epoch, batch_index)
-        self.update_keys(self.momentum)
+        generator = self.step_generator(self.current_epoch, batch_index)
+        schedule = import_extra("lightly.utils.scheduler", "train").cosine_schedule
+        self.update_keys(schedule(self.global_step, self.n_steps, *MOMENTUM))
         first, second = (
             self.observer.images(batch["image"], batch["seeing"], generator) for _ in range(2)
         )
@@ -212,6 +169,7 @@ class MomentumContrast(SelfSupervised):
         self.log("loss", loss, prog_bar=True, on_step=False, on_epoch=True)
         return loss
 
-    def features(self, batch, generator):
-        """Return embeddings (N, dim) of images as DR9 or their survey records them."""
-        return self.encoder(*self.plain_observer.images(batch["image"], batch["seeing"], generator))
+    def held_out(self, batch, generator):
+        """Return embeddings (N, dim) and redshifts of one held-out batch."""
+        pixels = self.plain_observer.images(batch["image"], batch["seeing"], generator)
+        return {"features": self.encoder(*pixels), "redshift": batch["redshift"]}

@@ -1,95 +1,35 @@
-"""Train the rest-frame encoder in a workspace and write the files of it that ship."""
+"""Write the files of the rest-frame model that ship."""
 
 import json
 from pathlib import Path
 
-import lightning
 import numpy as np
 import torch
 
 from astroclip.evaluation.report import simple_table
 from astroclip.metrics import r2_score
+from astroclip.training.align import INSTRUMENTS
 from astroclip.training.bundle import REFERENCE_SETS, write_arrays, write_bytes
 from astroclip.training.card import start_text
+from astroclip.training.data import TRAINING_SETS
+from astroclip.training.objective import read_start
 from astroclip.training.observers import Observer, encode_pairs
 from astroclip.training.rest_frame import (
+    BRIGHTNESS_RANGE,
     KINDS,
+    LIMITS,
     LOG_STEP,
     N_REST_PIXELS,
     REST_START,
-    RestFrame,
-    RestFrameRecipe,
     rest_frame,
 )
-from astroclip.training.run import (
-    checkpoint_state,
-    find_checkpoint,
-    join_pairs,
-    make_trainer,
-    read_start,
-    start_from_files,
-)
+from astroclip.training.run import load_trained
 
-__all__ = ["load_rest_frame", "train_rest_frame", "write_rest_bundle"]
+__all__ = ["embed_rest", "export_rest_weights", "write_rest_bundle"]
 
 MODEL_NAME = "astroclip-small-rest"
 SCORED = ("redshift", "log_stellar_mass", "log_ssfr", "log_metallicity")
 TEST_SEED = 1000
-TRAINING_SETS = {"train-mix": 16_000, "train-wide": None, "train-flat": None}
-
-
-def train_rest_frame(
-    workspace, *, recipe=None, start=None, precision=None, n_threads=None, show_progress=False,
-):
-    """Train the rest-frame encoder on a workspace's spectra, resuming if it has begun.
-
-    Parameters
-    ----------
-    workspace : `~astroclip.training.workspace.Workspace`
-        With its pairs; checkpoints and logs go to the recipe's folder in it.
-    recipe : `~astroclip.training.rest_frame.RestFrameRecipe`, optional
-        By default that of the class.
-    start : path-like, optional
-        Weights to start from, such as those of the observed-frame encoder.
-    precision : str, optional
-        Lightning's precision; by default the fastest of the hardware.
-    n_threads : int, optional
-        Threads of torch; all cores by default.
-    show_progress : bool
-
-    Returns
-    -------
-    `~astroclip.training.rest_frame.RestFrame`
-    """
-    recipe = recipe or RestFrameRecipe()
-    if n_threads is not None:
-        torch.set_num_threads(n_threads)
-    lightning.seed_everything(recipe.seed, verbose=False)
-    pairs = join_pairs(
-        [_light(workspace.read(name, n_pairs=n_pairs)) for name, n_pairs in TRAINING_SETS.items()]
-    )
-    module = RestFrame(recipe, pairs=pairs, validation=_light(workspace.read("validation")))
-    output = workspace.folder / recipe.folder
-    if start is not None and find_checkpoint(output) is None:
-        start_from_files(module, start, output)
-    trainer = make_trainer(
-        output, n_epochs=recipe.n_epochs, precision=precision, show_progress=show_progress
-    )
-    trainer.fit(module, ckpt_path=find_checkpoint(output))
-    return module.cpu().eval()
-
-
-def _light(pairs):
-    """Return pairs without their images."""
-    return {name: values for name, values in pairs.items() if name != "image"}
-
-
-def load_rest_frame(workspace, *, recipe=None):
-    """Return the module of the last checkpoint that `train_rest_frame` left."""
-    recipe = recipe or RestFrameRecipe()
-    module = RestFrame(recipe)
-    module.load_state_dict(checkpoint_state(workspace.folder / recipe.folder))
-    return module.eval()
 
 
 def export_rest_weights(module, path):
@@ -137,33 +77,32 @@ def embed_rest(model, pairs, *, varied_share=0.0, seed=0, **varied):
     return encoded["embedding"], encoded["coverage"]
 
 
-def write_rest_bundle(workspace, output, *, recipe=None):
+def write_rest_bundle(workspace, output):
     """Write ``astroclip-small-rest.safetensors`` and ``reference_rest.npz``.
 
     Parameters
     ----------
-    workspace : `~astroclip.training.workspace.Workspace`
-        Trained by `train_rest_frame`.
+    workspace : `~astroclip.training.data.Workspace`
+        In which the objective ``rest`` was trained.
     output : path-like
         Folder of the observed-frame bundle, whose reference galaxies these are again.
-    recipe : `~astroclip.training.rest_frame.RestFrameRecipe`, optional
     """
     from astroclip.models import load_model
 
     output = Path(output)
     weights = output / f"{MODEL_NAME}.safetensors"
-    export_rest_weights(load_rest_frame(workspace, recipe=recipe), weights)
+    export_rest_weights(load_trained("rest", workspace.recipe, workspace.folder), weights)
     model = load_model(weights)
-    seed, instruments = workspace.recipe.seed, workspace.recipe.instruments
+    seed = workspace.recipe.align.seed
     parts = [
         embed_rest(
             model, workspace.read(name, n_pairs=n_pairs), varied_share=share, seed=seed,
-            **instruments,
+            **INSTRUMENTS,
         )
         for name, (n_pairs, share) in REFERENCE_SETS.items()
     ]
     embedding, coverage = (np.concatenate(column) for column in zip(*parts, strict=True))
-    _write_rest_card(workspace, model, output, embedding, weights, recipe)
+    _write_rest_card(workspace, model, output, embedding, weights)
     write_arrays(
         output / "reference_rest.npz",
         {
@@ -222,12 +161,12 @@ def _window_text(recipe):
     return f"{low:.0f}-{high:.0f} Angstrom"
 
 
-def _write_rest_card(workspace, model, output, embedding, weights, recipe):
+def _write_rest_card(workspace, model, output, embedding, weights):
     """Measure the rest-frame model on held-out pairs and write ``MODEL_CARD_REST.rst``."""
     from sklearn.neighbors import KNeighborsRegressor
     from sklearn.preprocessing import StandardScaler
 
-    recipe = recipe or RestFrameRecipe()
+    recipe = workspace.recipe.rest
     n_mix, _ = REFERENCE_SETS["reference-mix"]
     known = workspace.read("reference-mix", n_pairs=n_mix)
     held = workspace.read("test")
@@ -244,22 +183,22 @@ def _write_rest_card(workspace, model, output, embedding, weights, recipe):
     by_kind.fit(scaler.transform(kinds[0]), known["redshift"])
     bound = r2_score(by_kind.predict(scaler.transform(kinds[1])), held["redshift"])
     n_pairs = 0
-    for name, limit in TRAINING_SETS.items():
-        size = getattr(workspace.recipe, f"n_{name.removeprefix('train-')}")
-        n_pairs += min(limit or size, size)
+    for name in TRAINING_SETS:
+        size = getattr(workspace.recipe.data, f"n_{name.removeprefix('train-')}")
+        n_pairs += min(LIMITS.get(name, size), size)
     text = CARD.format(
         n_parameters=sum(p.numel() for p in model.network.spectrum_encoder.parameters()),
         megabytes=weights.stat().st_size / 1e6,
         sha256=model.weights_sha256,
-        penalty=recipe.redshift_penalty,
-        contrast_weight=recipe.contrast_weight,
+        penalty=recipe.losses["redshift_leak"],
+        contrast_weight=recipe.losses["contrast"],
         kind_weights=" and ".join(f"{weight:g}" for weight in recipe.kind_weights),
         window=_window_text(recipe),
-        brightness=recipe.brightness_range,
+        brightness=BRIGHTNESS_RANGE,
         start=start_text(read_start(workspace.folder / recipe.folder)),
         n_pairs=n_pairs,
         n_epochs=recipe.n_epochs,
-        epoch_size=recipe.epoch_size or n_pairs,
+        epoch_size=recipe.epoch_size,
         batch_size=recipe.batch_size,
         seed=recipe.seed,
         n_test=len(held["redshift"]),

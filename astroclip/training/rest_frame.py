@@ -7,37 +7,54 @@ neighbours still tell about the redshift is penalized.
 """
 
 import dataclasses
+from pathlib import Path
 
-import lightning
 import torch
 from torch import nn
 from torch.nn import functional
 
 from astroclip.metrics import r2_score
-from astroclip.models.losses import ContrastiveLoss
 from astroclip.models.small import SmallSpectrumEncoder
 from astroclip.preparation.grids import GRIDS
+from astroclip.simulation.numerics import uniform
+from astroclip.simulation.pairs import read_pairs
 from astroclip.simulation.spectrographs import WAVELENGTH, ObservedSpectra
-from astroclip.training.alignment import HEAD_SCALE, N_ESTIMATED
-from astroclip.training.data import LABELS, PairBatches, label_values
-from astroclip.training.neighbors import NeighborMemory
+from astroclip.training.data import LABELS, label_values
+from astroclip.training.losses import (
+    InverseTemperature,
+    NeighborMemory,
+    info_nce,
+    neighbor_error,
+    redshift_leak,
+)
+from astroclip.training.objective import HEAD_SCALE, Objective
 from astroclip.training.observers import Observer
-from astroclip.training.optimization import adamw_with_cosine, step_generator
+from astroclip.training.sources import join_pairs
 
-__all__ = ["RestFrame", "RestFrameRecipe", "redshifted", "rest_frame"]
+__all__ = ["RestFrame", "redshifted", "rest_frame"]
 
 REST_START, LOG_STEP, N_REST_PIXELS = GRIDS["rest"][1]
 KINDS = ("log_ssfr", "log_metallicity")  # what the embedding is to tell; no mass, no redshift
+N_SCORED = 4  # labels that are estimated for held-out galaxies
+LIMITS = {"train-mix": 16_000}  # galaxies used of a data set, all of the others
+REDSHIFT_RANGE = (0.005, 0.6)  # that galaxies are put at, drawn uniformly
+LARGEST_MOVE = 0.12  # largest change of log10(1 + z), so that most of the light stays
+BRIGHTNESS_RANGE = 0.7  # dex that every view is brighter or fainter, or it would tell the redshift
+ENDS = ((2700.0, 4200.0), (5600.0, 7400.0))
+"""Rest-frame wavelengths in Angstrom between which either end of a view is drawn, or the recorded
+range would tell the redshift."""
+INSTRUMENTS = {
+    "broad": True, "tilt": 0.1, "largest_blur": 4.5, "blue_cut": 0.2,
+    "signal_to_noise": (1.0, 42.0),
+}
+"""Options of the random instruments of
+`~astroclip.simulation.spectrographs.observe_spectra_varied`."""
+VARIED_SHARE, SDSS_SHARE = 0.8, 0.1  # of spectra recorded by these and as SDSS does
 
 
 def _pixels(ratio):
     """Return a wavelength ratio as a whole number of logarithmic pixels."""
     return torch.round(torch.log10(ratio) / LOG_STEP).long()
-
-
-def _uniform(generator, shape):
-    """Return numbers drawn between zero and one on the generator's device."""
-    return torch.rand(shape, generator=generator, device=generator.device)
 
 
 def _shifted(values, shift, n_pixels, fill):
@@ -94,120 +111,61 @@ def rest_frame(spectra, redshift):
     )
 
 
-@dataclasses.dataclass(frozen=True)
-class RestFrameRecipe:
-    """Settings of the rest-frame encoder's training.
-
-    Attributes
-    ----------
-    folder : where in the workspace the run keeps checkpoints and logs
-    n_epochs, epoch_size, batch_size : length of the run, pairs an epoch and a step
-    learning_rate, weight_decay, warmup_steps : AdamW with a cosine decay to zero
-    seed : fixes weights, order, noise and instruments
-    redshift_range : galaxies are put at redshifts drawn uniformly from it
-    largest_move : largest change of log10(1 + z), so that most of the light stays
-    redshift_penalty : weight of the squared correlation of redshifts with those estimated
-        from neighbours
-    brightness_range : every view is made brighter or fainter by up to so many dex, or
-        brightness would tell the redshift
-    blue_range, red_range : rest-frame wavelengths, Angstrom, between which either end of a
-        view is drawn, or the recorded range would tell it
-    contrast_weight : weight of finding a galaxy's other view among all, which keeps whatever both
-        share, mass and with it redshift among it
-    label_weight, neighbor_weight, memory_size : losses on the kind of galaxy, directly and
-        estimated from neighbours; zero for pure contrast
-    kind_weights : of the specific star-formation rate and the metallicity in the kind
-    instruments : options of the random instruments
-    spectrum : options of the encoder: by default it sees 3600-5950 Angstrom, which are
-        recorded at every redshift, and no brightness
-    """
-
-    folder: str = "rest"
-    n_epochs: int = 3
-    epoch_size: int | None = 10_240
-    batch_size: int = 128
-    learning_rate: float = 7e-4
-    weight_decay: float = 0.03
-    warmup_steps: int = 50
-    seed: int = 1
-    redshift_range: tuple = (0.005, 0.6)
-    largest_move: float = 0.12
-    redshift_penalty: float = 3.0
-    brightness_range: float = 0.7
-    blue_range: tuple = (2700.0, 4200.0)
-    red_range: tuple = (5600.0, 7400.0)
-    contrast_weight: float = 1.0
-    kind_weights: tuple = (1.0, 1.0)
-    label_weight: float = 0.5
-    neighbor_weight: float = 1.0
-    memory_size: int = 4096
-    instruments: dict = dataclasses.field(
-        default_factory=lambda: {
-            "broad": True, "tilt": 0.1, "largest_blur": 4.5, "blue_cut": 0.2,
-            "signal_to_noise": (1.0, 42.0),
-        }
-    )
-    spectrum: dict = dataclasses.field(
-        default_factory=lambda: {"window": [1233, 3416], "brightness": False}
-    )
-
-
-class RestFrame(lightning.LightningModule):
-    """The encoder, its losses and its optimizer.
+class RestFrame(Objective):
+    """The encoder and its losses.
 
     Parameters
     ----------
-    recipe : RestFrameRecipe
+    recipe : `~astroclip.training.recipe.Recipe`
     pairs : dict of str to `numpy.ndarray`, optional
         Noiseless spectra with redshifts and properties.
     validation : dict of str to `numpy.ndarray`, optional
         Held-out ones, scored after every epoch.
     """
 
+    section = "rest"
+    fields = ("spectrum", "redshift")
+
     def __init__(self, recipe, *, pairs=None, validation=None):
-        super().__init__()
-        self.recipe = recipe
-        self.pairs, self.validation = pairs, validation
-        self.spectrum_encoder = SmallSpectrumEncoder(**recipe.spectrum)
+        super().__init__(recipe, pairs=pairs, validation=validation)
+        self.spectrum_encoder = SmallSpectrumEncoder(**self.settings.spectrum)
         self.spectrum_encoder.to(memory_format=torch.channels_last)
         dim = self.spectrum_encoder.head[-1].out_features
-        self.contrast = ContrastiveLoss()
+        self.scale = InverseTemperature()
         self.kinds = nn.Linear(dim, len(KINDS))
-        self.memory = NeighborMemory(recipe.memory_size, dim, len(KINDS) + 1)
+        self.memory = NeighborMemory(self.settings.memory_size, dim, len(KINDS) + 1)
         labels = label_values(pairs) if pairs is not None else torch.zeros(2, len(LABELS))
         self.register_buffer("label_mean", labels.mean(dim=0))
         self.register_buffer("label_scale", labels.std(dim=0).clamp(min=1e-3))
-        self.observer = Observer(varied_share=0.8, sdss_share=0.1, **recipe.instruments)
+        self.observer = Observer(varied_share=VARIED_SHARE, sdss_share=SDSS_SHARE, **INSTRUMENTS)
         self.plain_observer = Observer()
 
-    # ------------------------------------------------------------------ data
-    def _loader(self, pairs, **options):
-        batches = PairBatches(pairs, fields=("spectrum", "redshift"), **options)
-        return torch.utils.data.DataLoader(batches, batch_size=None)
+    @classmethod
+    def load(cls, recipe, workspace, sources, validation, start):
+        """Return the module of a run, with its simulated spectra; see `Objective.load`."""
 
-    def train_dataloader(self):
-        """Return this epoch's batches; Lightning asks anew every epoch."""
-        recipe = self.recipe
-        return self._loader(
-            self.pairs, batch_size=recipe.batch_size, seed=recipe.seed + 500,
-            epoch=self.current_epoch, epoch_size=recipe.epoch_size,
-        )
+        def light(folder, n_pairs=None):
+            pairs = read_pairs(folder, n_pairs=n_pairs)
+            return {name: values for name, values in pairs.items() if name != "image"}
 
-    def val_dataloader(self):
-        """Return the held-out galaxies in order."""
-        return self._loader(self.validation, batch_size=250, shuffle=False)
+        parts = [light(source, LIMITS.get(Path(source).name)) for source in sources]
+        return cls(recipe, pairs=join_pairs(parts), validation=light(validation))
 
-    # ------------------------------------------------------------------ steps
-    def _new_redshift(self, redshift, generator):
+    @property
+    def order_seed(self):
+        """Seed of the galaxies' order, which differs from the alignment's."""
+        return self.settings.seed + 500
+
+    def new_redshift(self, redshift, generator):
         """Return redshifts drawn uniformly from what the range and the largest move allow."""
-        low, high = self.recipe.redshift_range
-        factor = 10**self.recipe.largest_move
+        low, high = REDSHIFT_RANGE
+        factor = 10**LARGEST_MOVE
         lowest = ((1 + redshift) / factor - 1).clamp(min=low)
         highest = ((1 + redshift) * factor - 1).clamp(max=high)
-        draw = torch.rand(len(redshift), generator=generator, device=redshift.device)
+        draw = uniform(generator, (len(redshift),))
         return lowest + (highest - lowest).clamp(min=0) * draw
 
-    def _embed(self, flux, redshift, new_redshift, observer, generator, *, ends=None):
+    def embed(self, flux, redshift, new_redshift, observer, generator, *, ends=None):
         """Return embeddings of galaxies moved to other redshifts, recorded and restored.
 
         What lies outside the rest-frame wavelengths ``ends`` (two of (N, 1)) is hidden.
@@ -226,36 +184,40 @@ class RestFrame(lightning.LightningModule):
             rest = dataclasses.replace(rest, mask=rest.mask | hidden)
         return self.spectrum_encoder(rest.flux, rest.ivar, rest.mask).float()
 
-    def _training_view(self, flux, redshift, generator):
+    def view(self, flux, redshift, generator):
         """Return embeddings of galaxies at drawn redshifts and brightnesses, ends cut off."""
-        recipe, n_galaxies = self.recipe, (len(flux), 1)
-        change = recipe.brightness_range * (2 * _uniform(generator, n_galaxies) - 1)
-        ends = [
-            low + (high - low) * _uniform(generator, n_galaxies)
-            for low, high in (recipe.blue_range, recipe.red_range)
-        ]
-        return self._embed(
-            flux * 10**change, redshift, self._new_redshift(redshift, generator), self.observer,
+        shape = (len(flux), 1)
+        change = BRIGHTNESS_RANGE * (2 * uniform(generator, shape) - 1)
+        ends = [uniform(generator, shape, low, high) for low, high in ENDS]
+        return self.embed(
+            flux * 10**change, redshift, self.new_redshift(redshift, generator), self.observer,
             generator, ends=ends,
         )
 
-    def _standardized(self, batch):
+    def training_step(self, batch, batch_index):
+        """Return the loss of one batch of galaxies, each seen twice."""
+        generator = self.step_generator(7_000 + self.current_epoch, batch_index)
+        flux, redshift = batch["spectrum"], batch["redshift"]
+        views = [self.view(flux, redshift, generator) for _ in range(2)]
         columns = [LABELS.index(name) for name in (*KINDS, "redshift")]
-        return ((batch["labels"] - self.label_mean) / self.label_scale)[:, columns]
+        labels = ((batch["labels"] - self.label_mean) / self.label_scale)[:, columns]
+        kinds, redshift, memory = labels[:, :-1], labels[:, -1], self.memory()
+        terms = {
+            "contrast": info_nce(*views, self.scale()),
+            "kinds": self.kind_error(views, kinds),
+            "neighbors": neighbor_error(
+                views, kinds, memory, label_weights=self.settings.kind_weights
+            ),
+            "redshift_leak": redshift_leak(views, redshift, memory),
+        }
+        self.memory.remember(*views, labels, redshift)
+        loss = sum(weight * terms[name] for name, weight in self.settings.losses.items())
+        self.log_dict({"loss": loss, **terms}, prog_bar=True, on_step=False, on_epoch=True)
+        return loss
 
-    def _telltale(self, views, redshift):
-        """Return the squared correlation of redshifts with those estimated from neighbours."""
-        if not self.memory.n_filled:
-            return redshift.new_zeros(())
-        estimate = torch.cat([self.memory.estimate(view, k)[:, -1] for k, view in enumerate(views)])
-        pair = torch.stack([estimate, redshift.repeat(2)])
-        pair = pair - pair.mean(dim=1, keepdim=True)
-        pair = pair / pair.norm(dim=1, keepdim=True).clamp(min=1e-6)
-        return (pair[0] * pair[1]).sum().clamp(min=0) ** 2
-
-    def _known(self, views, kinds):
+    def kind_error(self, views, kinds):
         """Return the error of kinds (N, L) read off both views."""
-        weights = kinds.new_tensor(self.recipe.kind_weights)
+        weights = kinds.new_tensor(self.settings.kind_weights)
         total = kinds.new_zeros(())
         for view in views:
             read = self.kinds(HEAD_SCALE * functional.normalize(view, dim=1))
@@ -263,72 +225,22 @@ class RestFrame(lightning.LightningModule):
             total = total + (weights * error).mean()
         return total
 
-    def training_step(self, batch, batch_index):
-        """Return the loss of one batch of galaxies, each seen twice."""
-        generator = step_generator(self, 7_000 + self.current_epoch, batch_index)
+    def held_out(self, batch, generator):
+        """Return embeddings of one held-out batch as DESI records it, at its own redshifts."""
         flux, redshift = batch["spectrum"], batch["redshift"]
-        views = [self._training_view(flux, redshift, generator) for _ in range(2)]
-        labels, n_kinds, recipe = self._standardized(batch), len(KINDS), self.recipe
-        terms = {
-            "contrast": self.contrast(*views),
-            "known": self._known(views, labels[:, :n_kinds]),
-            "neighbors": self.memory.loss(
-                views, labels, n_labels=n_kinds, label_weights=recipe.kind_weights
-            ),
-            "telltale": self._telltale(views, labels[:, n_kinds]),
-        }
-        self.memory.remember(views, labels)
-        weights = {
-            "contrast": recipe.contrast_weight,
-            "known": recipe.label_weight,
-            "neighbors": recipe.neighbor_weight,
-            "telltale": recipe.redshift_penalty,
-        }
-        loss = sum(weights[name] * term for name, term in terms.items())
-        self.log_dict(
-            {"loss": loss, **terms},
-            prog_bar=True, on_step=False, on_epoch=True,
-        )
-        return loss
+        embedding = self.embed(flux, redshift, redshift, self.plain_observer, generator)
+        return {"embedding": embedding, "labels": batch["labels"]}
 
-    def on_validation_epoch_start(self):
-        """Start collecting embeddings."""
-        self._held = []
-
-    def validation_step(self, batch, batch_index):
-        """Embed one held-out batch as DESI records it, at its own redshift."""
-        generator = step_generator(self, 0, batch_index)
-        flux, redshift = batch["spectrum"], batch["redshift"]
-        embedding = self._embed(flux, redshift, redshift, self.plain_observer, generator)
-        self._held.append((embedding, batch["labels"]))
-
-    def on_validation_epoch_end(self):
-        """Log R2 of properties, estimated for one half of the galaxies from the other."""
-        embedding, labels = (torch.cat(parts) for parts in zip(*self._held, strict=True))
-        unit = functional.normalize(embedding, dim=1)
+    def scores(self, held):
+        """Return R2 of properties, estimated for one half of the galaxies from the other."""
+        unit, labels = functional.normalize(held["embedding"], dim=1), held["labels"]
         half = len(unit) // 2
-        n_neighbors = min(16, half)
-        near = (unit[half:] @ unit[:half].T).topk(n_neighbors, dim=1).indices
+        near = (unit[half:] @ unit[:half].T).topk(min(16, half), dim=1).indices
         estimate = labels[:half][near].mean(dim=1)
-        self.log_dict(
-            {
-                f"r2_{name}": r2_score(estimate[:, k].cpu(), labels[half:, k].cpu())
-                for k, name in enumerate(LABELS[:N_ESTIMATED])
-            },
-            prog_bar=True,
-        )
-
-    def configure_optimizers(self):
-        """Return AdamW with a linear warm-up and a cosine decay over the whole run."""
-        recipe = self.recipe
-        n_pairs = recipe.epoch_size or len(self.pairs["redshift"])
-        return adamw_with_cosine(
-            list(self.parameters()),
-            learning_rate=recipe.learning_rate,
-            weight_decay=recipe.weight_decay,
-            n_warmup=recipe.warmup_steps,
-            n_steps=recipe.n_epochs * (n_pairs // recipe.batch_size),
-        )
+        return {
+            f"r2_{name}": r2_score(estimate[:, k].cpu(), labels[half:, k].cpu())
+            for k, name in enumerate(LABELS[:N_SCORED])
+        }
 
     def config(self):
         """Return what a weights file must say for `load_model` to rebuild the encoder."""
@@ -336,6 +248,6 @@ class RestFrame(lightning.LightningModule):
         return {
             "architecture": "small",
             "dim": dim,
-            "spectrum": {**self.recipe.spectrum, "dim": dim},
+            "spectrum": {**self.settings.spectrum, "dim": dim},
             "recipe": dataclasses.asdict(self.recipe),
         }

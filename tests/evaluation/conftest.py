@@ -11,10 +11,10 @@ from astroclip._files import file_sha256
 from astroclip.evaluation import embed_pairs
 from astroclip.evaluation.run import ALL_REAL, HELD_OUT, Run
 from astroclip.evaluation.scores import ScoreTable
+from astroclip.models.layers import TwoTower
 from astroclip.models.loading import EmbeddingModel
 from astroclip.models.presets import PRESETS
 from astroclip.models.small import SmallImageEncoder, SmallSpectrumEncoder
-from astroclip.models.layers import TwoTower
 from astroclip.simulation.pairs import make_pairs
 from tests.simulation.conftest import basis, simulator  # noqa: F401 - fixtures
 

@@ -20,8 +20,8 @@ from astroclip.evaluation import (
     upstream_ssfr,
     zero_shot,
 )
-from astroclip.models.losses import info_nce
 from astroclip.tables import embedding_matrix
+from astroclip.training.losses import info_nce
 
 
 @pytest.fixture(scope="module")

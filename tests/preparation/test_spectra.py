@@ -223,7 +223,7 @@ def test_coverage_is_the_share_of_valid_pixels(stop, flags):
 def test_too_little_coverage(min_coverage, least):
     start = 6000 if min_coverage else 8000
     spectrum = make_spectrum(wavelength=np.linspace(start, 9000, 300))
-    message = rf"^spectra has valid data in \d+\.\d % of .* range 3975-7025 .*; expected {least}\. Lower"
+    message = rf"^spectra has valid data in \d+\.\d % of .* 3975-7025 .*; expected {least}\. Lower"
     with pytest.raises(PreparationError, match=message) as caught:
         prepare_spectra(spectrum, wavelength=GRID, min_coverage=min_coverage)
     assert caught.value.flag == Flag.FAILED | Flag.NO_OVERLAP

@@ -1,7 +1,5 @@
 """Bundles: what is written loads, is labelled as simulated and says its scores."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 
@@ -10,13 +8,14 @@ from astroclip.models import load_model
 from astroclip.models.small import SmallSpectrumEncoder
 from astroclip.tables import embedding_matrix
 from astroclip.training import bundle as module
-from astroclip.training.alignment import Alignment
+from astroclip.training.align import Alignment
 from astroclip.training.bundle import write_bundle
 from astroclip.training.card import _own_text, _scan_text
-from astroclip.training.recipes import AlignmentRecipe
-from astroclip.training.rest_bundle import train_rest_frame, write_rest_bundle
-from astroclip.training.rest_frame import RestFrameRecipe
-from tests.training.test_run import QUIET
+from astroclip.training.data import Workspace
+from astroclip.training.recipe import AlignRecipe
+from astroclip.training.rest_bundle import write_rest_bundle
+from astroclip.training.run import train
+from tests.training.conftest import QUIET, make_recipe
 
 pytestmark = QUIET
 
@@ -27,7 +26,7 @@ def made(workspace, tmp_path_factory):
     folder = tmp_path_factory.mktemp("bundle")
     alignment = Alignment(workspace.recipe).eval()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "load_trained", lambda workspace: alignment)
+        patch.setattr(module, "load_trained", lambda *_: alignment)
         write_bundle(workspace, folder, recipe_name="tiny")
     return folder, alignment
 
@@ -80,24 +79,24 @@ def test_card_says_that_templates_are_fitted():
 
 
 def test_card_says_what_counts_among_spectra():
-    recipe = AlignmentRecipe(
+    recipe = AlignRecipe(
         neighbor_label_weights=(2, 5, 4, 1), spectrum_label_weights=(10, 800, 15, 6),
-        lent_weight=1.5,
+        losses={"swapped_redshift": 1.5},
     )
     text = " ".join(_own_text(recipe).split())
     assert "count 10 (2), 800 (5), 15 (4) and 6 (1) times" in text and "(weight 1.5)" in text
-    assert _own_text(AlignmentRecipe()) == ""
+    assert _own_text(AlignRecipe()) == ""
 
 
 def test_the_rest_frame_bundle_holds_the_same_galaxies(made, workspace):
     folder, _ = made
-    recipe = dataclasses.replace(
-        RestFrameRecipe(), n_epochs=1, epoch_size=16, batch_size=8, memory_size=16,
-        spectrum=workspace.recipe.spectrum, folder="rest-again", contrast_weight=0.4,
-        kind_weights=(1.0, 0.2),
-    )
-    train_rest_frame(workspace, recipe=recipe, n_threads=1, precision="32-true")
-    write_rest_bundle(workspace, folder, recipe=recipe)
+    settings = {
+        "n_epochs": 1, "folder": "rest-again", "kind_weights": [1.0, 0.2],
+        "losses": {"contrast": 0.4, "kinds": 0.5, "neighbors": 1.0, "redshift_leak": 3.0},
+    }
+    recipe = make_recipe(rest=settings)
+    train("rest", recipe, workspace.folder, n_threads=1, precision="32-true")
+    write_rest_bundle(Workspace(workspace.folder, recipe), folder)
     rest = read_reference(folder / "reference.npz", embeddings=folder / "reference_rest.npz")
     assert len(rest) == 90
     assert set(rest["modality"]) == {"spectrum"}

@@ -1,7 +1,6 @@
 """Momentum contrast against slow formulas: loss, queue, moving average, gradients."""
 
 import collections
-import dataclasses
 import math
 
 import numpy as np
@@ -10,41 +9,39 @@ import torch
 from torch import nn
 
 from astroclip.exceptions import MissingExtraError
-from astroclip.training.momentum import (
-    MomentumContrast,
-    MomentumRecipe,
-    encode_in_groups,
-    queued_contrast,
-)
+from astroclip.training.momentum import MomentumContrast, encode_in_groups, queued_contrast
+from astroclip.training.recipe import read_recipe
 
-RECIPE = MomentumRecipe(
-    batch_size=8, n_queued=16, momentum=0.99, projection_width=12, hidden_width=10,
-    encoder={"width": 8, "dim": 16},
-)
+TABLES = {
+    "image": {"width": 8, "dim": 16},
+    "images": {"n_epochs": 1, "epoch_size": 88, "batch_size": 8, "n_queued": 16},
+}
 
 
 def seeded(seed=1):
     return torch.Generator().manual_seed(seed)
 
 
+class Trainer:
+    """What an objective asks its trainer for."""
+
+    current_epoch = global_step = global_rank = 0
+
+
 @pytest.fixture
 def module():
-    """Return a small objective that is not trained and has no trainer."""
+    """Return a small objective that is not trained, outside of a trainer."""
     torch.manual_seed(1)
-    return MomentumContrast(RECIPE)
+    module = MomentumContrast(read_recipe(TABLES))
+    module.log = lambda *_, **__: None
+    module.trainer = Trainer()
+    return module
 
 
 @pytest.fixture(scope="module")
 def batch():
     images = 5 * torch.rand(8, 3, 64, 64, generator=seeded())
     return {"image": images, "seeing": torch.full((8, 3), 1.3)}
-
-
-def step(module, batch, monkeypatch):
-    """Return the loss of a training step outside of a trainer."""
-    monkeypatch.setattr(MomentumContrast, "log", lambda *_, **__: None)
-    monkeypatch.setattr(MomentumContrast, "n_steps", 10)
-    return module.training_step(batch, 0)
 
 
 def unit(vectors):
@@ -118,13 +115,12 @@ def test_key_encoder_is_the_moving_average(module):
         np.testing.assert_allclose(key.detach().numpy(), value, rtol=1e-5, atol=1e-7)
 
 
-def test_keys_get_no_gradient_and_no_optimizer(module, batch, monkeypatch):
-    step(module, batch, monkeypatch).backward()
+def test_keys_get_no_gradient_and_no_optimizer(module, batch):
+    module.training_step(batch, 0).backward()
     for part in (module.key_encoder, module.key_projection):
         assert all(parameter.grad is None for parameter in part.parameters())
     for part in (module.encoder, module.projection):
         assert all(parameter.grad is not None for parameter in part.parameters())
-    module.pairs = {"redshift": np.zeros(40)}
     groups = module.configure_optimizers()["optimizer"].param_groups
     optimized = {id(parameter) for group in groups for parameter in group["params"]}
     keys = [*module.key_encoder.parameters(), *module.key_projection.parameters()]
@@ -144,7 +140,7 @@ def test_a_step_contrasts_and_queues_keys_of_the_second_recording(module, batch,
     monkeypatch.setattr(module.observer, "images", record)
     module.eval()  # batch normalization that does not depend on the order of steps
     queue = module.contrast.memory_bank.bank.numpy().copy()
-    loss = step(module, batch, monkeypatch)
+    loss = module.training_step(batch, 0)
     (first, second) = recorded
     assert not torch.equal(first[0], second[0])
     with torch.inference_mode():
@@ -154,17 +150,16 @@ def test_a_step_contrasts_and_queues_keys_of_the_second_recording(module, batch,
     np.testing.assert_allclose(module.contrast.memory_bank.bank[:8], unit(keys), atol=1e-5)
 
 
-def test_momentum_rises_along_half_a_cosine(module, monkeypatch):
-    monkeypatch.setattr(MomentumContrast, "n_steps", 11)
-    found = []
-    for number in range(11):
-        monkeypatch.setattr(MomentumContrast, "global_step", number)
-        found.append(module.momentum)
-    expected = 1 - 0.01 * (1 + np.cos(np.pi * np.arange(11) / 10)) / 2
-    np.testing.assert_allclose(found, expected, rtol=1e-12)
-    module.recipe = dataclasses.replace(RECIPE, final_momentum=0.99)
-    monkeypatch.setattr(MomentumContrast, "global_step", 5)
-    assert module.momentum == pytest.approx(0.99)
+def test_momentum_rises_along_half_a_cosine(module, batch):
+    for number in (0, 5, 10):  # of 11 steps
+        module.trainer.global_step = number
+        expected = 1 - 0.004 * (1 + np.cos(np.pi * number / 10)) / 2
+        with torch.no_grad():
+            module.projection[2].bias.add_(1.0)
+            key, query = module.key_projection[2].bias.clone(), module.projection[2].bias.clone()
+            module.training_step(batch, 0)
+        moved = expected * key + (1 - expected) * query
+        torch.testing.assert_close(module.key_projection[2].bias.data, moved, rtol=1e-5, atol=1e-7)
 
 
 def test_groups_hold_every_image_once_and_keep_order():
@@ -184,7 +179,7 @@ def test_groups_hold_every_image_once_and_keep_order():
 
 def test_a_queue_of_broken_batches_is_refused():
     with pytest.raises(ValueError, match="n_queued is 20; expected a multiple of batch_size, 8"):
-        MomentumContrast(dataclasses.replace(RECIPE, n_queued=20))
+        MomentumContrast(read_recipe({"images": {"n_queued": 20, "batch_size": 8}}))
 
 
 def test_a_missing_package_is_named(monkeypatch):

@@ -1,14 +1,13 @@
 """Rest-frame training: lines land where they belong, and redshift can be moved."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 import torch
 
 from astroclip.preparation import wavelength_grid
 from astroclip.simulation.spectrographs import WAVELENGTH, ObservedSpectra
-from astroclip.training.rest_frame import RestFrame, RestFrameRecipe, redshifted, rest_frame
+from astroclip.training.rest_frame import LARGEST_MOVE, RestFrame, redshifted, rest_frame
+from tests.training.conftest import make_recipe
 
 H_ALPHA = 6564.61
 
@@ -58,11 +57,8 @@ def test_rest_frame_puts_lines_at_their_laboratory_wavelength():
 
 
 def test_a_step_has_a_finite_loss_and_gradients(workspace):
-    recipe = dataclasses.replace(
-        RestFrameRecipe(), batch_size=8, memory_size=16, spectrum={"width": 16}
-    )
     pairs = workspace.read("train-mix")
-    module = RestFrame(recipe, pairs=pairs, validation=pairs)
+    module = RestFrame(make_recipe(rest={"batch_size": 8}), pairs=pairs, validation=pairs)
     module.log_dict = lambda *_, **__: None
     batch = next(iter(module.train_dataloader()))
     for index in range(2):  # the second one has remembered galaxies
@@ -73,38 +69,36 @@ def test_a_step_has_a_finite_loss_and_gradients(workspace):
     assert all(torch.isfinite(gradient).all() for gradient in gradients)
 
 
+def test_losses_are_weighed_as_the_recipe_says(workspace):
+    pairs = workspace.read("train-mix")
+    found, terms = {}, {}
+    for weights in ({"contrast": 1.0}, {"kinds": 1.0}, {"contrast": 0.5, "kinds": 3.0}):
+        torch.manual_seed(2)
+        module = RestFrame(make_recipe(rest={"losses": weights}), pairs=pairs)
+        module.log_dict = lambda logged, **_: terms.update(logged)
+        loss = module.training_step(next(iter(module.train_dataloader())), 0)
+        found[tuple(weights)] = float(loss.detach())
+    expected = 0.5 * found["contrast",] + 3 * found["kinds",]
+    assert found["contrast", "kinds"] == pytest.approx(expected, rel=1e-5)
+    assert set(terms) == {"loss", "contrast", "kinds", "neighbors", "redshift_leak"}
+
+
 def test_new_redshifts_stay_in_reach():
-    recipe = RestFrameRecipe()
-    module = RestFrame(dataclasses.replace(recipe, spectrum={"width": 16}, memory_size=4))
+    module = RestFrame(make_recipe())
     redshift = torch.linspace(0.001, 0.6, 200)
-    new = module._new_redshift(redshift, torch.Generator().manual_seed(1))
+    new = module.new_redshift(redshift, torch.Generator().manual_seed(1))
     moved = torch.log10((1 + new) / (1 + redshift)).abs()
-    assert float(moved.max()) <= recipe.largest_move + 1e-4
-    assert float(new.min()) >= 0 and float(new.max()) <= recipe.redshift_range[1] + 1e-6
-
-
-def test_the_penalty_is_the_squared_correlation_with_neighbours_redshifts():
-    torch.manual_seed(2)
-    recipe = dataclasses.replace(RestFrameRecipe(), spectrum={"width": 16}, memory_size=32)
-    module = RestFrame(recipe)
-    keys, labels = torch.randn(32, 128), torch.randn(32, 3)
-    module.memory.remember((keys, keys), labels)
-    views, redshift = torch.randn(2, 10, 128), torch.randn(10)
-    estimate = torch.cat([module.memory.estimate(view, k)[:, 2] for k, view in enumerate(views)])
-    correlation = np.corrcoef(estimate.detach().numpy(), redshift.repeat(2).numpy())[0, 1]
-    expected = max(correlation, 0) ** 2
-    found = float(module._telltale(tuple(views), redshift).detach())
-    assert found == pytest.approx(expected, abs=1e-5)
+    assert float(moved.max()) <= LARGEST_MOVE + 1e-4
+    assert float(new.min()) >= 0 and float(new.max()) <= 0.6 + 1e-6
 
 
 def test_kinds_are_weighed():
     torch.manual_seed(5)
-    recipe = dataclasses.replace(RestFrameRecipe(), spectrum={"width": 16}, memory_size=4)
     views, kinds, found = torch.randn(2, 5, 128), torch.randn(5, 2), {}
     for weights in ((1.0, 0.0), (0.0, 1.0), (2.0, 0.5)):
         torch.manual_seed(6)
-        module = RestFrame(dataclasses.replace(recipe, kind_weights=weights))
-        found[weights] = module._known(tuple(views), kinds).item()
+        module = RestFrame(make_recipe(rest={"kind_weights": weights}))
+        found[weights] = module.kind_error(tuple(views), kinds).item()
     both = 2 * found[1.0, 0.0] + 0.5 * found[0.0, 1.0]
     assert found[2.0, 0.5] == pytest.approx(both, rel=1e-5)
     assert min(found.values()) > 0

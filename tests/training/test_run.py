@@ -1,53 +1,23 @@
-"""Training: it learns, is reproducible, and resumes to the same weights."""
+"""Trainings learn, are reproducible, resume to the same weights and start from others."""
 
-import dataclasses
-import types
+import csv
+import json
 
-import lightning
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import r2_score
+from sklearn.neighbors import KNeighborsRegressor
+from sklearn.preprocessing import StandardScaler
 
-from astroclip.training.alignment import Alignment
-from astroclip.training.bundle import export_weights
-from astroclip.training.recipes import find_recipe
-from astroclip.training.run import (
-    find_checkpoint,
-    load_alignment,
-    load_refinement,
-    read_start,
-    start_from,
-    train_alignment,
-    train_refinement,
-)
+from astroclip._files import file_sha256
+from astroclip.training.align import Alignment
+from astroclip.training.objective import find_checkpoint, neighbor_r2, read_start
+from astroclip.training.run import OBJECTIVES, load_trained, train
+from tests.training.conftest import QUIET, make_recipe, train_in
+from tests.training.survey import make_survey
 
-QUIET = pytest.mark.filterwarnings(
-    "ignore:.*does not have many workers.*",
-    "ignore:.*isinstance.treespec, LeafSpec.*",
-    "ignore:.*exists and is not empty.*",
-    "ignore:.*number of training batches.*",
-    "ignore:Trying to infer the `batch_size`.*",
-    "ignore:.*You're resuming from a checkpoint that ended.*",
-    "ignore:.*`IterableDataset` has `__len__` defined.*",
-    "ignore:.*GPU available but not used.*",
-    "ignore:`torch.jit.script.*",
-    "ignore:.*srun.*",
-    "ignore:.*in eval mode at the start of training.*",  # refinement keeps its statistics
-)
 pytestmark = QUIET
-
-
-def train(workspace, output, **options):
-    return train_alignment(
-        workspace.training_folders(), workspace.pairs_folder("validation"), output,
-        n_threads=1, precision="32-true", **options,
-    )
-
-
-@pytest.fixture(scope="module")
-def trained(workspace):
-    """Return the workspace's alignment, trained to the end."""
-    return train(workspace, workspace.checkpoints, recipe=workspace.recipe)
 
 
 def largest_difference(first, second):
@@ -55,221 +25,192 @@ def largest_difference(first, second):
     return max(float((states[0][k].float() - states[1][k].float()).abs().max()) for k in states[0])
 
 
-def test_checkpoint_holds_the_trained_weights(trained, workspace):
-    loaded = load_alignment(workspace.checkpoints, recipe=workspace.recipe)
-    assert largest_difference(trained, loaded) == 0
+def logged(folder, name):
+    """Return a column of the newest log by epoch."""
+    path = max(folder.glob("logs/version_*/metrics.csv"), key=lambda p: p.stat().st_mtime_ns)
+    with path.open() as file:
+        return {int(row["epoch"]): float(row[name]) for row in csv.DictReader(file) if row[name]}
 
 
-def test_log_has_a_line_an_epoch(trained, workspace):
-    (log,) = workspace.checkpoints.glob("logs/version_*/metrics.csv")
-    header = log.read_text().splitlines()[0].split(",")
-    assert {"loss", "contrast", "recall_10", "spectrum_nmad"} <= set(header)
+def start_of(objective, aligned):
+    return aligned[1] / "last.ckpt" if objective == "heads" else ()
 
 
-def test_interrupted_training_ends_at_the_same_weights(trained, workspace, tmp_path, monkeypatch):
-    original = Alignment.training_step
+@pytest.fixture(scope="module", params=OBJECTIVES)
+def finished(request, workspace, aligned, tmp_path_factory):
+    """Return an objective, its trained module and its folder."""
+    if request.param == "align":
+        return "align", *aligned
+    folder = tmp_path_factory.mktemp(request.param)
+    start = start_of(request.param, aligned)
+    return request.param, train_in(folder, workspace, request.param, start=start), folder
+
+
+def test_interrupted_training_ends_at_the_same_weights(
+    finished, workspace, aligned, tmp_path, monkeypatch
+):
+    objective, module, folder = finished
+    kind, start = OBJECTIVES[objective], start_of(objective, aligned)
+    original = kind.training_step
 
     def interrupted(self, batch, batch_index):
-        if self.current_epoch == 1 and batch_index == 2:
+        if self.current_epoch == 1 and batch_index == 1:
             raise InterruptedError
         return original(self, batch, batch_index)
 
-    monkeypatch.setattr(Alignment, "training_step", interrupted)
+    monkeypatch.setattr(kind, "training_step", interrupted)
     with pytest.raises(InterruptedError):
-        train(workspace, tmp_path, recipe=workspace.recipe)
+        train_in(tmp_path, workspace, objective, start=start)
     monkeypatch.undo()
-    resumed = train(workspace, tmp_path, recipe=workspace.recipe)
-    assert largest_difference(trained, resumed) < 1e-6
+    resumed = train_in(tmp_path, workspace, objective, start=start)
+    assert largest_difference(module, resumed) < 1e-6
+    assert logged(tmp_path, "loss")[1] == pytest.approx(logged(folder, "loss")[1], abs=1e-5)
 
 
-def test_a_truncated_checkpoint_is_passed_over(trained, workspace, tmp_path):
-    complete = find_checkpoint(workspace.checkpoints)
-    content = complete.read_bytes()
+def test_checkpoints_hold_the_trained_weights(finished, workspace):
+    objective, module, folder = finished
+    section = OBJECTIVES[objective].section
+    recipe = make_recipe(**{section: {"folder": str(folder)}})
+    assert largest_difference(module, load_trained(objective, recipe, workspace.folder)) == 0
+
+
+def test_every_epoch_is_logged_and_scored(finished):
+    objective, _, folder = finished
+    score = {"align": "recall_10", "heads": "recall_10", "rest": "r2_log_ssfr"}
+    for name in ("loss", score.get(objective, "neighbor_r2")):
+        values = logged(folder, name)
+        assert list(values) == [0, 1]
+        assert np.isfinite(list(values.values())).all()
+
+
+def test_a_truncated_checkpoint_is_passed_over(aligned, tmp_path):
+    content = find_checkpoint(aligned[1]).read_bytes()
     (tmp_path / "first.ckpt").write_bytes(content)
     (tmp_path / "last.ckpt").write_bytes(content[: len(content) // 2])
     assert find_checkpoint(tmp_path).name == "first.ckpt"
 
 
-def test_training_lowers_the_loss(workspace, tmp_path):
-    recipe = dataclasses.replace(workspace.recipe, n_epochs=8)
-    train(workspace, tmp_path, recipe=recipe)
-    (log,) = tmp_path.glob("logs/version_*/metrics.csv")
-    lines = [line.split(",") for line in log.read_text().splitlines()]
-    column = lines[0].index("loss")
-    losses = [float(line[column]) for line in lines[1:] if line[column]]
+# ---------------------------------------------------------------------- learning
+def test_the_alignment_lowers_its_loss(workspace, tmp_path):
+    asked = {"contrast": 1.0, "spectrum_redshift": 1.0, "spectrum_labels": 1.0}
+    train_in(
+        tmp_path, workspace, n_epochs=6, losses=asked, outlier_share=0.0, learning_rate=3e-3
+    )
+    losses = list(logged(tmp_path, "loss").values())
     assert losses[-1] < 0.9 * losses[0]
 
 
-def test_refinement_changes_the_spectrum_encoder_only(trained, workspace):
-    before = {key: value.clone() for key, value in trained.state_dict().items()}
-    train_refinement(trained, workspace, precision="32-true")
-    after = load_refinement(workspace.refined, recipe=workspace.recipe).state_dict()
-    changed = {key for key in before if not torch.equal(before[key], after[key])}
-    assert any(key.startswith("spectrum_encoder.") for key in changed)
-    assert not any(key.startswith("image_encoder.") for key in changed)
+def test_masked_modelling_lowers_its_loss(workspace, tmp_path):
+    train_in(tmp_path, workspace, "spectra", n_epochs=8, learning_rate=3e-3)
+    losses = list(logged(tmp_path, "loss").values())
+    assert losses[-1] < 0.8 * losses[0]
 
 
-def test_a_finished_refinement_is_loaded_not_repeated(trained, workspace, monkeypatch):
-    train_refinement(trained, workspace, precision="32-true")
-    finished = load_refinement(workspace.refined, recipe=workspace.recipe)
-    fresh = load_alignment(workspace.checkpoints, recipe=workspace.recipe)
-    monkeypatch.delattr("astroclip.training.refinement.Refinement.training_step")
-    again = train_refinement(fresh, workspace, precision="32-true")
-    assert largest_difference(finished, again) == 0
-
-
-def test_missing_checkpoint_and_recipe_say_what_to_do(tmp_path):
-    with pytest.raises(FileNotFoundError, match="holds no checkpoint; train first"):
-        load_alignment(tmp_path)
-    with pytest.raises(ValueError, match="recipe is 'large'; expected one of 'published', "):
-        find_recipe("large")
-
-
-def test_frozen_backbones_keep_weights_and_statistics(workspace, tmp_path):
-    recipe = dataclasses.replace(workspace.recipe, frozen=("image",), n_epochs=1)
-    trained_module = train(workspace, tmp_path, recipe=recipe)
-    lightning.seed_everything(recipe.seed, verbose=False)
-    fresh = Alignment(recipe)
-    before, after = fresh.state_dict(), trained_module.state_dict()
-    backbone = [key for key in before if key.startswith("image_encoder.backbone.")]
-    assert backbone and all(torch.equal(before[key], after[key]) for key in backbone)
-    assert not torch.equal(
-        before["image_encoder.head.0.weight"], after["image_encoder.head.0.weight"]
+def test_momentum_contrast_lowers_its_loss(workspace, tmp_path):
+    rng = np.random.default_rng(1)
+    axis = np.arange(64) - 31.5
+    width = 10 ** rng.uniform(0.2, 1, (48, 1, 1, 1))
+    blobs = np.exp(-0.5 * (axis[:, None] ** 2 + axis**2) / width**2)
+    images = 10 ** rng.uniform(-1, 1.5, (48, 3, 1, 1)) * blobs  # colors tell them apart
+    folder = tmp_path / "pairs"
+    folder.mkdir()
+    pairs = {**workspace.read("train-mix"), "image": images.astype(np.float16)}
+    np.savez(folder / "pairs-00000.npz", **pairs)
+    # with a queue of one batch, the random directions in it are gone after the first step
+    train_in(
+        tmp_path / "run", workspace, "images", pairs=[folder], n_epochs=8, batch_size=24,
+        n_queued=24, image={"width": 16},
     )
+    losses = list(logged(tmp_path / "run", "loss").values())
+    assert np.mean(losses[-3:]) < 0.9 * losses[1]
 
 
-def test_start_takes_what_fits_and_remembers_the_file(trained, workspace, tmp_path):
-    start = find_checkpoint(workspace.checkpoints)
-    recipe = dataclasses.replace(workspace.recipe, n_epochs=1, learning_rate=1e-12)
-    started = train(workspace, tmp_path, recipe=recipe, start=start)
-    source = load_alignment(workspace.checkpoints, recipe=workspace.recipe)
-    name = "spectrum_encoder.stem.weight"
-    torch.testing.assert_close(
-        started.state_dict()[name], source.state_dict()[name], atol=1e-6, rtol=0
+@pytest.mark.parametrize("objective", ["align", "spectra", "images"])
+def test_survey_pairs_train_too(objective, workspace, tmp_path):
+    losses = {"losses": {"contrast": 1.0, "spectrum_redshift": 1.0, "neighbors": 1.0}}
+    survey = make_survey(32)
+    survey["redshifts"][::3] = np.nan
+    module = train_in(
+        tmp_path, workspace, objective, pairs=[survey, workspace.pairs_folder("train-mix")],
+        n_epochs=1, **(losses if objective == "align" else {}),
     )
-    (record,) = read_start(tmp_path)
-    assert record["file"] == start.name
-    assert len(record["sha256"]) == 64
+    assert all(torch.isfinite(value.float()).all() for value in module.state_dict().values())
+    assert np.isfinite(logged(tmp_path, "loss")[0])
 
 
-def test_start_takes_the_redshift_heads_of_shipped_weights(trained, workspace, tmp_path):
-    source = load_alignment(workspace.checkpoints, recipe=workspace.recipe)
-    export_weights(source, tmp_path / "shipped.safetensors")
-    module = Alignment(workspace.recipe)
-    missing = start_from(module, tmp_path / "shipped.safetensors")
-    assert not [name for name in missing if "_redshift." in name]
-    for name in ("spectrum_redshift.weight", "image_redshift.bias"):
+# ---------------------------------------------------------------------- start weights
+def test_start_takes_what_fits_and_remembers_the_file(aligned, workspace, tmp_path):
+    source, folder = aligned
+    start = folder / "last.ckpt"
+    started = train_in(tmp_path, workspace, start=start, n_epochs=1, learning_rate=1e-12)
+    for name in ("spectrum_encoder.stem.weight", "image_encoder.head.0.weight"):
         torch.testing.assert_close(
-            module.state_dict()[name], source.state_dict()[name], atol=1e-3, rtol=1e-3
+            started.state_dict()[name], source.state_dict()[name], atol=1e-6, rtol=0
         )
+    assert read_start(tmp_path) == [{"file": "last.ckpt", "sha256": file_sha256(start)}]
+    assert json.loads((tmp_path / "start.json").read_text()) == read_start(tmp_path)
 
 
-def test_fixed_statistics_stay(workspace, tmp_path):
-    start = find_checkpoint(workspace.checkpoints)
-    recipe = dataclasses.replace(
-        workspace.recipe, n_epochs=1, statistics_share=0.0, second_image_share=0.5
-    )
-    started = train(workspace, tmp_path, recipe=recipe, start=start).state_dict()
-    source = load_alignment(workspace.checkpoints, recipe=workspace.recipe).state_dict()
-    statistics = [name for name in source if name.endswith(("running_mean", "running_var"))]
-    assert statistics and all(torch.equal(started[name], source[name]) for name in statistics)
-    assert not torch.equal(
-        started["image_encoder.head.0.weight"], source["image_encoder.head.0.weight"]
-    )
+@pytest.mark.parametrize("objective", ["spectra", "images"])
+def test_an_alignment_starts_from_self_supervised_encoders(objective, workspace, tmp_path):
+    module = train_in(tmp_path, workspace, objective, n_epochs=1)
+    alignment = Alignment(make_recipe())
+    encoder = {"spectra": alignment.spectrum_encoder, "images": alignment.image_encoder}[objective]
+    assert largest_difference(encoder, module.encoder) > 0
+    alignment.start_from(tmp_path / "last.ckpt")
+    assert largest_difference(encoder, module.encoder) == 0
 
 
-def test_statistics_are_kept_from_the_epoch_that_the_share_says(workspace):
-    recipe = dataclasses.replace(workspace.recipe, n_epochs=5, statistics_share=0.6)
-    follows = []
-    for epoch in range(5):
-        module = Alignment(recipe)
-        module.trainer = types.SimpleNamespace(current_epoch=epoch)
-        module.on_train_epoch_start()
-        follows.append((module.spectrum_encoder.training, module.image_encoder.training))
-    assert follows == [(True, True)] * 3 + [(False, False)] * 2
+def test_start_takes_the_redshift_heads_of_shipped_weights(tmp_path):
+    from safetensors.torch import save_file
+
+    module = Alignment(make_recipe())
+    weights = {
+        "redshift_head.spectrum.weight": torch.ones(300, 128).half(),
+        "redshift_head.image.bias": torch.ones(256).half(),
+    }
+    save_file(weights, tmp_path / "shipped.safetensors")
+    missing = module.start_from(tmp_path / "shipped.safetensors")
+    assert (module.spectrum_redshift.weight == 1).all() and (module.image_redshift.bias == 1).all()
+    assert "spectrum_redshift.bias" in missing and "spectrum_redshift.weight" not in missing
 
 
-def test_second_images_are_contrasted_with_the_first(workspace):
-    recipe = dataclasses.replace(
-        workspace.recipe, second_image_share=1.0, varied_image_share=0.0, missing_band_share=0.0
-    )
-    module = Alignment(recipe, validation=workspace.read("validation"))
-    batch = next(iter(module.val_dataloader()))
-    image = torch.randn(len(batch["redshift"]), module.memory.keys.shape[2])
-    generator = torch.Generator().manual_seed(4)
-    found = module._second_images(batch, image, generator)
-    rows = torch.randperm(len(image), generator=generator.manual_seed(4))
-    seen = module.train_observer.images(batch["image"][rows], batch["seeing"][rows], generator)
-    again = torch.nn.functional.normalize(module.image_encoder(*seen), dim=1)
-    unit = torch.nn.functional.normalize(image, dim=1)
-    probability = (recipe.initial_scale * again @ unit.T).softmax(dim=1)
-    expected = -torch.log(probability[torch.arange(len(rows)), rows]).mean()
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
-
-
-def test_start_without_a_fitting_tensor_is_refused(tmp_path, workspace):
+def test_start_without_a_fitting_tensor_is_refused(tmp_path):
     torch.save({"state_dict": {"other": torch.zeros(3)}}, tmp_path / "other.ckpt")
     with pytest.raises(ValueError, match="none of whose tensors fits"):
-        start_from(Alignment(workspace.recipe), tmp_path / "other.ckpt")
+        Alignment(make_recipe()).start_from(tmp_path / "other.ckpt")
 
 
-def test_training_stops_when_nothing_improves(workspace, tmp_path):
-    recipe = dataclasses.replace(
-        workspace.recipe, n_epochs=9, patience=1, learning_rate=1e-12, epoch_size=32
-    )
-    train(workspace, tmp_path, recipe=recipe)
-    (log,) = tmp_path.glob("logs/version_*/metrics.csv")
-    header, *lines = (line.split(",") for line in log.read_text().splitlines())
-    epochs = {line[header.index("epoch")] for line in lines}
-    assert len(epochs) < 9
-
-
-def noisy_survey(n_pairs):
-    rng = np.random.default_rng(1)
-    return {
-        "image": rng.normal(0.1, 0.01, (n_pairs, 152, 152, 3)).astype(np.float32),
-        "spectrum": rng.normal(5, 1, (n_pairs, 7781)).astype(np.float32),
-        "redshift": rng.uniform(0.05, 0.4, n_pairs),
-    }
-
-
-def test_survey_pairs_train_through_the_same_door(workspace, tmp_path):
-    survey = noisy_survey(32)
-    recipe = dataclasses.replace(workspace.recipe, n_epochs=1, epoch_size=32)
-    module = train_alignment(
-        [survey], survey, tmp_path, recipe=recipe, n_threads=1, precision="32-true"
-    )
-    assert all(torch.isfinite(value).all() for value in module.state_dict().values())
-
-
-def test_stars_and_quasars_take_part(workspace, tmp_path):
-    contaminants = workspace.contaminants()
-    assert contaminants.shape == (8, 4360)
-    train(workspace, tmp_path, recipe=workspace.recipe, contaminants=contaminants)
-    (log,) = tmp_path.glob("logs/version_*/metrics.csv")
-    header, *lines = (line.split(",") for line in log.read_text().splitlines())
-    losses = [float(line[header.index("outliers")]) for line in lines if line[header.index("loss")]]
-    assert max(losses) > 0
-
-
-def test_templates_are_made_of_the_pairs_and_what_weighs_them_learns(workspace, tmp_path):
-    recipe = dataclasses.replace(
-        workspace.recipe, n_epochs=1, refinement=(),
-        spectrum={**workspace.recipe.spectrum, "scan_components": 2},
-    )
-    module = train(workspace, tmp_path / "scan", recipe=recipe)
-    encoder = module.spectrum_encoder
-    assert encoder.scan.templates.abs().amax(dim=2).min() > 0
-    assert encoder.scanned.prior[-1].weight.any() and encoder.scanned.join.weight.any()
-    start = find_checkpoint(tmp_path / "scan")
-    once = dataclasses.replace(recipe, seed=2)
-    further = train(workspace, tmp_path / "further", recipe=once, start=start)
-    kept = further.spectrum_encoder.scan.templates
-    torch.testing.assert_close(kept, encoder.scan.templates, rtol=0, atol=0)
-
-
-def test_a_scan_without_galaxies_for_templates_is_refused(workspace, tmp_path):
-    survey = noisy_survey(8)
-    recipe = dataclasses.replace(workspace.recipe, spectrum={"width": 16, "scan_components": 2})
+# ---------------------------------------------------------------------- faults
+def test_what_cannot_be_trained_says_why(workspace, tmp_path):
+    survey = make_survey(8)
+    with pytest.raises(ValueError, match="objective is 'both'; expected one of 'align', 'heads'"):
+        train("both", "tiny", tmp_path)
+    with pytest.raises(ValueError, match="^validation is missing; pairs need held-out ones"):
+        train("align", "tiny", tmp_path, pairs=[survey])
+    with pytest.raises(ValueError, match="^objective 'rest' takes no pairs of your own"):
+        train("rest", "tiny", tmp_path, pairs=[survey], validation=survey)
+    with pytest.raises(FileNotFoundError, match="holds no checkpoint; train first"):
+        load_trained("align", "tiny", tmp_path)
+    scan = {"spectrum": {"width": 16, "scan_components": 2}}
     with pytest.raises(ValueError, match="^sources hold no noiseless spectra with known redshift"):
-        train_alignment([survey], survey, tmp_path, recipe=recipe, n_threads=1)
+        train_in(tmp_path, workspace, pairs=[survey], **scan)
+
+
+# ---------------------------------------------------------------------- scores
+@pytest.mark.parametrize(("n_objects", "n_neighbors"), [(200, 16), (41, 5), (20, 16)])
+def test_neighbor_r2_is_that_of_scikit_learn(n_objects, n_neighbors):
+    rng = np.random.default_rng(n_objects)
+    features = rng.normal(3, [1, 10, 0.1, 1], (n_objects, 4))
+    values = features[:, 0] + 0.3 * rng.normal(size=n_objects)
+    half = n_objects // 2
+    scaler = StandardScaler().fit(features[:half])
+    model = KNeighborsRegressor(min(n_neighbors, half))
+    model.fit(scaler.transform(features[:half]), values[:half])
+    expected = r2_score(values[half:], model.predict(scaler.transform(features[half:])))
+    padded = np.concatenate([features, np.full((n_objects, 1), 7.0)], axis=1)  # tells nothing
+    for told in (features, padded):
+        found = neighbor_r2(
+            torch.from_numpy(told), torch.from_numpy(values), n_neighbors=n_neighbors
+        )
+        assert float(found) == pytest.approx(expected, abs=1e-6)

@@ -1,14 +1,22 @@
-"""Several processes: their losses and averaged gradients are those of one with all the pairs."""
+"""Several processes: their batches, losses and averaged gradients are those of one."""
 
 import os
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import distributed, multiprocessing, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from astroclip.models.distributed import gather_with_gradient, n_processes, process_rank
-from astroclip.models.losses import ContrastiveLoss
+from astroclip.training.distributed import (
+    gather_with_gradient,
+    n_processes,
+    process_rank,
+    rank_rows,
+)
+from astroclip.training.losses import InverseTemperature, info_nce
 
 N_PROCESSES = 2
 N_PAIRS, N_IN, DIM = 12, 5, 4
@@ -28,11 +36,11 @@ class Towers(nn.Module):
         with torch.no_grad():
             for parameter in self.parameters():
                 parameter.copy_(torch.randn(parameter.shape, generator=generator))
-        self.contrast = ContrastiveLoss(initial_scale=initial_scale, largest_scale=largest_scale)
+        self.scale = InverseTemperature(initial_scale, largest_scale)
         self.double()
 
     def forward(self, first, second):
-        return self.contrast(self.first(first), self.second(second))
+        return info_nce(self.first(first), self.second(second), self.scale())
 
 
 def make_views(n_pairs=N_PAIRS):
@@ -166,7 +174,7 @@ def test_loss_and_gradients_are_those_of_one_process(ranks, step, options):
         assert found_gradients.keys() == expected.keys()
         for name, gradient in expected.items():
             torch.testing.assert_close(found_gradients[name], gradient, rtol=1e-9, atol=1e-10)
-    assert bool(expected["contrast.log_scale"] == 0) == (options == "clamped")
+    assert bool(expected["scale.log_scale"] == 0) == (options == "clamped")
 
 
 def test_training_on_two_processes_gives_the_weights_of_one(ranks):
@@ -200,3 +208,32 @@ def test_one_process_keeps_its_rows():
     rows = torch.ones(3, 2)
     assert gather_with_gradient(rows) is rows
     assert (n_processes(), process_rank()) == (1, 0)
+
+
+@given(st.integers(0, 300), st.integers(1, 8), st.integers(1, 12), st.integers(0, 1000))
+def test_processes_together_make_the_batches_of_one(n_rows, world_size, share, seed):
+    order = np.random.default_rng(seed).permutation(n_rows)
+    batch_size = share * world_size
+    parts = [rank_rows(order, rank, world_size, batch_size) for rank in range(world_size)]
+    n_batches = n_rows // batch_size
+    assert {part.shape for part in parts} == {(n_batches, share)}
+    for number in range(n_batches):
+        together = np.concatenate([part[number] for part in parts])
+        alone = order[number * batch_size : (number + 1) * batch_size]
+        np.testing.assert_array_equal(together, alone)
+    used = np.concatenate([part.ravel() for part in parts])
+    assert len(np.unique(used)) == len(used)  # no pair is seen twice
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((2, 2, 4), "rank is 2; expected at least 0 and at most 1"),
+        ((0, 0, 4), "world_size is 0; expected at least 1"),
+        ((0, 3, 256), "batch_size is 256; expected a multiple of the 3 .* such as 258"),
+        ((0, 1, 0), "batch_size is 0; expected at least 1"),
+    ],
+)
+def test_what_cannot_be_shared_out_raises(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        rank_rows(range(10), *arguments)

@@ -7,11 +7,9 @@ import numpy as np
 from astropy.table import Table
 
 from astroclip.cli import build_parser, main
-from tests.evaluation.conftest import pairs, reference  # noqa: F401 - fixtures
-from tests.simulation.conftest import basis, simulator  # noqa: F401 - fixtures
 
 
-def test_a_model_is_scored_into_table_and_figure(pairs, reference, tmp_path, capsys):  # noqa: F811
+def test_a_model_is_scored_into_table_and_figure(pairs, reference, tmp_path, capsys):
     for name, part in (("held", pairs), ("known", reference)):
         (tmp_path / name).mkdir()
         np.savez(tmp_path / name / "pairs-00000.npz", **part)

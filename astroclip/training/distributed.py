@@ -1,9 +1,12 @@
-"""What training on several processes needs of the models: embeddings of all of them."""
+"""Several processes that train together: who they are, their rows and their embeddings."""
 
+import numpy as np
 import torch
 from torch import distributed
 
-__all__ = ["gather_with_gradient", "n_processes", "process_rank"]
+from astroclip._validation import check_integer
+
+__all__ = ["gather_with_gradient", "n_processes", "process_rank", "rank_rows"]
 
 
 def _is_distributed():
@@ -15,7 +18,7 @@ def n_processes():
 
     Examples
     --------
-    >>> from astroclip.models.distributed import n_processes
+    >>> from astroclip.training.distributed import n_processes
     >>> n_processes()
     1
     """
@@ -25,6 +28,61 @@ def n_processes():
 def process_rank():
     """Return the number of this process among them, from zero."""
     return distributed.get_rank() if _is_distributed() else 0
+
+
+def rank_rows(order, rank, world_size, batch_size):
+    """Return the rows that one process takes of every batch.
+
+    Batch k of all processes together is batch k of one process alone, so that a training
+    means the same however many share it.
+
+    Parameters
+    ----------
+    order : (N,) array-like of int
+        Rows in the epoch's order, the same on every process.
+    rank : int
+        This process, from zero.
+    world_size : int
+        Number of processes.
+    batch_size : int
+        Pairs of a batch of all processes together, a multiple of ``world_size``.
+
+    Returns
+    -------
+    (N // batch_size, batch_size // world_size) `numpy.ndarray`
+        One line for each batch; the rest that fills no batch is left out, so that every
+        process makes as many steps.
+
+    Raises
+    ------
+    ValueError
+        If there is no such rank or the batch cannot be shared out evenly.
+
+    Examples
+    --------
+    >>> from astroclip.training.distributed import rank_rows
+    >>> rank_rows(range(9), 0, 2, 4)
+    array([[0, 1],
+           [4, 5]])
+    >>> rank_rows(range(9), 1, 2, 4)
+    array([[2, 3],
+           [6, 7]])
+    """
+    world_size = check_integer(world_size, "world_size")
+    rank = check_integer(rank, "rank", minimum=0, maximum=world_size - 1)
+    batch_size = check_integer(batch_size, "batch_size")
+    if batch_size % world_size:
+        msg = (
+            f"batch_size is {batch_size}; expected a multiple of the {world_size} processes that "
+            f"share a batch, such as {-(-batch_size // world_size) * world_size}."
+        )
+        raise ValueError(msg)
+    order = np.asarray(order)
+    n_batches = len(order) // batch_size
+    shared = order[: n_batches * batch_size].reshape(
+        n_batches, world_size, batch_size // world_size
+    )
+    return shared[:, rank]
 
 
 class _Gather(torch.autograd.Function):
@@ -67,18 +125,12 @@ def gather_with_gradient(embedding):
     Examples
     --------
     >>> import torch
-    >>> from astroclip.models.distributed import gather_with_gradient
+    >>> from astroclip.training.distributed import gather_with_gradient
     >>> gather_with_gradient(torch.zeros(4, 2)).shape
     torch.Size([4, 2])
     """
     if n_processes() == 1:
         return embedding
-    _check_shapes(embedding)
-    return _Gather.apply(embedding.contiguous())
-
-
-def _check_shapes(embedding):
-    """Raise ValueError on all processes alike unless their embeddings have one shape."""
     if embedding.ndim != 2:
         msg = f"embedding has shape {tuple(embedding.shape)}; expected (N, D)."
         raise ValueError(msg)
@@ -93,3 +145,4 @@ def _check_shapes(embedding):
             f"on every rank. Give every rank as many pairs: drop the short last batch."
         )
         raise ValueError(msg)
+    return _Gather.apply(embedding.contiguous())

@@ -7,16 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from astroclip.models.small import spectrum_channels
-from astroclip.models.published import SpecFormer, tokenize_spectra
-from astroclip.simulation.spectrographs import ObservedSpectra
-from astroclip.training.masking import (
-    MaskedSpectra,
-    MaskingRecipe,
-    _reconstruct_tokens,
-    hide_chunks,
-    reconstruction_loss,
-    specformer_masked_loss,
-)
+from astroclip.training.masked import MaskedSpectra, hide_chunks, reconstruction_loss
+from astroclip.training.recipe import read_recipe
+from astroclip.training.sources import read_source
+from tests.training.survey import make_survey
 
 N_PIXELS = 4360
 
@@ -29,7 +23,9 @@ def seeded(seed=1):
 def module():
     """Return a small objective that is not trained."""
     torch.manual_seed(1)
-    return MaskedSpectra(MaskingRecipe(encoder={"width": 16, "dim": 16})).eval()
+    module = MaskedSpectra(read_recipe({"spectrum": {"width": 16, "dim": 16}}))
+    module.log = lambda *_, **__: None  # outside of a trainer
+    return module
 
 
 @pytest.fixture(scope="module")
@@ -121,96 +117,58 @@ def test_hidden_pixels_are_not_seen(module, spectra):
     torch.testing.assert_close(scale[:, 0], mean, rtol=1e-4, atol=0)
 
 
-def test_bad_pixels_do_not_count(module, spectra):
+@pytest.fixture
+def batch(spectra):
+    """Return recorded spectra as a batch, with a redshift each."""
     flux, ivar, mask = spectra
+    names = ("spectrum", "ivar", "mask", "redshift")
+    return dict(zip(names, (flux, ivar, mask.float(), torch.tensor([0.1, 0.2, 0.3])), strict=True))
+
+
+def step(module, batch):
+    """Return the loss of a step with the draws of the first one of an epoch."""
+    module.trainer = type("Trainer", (), {"current_epoch": 0, "global_rank": 0})
+    return module.training_step(batch, 0)
+
+
+def test_bad_pixels_do_not_count(module, batch):
+    mask = batch["mask"] == 1
+    changed = {
+        **batch, "spectrum": torch.where(mask, -1e5, batch["spectrum"]),
+        "ivar": torch.where(mask, 1e3, batch["ivar"]),
+    }
+    module.eval()
     with torch.inference_mode():
-        expected = module.loss(ObservedSpectra(flux, ivar, mask), seeded())
-        changed = ObservedSpectra(torch.where(mask, -1e5, flux), torch.where(mask, 1e3, ivar), mask)
-        found = module.loss(changed, seeded())
-        nothing = module.loss(ObservedSpectra(flux, ivar, torch.ones_like(mask)), seeded())
+        expected = step(module, batch)
+        torch.testing.assert_close(step(module, changed), expected, rtol=0, atol=0)
+        nothing = step(module, {**batch, "mask": torch.ones_like(batch["mask"])})
     assert torch.isfinite(expected)
-    torch.testing.assert_close(found, expected, rtol=0, atol=0)
     assert float(nothing) == 0
 
 
-def test_features_are_the_mean_of_tokens_with_data(module, spectra, monkeypatch):
-    flux, ivar, mask = spectra
-    observed = ObservedSpectra(flux, ivar, mask)
-    monkeypatch.setattr(module.plain_observer, "spectra", lambda *_, **__: observed)
+def test_features_are_the_mean_of_tokens_with_data(module, batch, spectra):
     with torch.inference_mode():
-        features = module.features({"spectrum": flux}, seeded()).numpy()
-        tokens, _ = module.encoder.tokens(*spectrum_channels(flux, ivar, mask))
-    for row, values, bad in zip(features, tokens.numpy(), mask.numpy()):
+        held = module.eval().held_out(batch, seeded())
+        tokens, _ = module.encoder.tokens(*spectrum_channels(*spectra))
+    assert torch.equal(held["redshift"], batch["redshift"])
+    for row, values, bad in zip(held["features"].numpy(), tokens.numpy(), spectra[2].numpy()):
         share = [(~bad[32 * t : 32 * t + 32]).sum() / 32 for t in range(len(values))]
         expected = values[np.array(share) >= 0.1].mean(axis=0)
         np.testing.assert_allclose(row, expected, rtol=0, atol=1e-5)
 
 
-def test_the_loss_reaches_all_but_pooling_and_head(spectra):
-    module = MaskedSpectra(MaskingRecipe(encoder={"width": 16, "dim": 16}))
-    module.loss(ObservedSpectra(*spectra), seeded()).backward()
+def test_the_loss_reaches_all_but_pooling_and_head(module, batch):
+    module.zero_grad()
+    step(module.train(), batch).backward()
     unreached = {name for name, p in module.named_parameters() if p.grad is None}
     assert unreached == {name for name, p in module.named_parameters() if not p.requires_grad}
     assert {name.split(".")[1] for name in unreached} == {"gate", "windows", "head"}
 
 
-def naive_tokens(flux):
-    """Return SpecFormer's tokens of one spectrum, slice by slice."""
-    deviation = max(flux.std(ddof=1), 0.2)
-    standard = (flux - flux.mean()) / deviation
-    slices = [standard[first : first + 20] for first in range(0, len(flux) - 20, 10)]
-    tokens = np.zeros((len(slices) + 1, 22))
-    tokens[1:, 2:] = slices
-    tokens[0, :2] = (flux.mean() - 2) / 2, (deviation - 2) / 8
-    return tokens
-
-
-def test_specformer_loss_is_the_published_formula():
-    torch.manual_seed(3)
-    model = SpecFormer(embed_dim=8, num_layers=0, num_heads=1).double().eval()
-    flux = np.random.default_rng(4).normal(2, 1, (2, 7781))
-    weights = {name: value.numpy() for name, value in model.state_dict().items()}
-    hidden = hide_chunks(2, 778, seeded(7), n_chunks=6, chunk_length=50).numpy()
-    squares, n_values, n_changed = 0.0, 0, 0
-    for row, hide in zip(flux, hidden):
-        tokens = naive_tokens(row)
-        assert tokens.shape == (778, 22)
-        for number, token in enumerate(tokens):
-            seen = np.zeros(22) if hide[number] else token
-            x = weights["data_embed.weight"] @ seen + weights["data_embed.bias"]
-            x = x + weights["position_embed.weight"][number]
-            x = (x - x.mean()) / np.sqrt(x.var() + 1e-5)
-            x = x * weights["final_layernorm.weight"] + weights["final_layernorm.bias"]
-            guess = weights["head.weight"] @ x + weights["head.bias"]
-            changed = seen != token
-            squares += ((guess - token)[changed] ** 2).sum()
-            n_changed += changed.sum()
-            n_values += 22
-    expected = (squares / n_values) / (n_changed / n_values)
-    found = specformer_masked_loss(model, torch.from_numpy(flux), seeded(7))
-    assert n_changed >= 2 * 6 * 50 * 20 - 22
-    assert float(found.detach()) == pytest.approx(expected, rel=1e-6)
-
-
-def test_reconstruction_from_complete_tokens_is_specformers_own():
-    torch.manual_seed(4)
-    model = SpecFormer(embed_dim=12, num_layers=2, num_heads=2, hidden=16).eval()
-    flux = torch.randn(2, 1001, generator=seeded())
-    with torch.inference_mode():
-        tokens = _reconstruct_tokens(model, tokenize_spectra(flux))
-        torch.testing.assert_close(tokens, model.reconstruct(flux), rtol=0, atol=1e-6)
-
-
-def test_specformer_learns_from_its_loss():
-    torch.manual_seed(5)
-    model = SpecFormer(embed_dim=12, num_layers=1, num_heads=2, hidden=16)
-    flux = torch.sin(torch.arange(2001) / 300).repeat(4, 1)
-    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
-    losses = []
-    for step in range(25):
-        loss = specformer_masked_loss(model, flux, seeded(step), chunk_length=15)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(float(loss.detach()))
-    assert np.mean(losses[-3:]) < 0.75 * np.mean(losses[:3])
+def test_recorded_spectra_reach_the_objective_with_their_errors():
+    pairs = read_source(make_survey(4))
+    recipe = read_recipe({"spectrum": {"width": 16}})
+    module = MaskedSpectra(recipe, pairs=pairs, validation=pairs)
+    (batch,) = module.val_dataloader()
+    np.testing.assert_array_equal(batch["mask"].numpy() == 1, pairs["mask"])
+    np.testing.assert_array_equal(batch["ivar"].numpy(), pairs["ivar"].astype(np.float32))
