@@ -1,6 +1,7 @@
 """Simulated pairs as a survey records them, and their embeddings beside what is true of them."""
 
 import dataclasses
+import functools
 import warnings
 from pathlib import Path
 
@@ -15,12 +16,8 @@ from astroclip.evaluation.protocols import upstream_ssfr
 from astroclip.exceptions import FailedObjectWarning
 from astroclip.models.small import spectrum_channels
 from astroclip.preparation import ImageBatch, SpectrumBatch, resample_flux, wavelength_grid
-from astroclip.simulation.cameras import (
-    DEPTHS,
-    observe_images,
-    observe_images_sdss,
-    observe_images_varied,
-)
+from astroclip.simulation.cameras import CAMERAS as SURVEY_CAMERAS
+from astroclip.simulation.cameras import observe_images, observe_images_varied
 from astroclip.simulation.spectrographs import (
     WAVELENGTH,
     noise_templates,
@@ -48,7 +45,7 @@ SPECTROGRAPHS = {
 }
 CAMERAS = {
     "legacy": observe_images,
-    "sdss": observe_images_sdss,
+    "sdss": functools.partial(observe_images, camera="sdss"),
     "varied": observe_images_varied,
 }
 PIXEL_SCALE = 0.524  # arcsec per pixel of the simulated images
@@ -148,7 +145,10 @@ def record_images(pairs, *, seed, camera="legacy", depth_loss=0.0, blur=1.0):
         sharp, pixels = pixels, np.empty_like(pixels)
         for plane in np.ndindex(width.shape):
             pixels[plane] = gaussian_filter(sharp[plane], width[plane], mode="nearest")
-    options = {"depths": tuple(depth - depth_loss for depth in DEPTHS)} if depth_loss else {}
+    options = {}
+    if depth_loss:
+        depths = SURVEY_CAMERAS["legacysurvey"].depths
+        options["depths"] = tuple(depth - depth_loss for depth in depths)
     recorded = CAMERAS[camera](
         torch.from_numpy(pixels), torch.from_numpy(seeing * np.float32(blur)),
         _generator(seed, "image"), pixel_scale=PIXEL_SCALE, **options,

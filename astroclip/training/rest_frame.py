@@ -16,7 +16,7 @@ from torch.nn import functional
 from astroclip.metrics import r2_score
 from astroclip.models.small import SmallSpectrumEncoder
 from astroclip.preparation.grids import GRIDS
-from astroclip.simulation._draws import uniform
+from astroclip.simulation.numerics import uniform
 from astroclip.simulation.pairs import read_pairs
 from astroclip.simulation.spectrographs import WAVELENGTH, ObservedSpectra
 from astroclip.training.data import LABELS, label_values
