@@ -74,10 +74,9 @@ def chosen_rows(table, where):
     """Return the rows of a reference that fulfil a condition; all if that is None."""
     if where is None:
         return table
-    from astroclip.similarity.columns import Columns
-    from astroclip.similarity.filters import allowed_rows
+    from astroclip.similarity.conditions import allowed_rows
 
-    rows = allowed_rows(Columns(table), where=where)
+    rows = allowed_rows(table, where=where)
     if not rows.any():
         msg = f"--where {where!r} is true of none of the reference's {len(table):,} rows."
         raise ValueError(msg)
