@@ -14,7 +14,7 @@ EXTRAS = {
     "ann": ["faiss-cpu>=1.9"],
     # below Python 3.13 it asks for numpy 1; not in "all": it asks for numpy below 2.4
     "archives": ["sparclclient>=1.3.1; python_version >= '3.13'"],
-    "catalogs": ["pyarrow>=17", "pandas>=2.2", "h5py>=3.11"],
+    "catalogs": ["pandas>=2.2", "h5py>=3.11"],
     "train": ["lightning>=2.5,<3", "lightly>=1.6", "filelock>=3.12"],
     "simulate": ["speclite>=1.0"],
     "plot": ["umap-learn>=0.5.6"],
@@ -29,7 +29,6 @@ EXTRAS = {
         "lightning>=2.5,<3",
         "lightly>=1.6",
         "h5py>=3.11",
-        "pyarrow>=17",
         "pandas>=2.2",
     ],
 }
@@ -54,6 +53,7 @@ setup(
         "astropy>=7.0",
         "specutils>=2.0",
         "photutils>=2.0",
+        "pyarrow>=17",
         "astroquery>=0.4.8",
         "numpy>=2.0",
         "scipy>=1.13",

@@ -46,10 +46,10 @@ def add_parser(subparsers):
     )
     group.add_argument(
         "--method", choices=("neighbors", "head"), default="neighbors",
-        help="neighbours' values, or the model's own redshift head",
+        help="neighbors' values, or the model's own redshift head",
     )
     group.add_argument(
-        "--weights", choices=("distance", "uniform"), default="distance", help="of neighbours"
+        "--weights", choices=("distance", "uniform"), default="distance", help="of neighbors"
     )
     group.add_argument(
         "--confidence", type=probability, default=0.68, metavar="P",
@@ -71,13 +71,12 @@ def run_estimate(options):
 
 
 def chosen_rows(table, where):
-    """Return the rows of a reference that fulfil a condition; all if that is None."""
+    """Return the rows of a reference that meet a condition; all if it is None."""
     if where is None:
         return table
-    from astroclip.similarity.columns import Columns
-    from astroclip.similarity.filters import allowed_rows
+    from astroclip.similarity.conditions import allowed_rows
 
-    rows = allowed_rows(Columns(table), where=where)
+    rows = allowed_rows(table, where=where)
     if not rows.any():
         msg = f"--where {where!r} is true of none of the reference's {len(table):,} rows."
         raise ValueError(msg)
@@ -90,9 +89,7 @@ def fitted_estimator(reference, options):
 
     if options.method == "head":
         model = str(reference.meta["MODEL"])
-        estimator = RedshiftEstimator(
-            model=options.model or model, confidence=options.confidence
-        )
+        estimator = RedshiftEstimator(model=options.model or model, confidence=options.confidence)
         return estimator.fit(reference, "redshift"), ["redshift"]
     properties = options.properties or [n for n in PROPERTIES if n in reference.colnames]
     if not properties:

@@ -63,16 +63,16 @@ def _add_build(commands):
         "images are embedded first. Every column of the tables is kept.",
         example=BUILD_EXAMPLE, parents=(query_options(n_inputs="+"), model_options()),
     )
-    build.add_argument("--output", required=True, metavar="INDEX", help="file to write")
+    build.add_argument("--output", required=True, metavar="INDEX", help="folder to write")
     build.add_argument("--overwrite", action="store_true", help="replace what exists")
     build.add_argument(
-        "--method", choices=("auto", "exact", "cells", "hnsw", "ivf", "ivfpq"), default="auto",
-        help="of searching: exact, approximate in cells, or with FAISS; by default chosen by the "
-        "number of rows",
+        "--method", choices=("auto", "exact", "approximate"), default="auto",
+        help="of searching: exact, or approximate with FAISS; by default approximate from 50,000 "
+        "rows of a modality, if FAISS is installed",
     )
     build.add_argument(
         "--recall", type=probability, default=0.97, metavar="P",
-        help="part of the true neighbours that an approximate search is to find (0.97)",
+        help="share of the true neighbors that an approximate search is to find (0.97)",
     )
     build.add_argument(
         "--dtype", choices=("float32", "float16"), default="float32",
@@ -88,8 +88,10 @@ def _add_build(commands):
 def run_build(options):
     """Build an index and save it; return the exit status."""
     from astroclip import SimilarityIndex
+    from astroclip.similarity.files import check_writable
 
     check_output(options)
+    check_writable(options.output)  # before hours of embedding
     table = load_objects(options)
     status = exit_status(table)
     if status == 1:
@@ -110,17 +112,19 @@ def run_info(options):
 
     index = open_index(options.index)
     columns = index._columns  # read in place: a large table is not put together for this
-    modality = np.asarray(columns.texts("modality")[:]).astype(str)
-    kinds, counts = np.unique(modality, return_counts=True)
+    modalities, counts = np.unique(np.asarray(columns["modality"]), return_counts=True)
     facts = {
         "rows": f"{len(index):,}",
-        **{f"{kind} rows": f"{count:,}" for kind, count in zip(kinds, counts, strict=True)},
+        **{
+            f"{modality} rows": f"{count:,}"
+            for modality, count in zip(modalities, counts, strict=True)
+        },
         "values in an embedding": f"{index.dim}",
         "search": f"{index.method}, recall {index.recall_:.3f}, {index.dtype}",
         "model": str(index.meta["MODEL"]),
         "weights (sha256)": str(index.meta["WSHA"])[:16],
         "made": str(index.meta.get("DATE", "-")),
-        "columns": ", ".join(name for name in columns.names if name != "embedding"),
+        "columns": ", ".join(name for name in columns.colnames if name != "embedding"),
     }
     show(Table({"what": list(facts), "found": list(facts.values())}))
     return 0
@@ -132,7 +136,7 @@ def open_index(path):
     Raises
     ------
     FileNotFoundError
-        If there is no such file.
+        If there is no such folder.
     ValueError
         If it is damaged or something else.
     """

@@ -1,15 +1,12 @@
-"""Search by example: the nearest neighbours of embeddings in a reference table.
+"""Search by example: the nearest neighbors of embeddings in a reference table.
 
-The rooms, from the inside out: ``vectors`` (unit vectors, rounding), ``cells`` (bounds that
-spare rows), ``candidates`` and ``exact`` (the exact search), ``approximate`` (FAISS),
-``devices`` (GPUs), ``store`` (the vectors in order) and ``searching`` (which search is used);
-``columns``, ``files`` and ``saving`` (tables and files); ``ids``, ``expressions``, ``filters``,
-``gap`` and ``queries`` (what is asked); ``results`` and ``groups`` (what is found); ``_indexed``
-and ``index`` (the class that users see).
+From the class that users see inwards: ``index`` (`SimilarityIndex`), ``queries`` (what is asked,
+and the table of what was found), ``conditions`` (which rows may be found), ``groups`` (all
+pairs), ``store`` (shards of vectors, and one search over them), ``search`` and ``cells`` (the
+exact search), ``devices`` (the same on a GPU), ``approximate`` (FAISS), ``files`` and
+``columns`` (an index as a folder), ``vectors`` (unit vectors and their cosines).
 """
 
-from astroclip.similarity.exact import nearest_rows
 from astroclip.similarity.index import SimilarityIndex
-from astroclip.similarity.queries import set_embedder
 
-__all__ = ["SimilarityIndex", "nearest_rows", "set_embedder"]
+__all__ = ["SimilarityIndex"]

@@ -4,32 +4,50 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from astroclip.similarity.vectors import as_float32, paired_cosines
+from astroclip.similarity.vectors import paired_cosines
 
-__all__ = ["Cells", "make_cells", "plain_cells", "upper_bounds"]
+__all__ = ["CellSizes", "Cells", "make_cells", "upper_bounds"]
 
-CELL_ROWS = 2000  # rows for a center, before cells are split
-MAX_CENTERS = 1024  # before they are split
-LARGEST_CELL = 8192  # rows; a larger one is cut by the distance from its center
-LEAST_ROWS = 20_000  # fewer are not worth cells
-SAMPLE_ROWS = 131_072  # that centers are found from
-SPLIT_ROWS = 64  # of the sample, and
-SPLIT_CELL = 256  # of all: cells of fewer rows are kept whole
-LEAST_GAIN = 0.1  # part of the mean distance from the center that a split must take away
-FAR = 6.0  # rows this many scatters from their center, in its cosine, form cells of their own
-N_ROUNDS = 6  # of k-means
+MAX_CENTERS = 1024  # centers of the first k-means; splitting adds to them
+SAMPLE_ROWS = 131_072  # rows that centers are fitted to
+MIN_GAIN = 0.1  # share of the mean distance to the center that a split must take away
+OUTLIER_SIGMA = 6.0  # rows further than this from their cell's center get a cell of their own
+N_ROUNDS = 6  # rounds of k-means
 BLOCK_ROWS = 8192
-SLACK = 1e-6  # roundings of a bound that is computed in float64 and kept in float32
+BOUND_ROUNDING = 1e-6  # added to bounds, which are computed in float64 and kept in float32
+
+
+@dataclass(frozen=True)
+class CellSizes:
+    """How many rows cells have.
+
+    Parameters
+    ----------
+    least : int
+        Fewer rows than this are not clustered.
+    mean : int
+        Rows for each center of the first k-means.
+    largest : int
+        A larger cell is cut by the distance from its center.
+    split, split_sample : int
+        Cells of fewer rows, or with fewer rows in the sample, are not split.
+    """
+
+    least: int = 20_000
+    mean: int = 2000
+    largest: int = 8192
+    split: int = 256
+    split_sample: int = 64
 
 
 @dataclass(frozen=True)
 class Cells:
-    """Runs of rows of a store, each within a shell around a center.
+    """Runs of rows, each within a shell around a center.
 
     Parameters
     ----------
     start, stop : (C,) int64 `numpy.ndarray`
-        Each cell's positions in the store.
+        First position of each cell's rows, and the one behind the last.
     centers : (C, D) float32 `numpy.ndarray`
         Unit vectors, or zero for a cell of which nothing is known.
     low, high : (C,) float64 `numpy.ndarray`
@@ -50,43 +68,26 @@ class Cells:
         return [self.start, self.stop, self.centers, self.low, self.high]
 
     def moved(self, distance):
-        """Return the cells of a run of rows that starts later."""
+        """Return the cells of the same rows, at positions larger by ``distance``."""
         return Cells(self.start + distance, self.stop + distance, *self.arrays()[2:])
 
-    def __add__(self, other):
-        """Return the cells of both."""
-        pairs = zip(self.arrays(), other.arrays(), strict=True)
-        return Cells(*[np.concatenate(pair) for pair in pairs])
+    @classmethod
+    def joined(cls, parts):
+        """Return the cells of several `Cells`, one after the other."""
+        arrays = zip(*[cells.arrays() for cells in parts], strict=True)
+        return cls(*[np.concatenate(each) for each in arrays])
 
 
-def plain_cells(n_rows, dim):
-    """Return cells of consecutive rows, of which nothing is known.
-
-    Parameters
-    ----------
-    n_rows, dim : int
-
-    Returns
-    -------
-    `Cells`
-    """
-    start = np.arange(0, n_rows, LARGEST_CELL)
-    stop = np.minimum(start + LARGEST_CELL, n_rows)
-    centers = np.zeros((len(start), dim), dtype=np.float32)
-    return Cells(start, stop, centers, np.full(len(start), -1.0), np.ones(len(start)))
-
-
-def make_cells(vectors, *, rng, centers=None):
+def make_cells(vectors, *, rng, sizes=None):
     """Return an order of rows and the cells that they form in it.
 
     Parameters
     ----------
-    vectors : (N, D) `numpy.ndarray`
+    vectors : (N, D) float32 `numpy.ndarray`
         Unit vectors.
     rng : `numpy.random.Generator`
-        Draws the rows that centers are found from.
-    centers : (K, D) float32 `numpy.ndarray`, optional
-        Those to use.
+        Draws the rows that centers are fitted to.
+    sizes : `CellSizes`, optional
 
     Returns
     -------
@@ -98,19 +99,41 @@ def make_cells(vectors, *, rng, centers=None):
     -----
     Spherical k-means of a sample finds few centers. A cell is halved as long as its rows come
     much nearer to their centers by that: clusters are told apart and broad ones are kept whole.
-    Rows far from all centers form cells of their own, and a large cell is cut into shells.
+    Rows far from all centers form cells of their own, and a large cell is cut into shells of
+    equal numbers of rows by their cosine with the center.
     """
+    sizes = sizes or CellSizes()
     n_rows, dim = vectors.shape
-    if n_rows < LEAST_ROWS:
-        return np.arange(n_rows), plain_cells(n_rows, dim)
-    if centers is None:
-        chosen = np.sort(rng.choice(n_rows, min(n_rows, SAMPLE_ROWS), replace=False))
-        sample = as_float32(vectors[chosen])
-        n_centers = int(np.clip(n_rows // CELL_ROWS, 4, MAX_CENTERS))
-        centers = _improved(sample, _seeds(sample, n_centers, rng))
-        centers = _improved(sample, _split(sample, centers, n_rows), n_rounds=2)
+    if n_rows < sizes.least:  # consecutive rows, of which nothing is known
+        start = np.arange(0, n_rows, sizes.largest)
+        stop = np.minimum(start + sizes.largest, n_rows)
+        centers = np.zeros((len(start), dim), dtype=np.float32)
+        low, high = np.full(len(start), -1.0), np.ones(len(start))
+        return np.arange(n_rows), Cells(start, stop, centers, low, high)
+    sample = vectors[np.sort(rng.choice(n_rows, min(n_rows, SAMPLE_ROWS), replace=False))]
+    n_centers = int(np.clip(n_rows // sizes.mean, 4, MAX_CENTERS))
+    centers = _improved(sample, _seeds(sample, n_centers, rng))
+    least = max(sizes.split_sample, sizes.split * len(sample) // n_rows)
+    centers = _improved(sample, _split(sample, centers, least), n_rounds=2)
     label, cosine = _assign(vectors, centers)
-    return _cut(label, cosine, centers)
+
+    # each center's rows by their cosine: the outliers first, then shells
+    order = np.lexsort((cosine, label))
+    _, first = np.unique(label[order], return_index=True)
+    starts = []
+    for start, stop in zip(first, [*first[1:], n_rows], strict=True):
+        own = cosine[order[start:stop]]
+        low, middle = np.quantile(own, [0.16, 0.5])  # one sigma below the median, and this
+        inner = start + int(np.searchsorted(own, middle - OUTLIER_SIGMA * (middle - low)))
+        for run in ((start, inner), (inner, stop)):
+            n_shells = -(-(run[1] - run[0]) // sizes.largest)
+            starts.extend(np.linspace(*run, n_shells, endpoint=False).astype(int))
+    start = np.array(starts, dtype=np.int64)
+    stop = np.append(start[1:], n_rows)
+    low, high = cosine[order[start]], cosine[order[stop - 1]]
+    owner = label[order[start]]
+    order = order[np.lexsort((order, np.repeat(np.arange(len(start)), stop - start)))]
+    return order, Cells(start, stop, centers[owner], low, high)
 
 
 def _normalized(vectors):
@@ -119,7 +142,7 @@ def _normalized(vectors):
 
 
 def _seeds(sample, n_centers, rng):
-    """Return rows far from each other, by k-means||."""
+    """Return rows far from each other, by k-means|| (Bahmani et al. 2012, PVLDB 5, 622)."""
     centers = sample[rng.integers(len(sample), size=1)]
     nearest = _assign(sample, centers)[1]
     step = -(-n_centers // 8)
@@ -142,11 +165,11 @@ def _improved(sample, centers, n_rounds=N_ROUNDS):
     return centers
 
 
-def _split(sample, centers, n_rows):
-    """Return centers, those of cells halved again and again where that brings rows nearer."""
+def _split(sample, centers, least):
+    """Return centers, cells of at least so many rows halved while that brings rows nearer."""
     label = _assign(sample, centers)[0]
     queue = [np.flatnonzero(label == number) for number in range(len(centers))]
-    final, least = [], max(SPLIT_ROWS, SPLIT_CELL * len(sample) // n_rows)
+    final = []
     while queue:
         members = queue.pop()
         rows = sample[members]
@@ -170,7 +193,7 @@ def _second_half(rows, center):
     distance = max(1 - float((rows @ center).mean()), 1e-9)
     gain = 1 - (1 - float(product.max(axis=1).mean())) / distance
     second = product[:, 1] > product[:, 0]
-    return second if gain > LEAST_GAIN and 0 < second.sum() < len(rows) else None
+    return second if gain > MIN_GAIN and 0 < second.sum() < len(rows) else None
 
 
 def _assign(vectors, centers):
@@ -180,32 +203,13 @@ def _assign(vectors, centers):
     wide = centers.astype(np.float64)
     for first in range(0, len(vectors), BLOCK_ROWS):
         part = slice(first, first + BLOCK_ROWS)
-        block = as_float32(vectors[part])
+        block = vectors[part]
         label[part] = (block @ centers.T).argmax(axis=1)
         with np.errstate(invalid="ignore"):
             cosine[part] = paired_cosines(wide[label[part]], block)
-    # a center without direction has none; zero bounds nothing and is true of it
+    # opposite rows may have the mean 0, a center without a direction: with it, cosines of 0
+    # make the bound 1, which is true of all rows
     return label, np.nan_to_num(np.clip(cosine, -1, 1), copy=False, nan=0.0)
-
-
-def _cut(label, cosine, centers):
-    """Return the order of rows and their cells, large ones cut into shells."""
-    order = np.lexsort((cosine, label))
-    _, first = np.unique(label[order], return_index=True)
-    starts = []
-    for start, stop in zip(first, [*first[1:], len(order)], strict=True):
-        own = cosine[order[start:stop]]
-        low, middle = np.quantile(own, [0.16, 0.5])
-        inner = start + int(np.searchsorted(own, middle - FAR * (middle - low)))
-        for piece in ((start, inner), (inner, stop)):
-            n_parts = -(-(piece[1] - piece[0]) // LARGEST_CELL)
-            starts.extend(np.linspace(*piece, n_parts, endpoint=False).astype(int))
-    start = np.array(starts, dtype=np.int64)
-    stop = np.append(start[1:], len(order))
-    low, high = cosine[order[start]], cosine[order[stop - 1]]
-    owner = label[order[start]]
-    order = order[np.lexsort((order, np.repeat(np.arange(len(start)), stop - start)))]
-    return order, Cells(start, stop, centers[owner], low, high)
 
 
 def upper_bounds(queries, cells):
@@ -226,6 +230,7 @@ def upper_bounds(queries, cells):
     Returns
     -------
     bound, guess : (N, C) float32 `numpy.ndarray`
+        The bound, and the cosine with the center times the middle of the cell's range.
     """
     centers = cells.centers.astype(np.float64)
     length = np.linalg.norm(centers, axis=1, keepdims=True)
@@ -235,5 +240,5 @@ def upper_bounds(queries, cells):
     nearest = np.clip(product, cells.low, cells.high)
     bound = np.sqrt(np.maximum((1 - product**2) * (1 - nearest**2), 0))
     bound += product * nearest
-    bound += SLACK
+    bound += BOUND_ROUNDING
     return bound.astype(np.float32), guess

@@ -1,23 +1,25 @@
-"""All pairs of a reference: the graph of nearest neighbours and groups of near duplicates."""
+"""All pairs of a reference: the graph of nearest neighbors and groups of near duplicates."""
 
 import numpy as np
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
+
+from astroclip.similarity.vectors import row_hashes
 
 __all__ = ["duplicate_groups", "neighbor_graph"]
 
 BLOCK_ROWS = 4096
 
 
-def neighbor_graph(searcher, n_neighbors, names_of, *, allowed=None):
+def neighbor_graph(store, n_neighbors, *, modality=None, allowed=None):
     """Return the graph of every row's nearest other rows.
 
     Parameters
     ----------
-    searcher : `~astroclip.similarity.searching.Searcher`
+    store : `~astroclip.similarity.store.Store`
     n_neighbors : int
-    names_of : callable
-        Returns the modalities that rows of a modality are compared with.
+    modality : str, optional
+        Of the rows to compare with, as in `~astroclip.SimilarityIndex.query`.
     allowed : (M,) bool `numpy.ndarray`, optional
         Rows to take part.
 
@@ -25,20 +27,29 @@ def neighbor_graph(searcher, n_neighbors, names_of, *, allowed=None):
     -------
     (M, M) `scipy.sparse.csr_array`
         Cosines. Rows that do not take part are empty.
+
+    Raises
+    ------
+    ValueError
+        If rows of a modality can be compared with too few others.
     """
-    store, n_rows = searcher.store, searcher.n_rows
+    n_rows = int(store.first_row[-1])
     parts = []
-    for kind, (start, stop) in store.sections.items():
-        names = names_of(kind)
-        positions = np.arange(start, stop)
-        if allowed is not None:
-            positions = positions[allowed[store.rows[positions]]]
-        n_wanted = n_neighbors + (kind in names)
+    for own_modality in store.modalities:
+        names = store.names(modality, own_modality)
+        positions = store.positions([own_modality], allowed)
+        n_others = store.count(names, allowed) - (own_modality in names)
+        if len(positions) and n_others < n_neighbors:
+            msg = (
+                f"n_neighbors is {n_neighbors} and {own_modality} rows can be compared with "
+                f"{n_others} others; expected at most that many."
+            )
+            raise ValueError(msg)
+        n_wanted = n_neighbors + (own_modality in names)
         for first in range(0, len(positions), BLOCK_ROWS):
             chosen = positions[first : first + BLOCK_ROWS]
             own = store.rows[chosen].astype(np.int64)
-            unit = np.asarray(store.read(chosen), dtype=np.float32)
-            rows, cosine = searcher.nearest(unit, names, n_wanted, allowed=allowed)
+            rows, cosine = store.nearest(store.read(chosen), names, n_wanted, allowed=allowed)
             # the row itself last, then cut off; where ties hide it the last one goes
             keep = np.argsort(rows == own[:, None], axis=1, kind="stable")[:, :n_neighbors]
             rows, cosine = (np.take_along_axis(each, keep, axis=1) for each in (rows, cosine))
@@ -49,37 +60,35 @@ def neighbor_graph(searcher, n_neighbors, names_of, *, allowed=None):
     return sparse.csr_array((cosine, (source, target)), shape=(n_rows, n_rows))
 
 
-def duplicate_groups(searcher, similarity, names_of, *, allowed=None):
+def duplicate_groups(store, similarity, *, modality=None, allowed=None):
     """Return the number of the group of near duplicates that each row belongs to.
 
     Parameters
     ----------
-    searcher : `~astroclip.similarity.searching.Searcher`
+    store, modality, allowed
+        As in `neighbor_graph`.
     similarity : float
         Least cosine of two rows that belong together; groups are joined through common rows.
-    names_of : callable
-        Returns the modalities that rows of a modality are compared with.
-    allowed : (M,) bool `numpy.ndarray`, optional
-        Rows to take part.
 
     Returns
     -------
     (M,) int64 `numpy.ndarray`
         Numbered by their first row; -1 for rows that are like no other.
     """
-    store, n_rows = searcher.store, searcher.n_rows
+    n_rows = int(store.first_row[-1])
     label = np.arange(n_rows)
     mask = np.ones(n_rows, dtype=bool) if allowed is None else allowed.copy()
-    label, mask = _join_equal(store, label, mask, names_of)
-    for kind, (start, stop) in store.sections.items():
-        positions = np.arange(start, stop)
-        positions = positions[mask[store.rows[positions]]]
+    for own_modality in store.modalities:
+        if own_modality in store.names(modality, own_modality):
+            _join_equal(store, store.positions([own_modality], mask), label, mask)
+    for own_modality in store.modalities:
+        names = store.names(modality, own_modality)
+        positions = store.positions([own_modality], mask)
         for first in range(0, len(positions), BLOCK_ROWS):
             chosen = positions[first : first + BLOCK_ROWS]
             own = store.rows[chosen].astype(np.int64)
-            unit = np.asarray(store.read(chosen), dtype=np.float32)
-            pairs = searcher.within(unit, names_of(kind), similarity, allowed=mask)
-            for number, rows, _ in pairs:
+            for number, rows, _ in store.within(store.read(chosen), names, similarity,
+                                                allowed=mask):
                 label = _joined(label, own[number], rows)
     usable = np.zeros(n_rows, dtype=bool)
     usable[store.rows] = True
@@ -94,36 +103,27 @@ def duplicate_groups(searcher, similarity, names_of, *, allowed=None):
     return groups
 
 
-def _join_equal(store, label, mask, names_of):
-    """Join rows of equal bytes and leave one of each in the mask: the rest needs no search."""
-    for kind, (start, stop) in store.sections.items():
-        rows = store.rows[start:stop]
-        inside = np.flatnonzero(mask[rows])
-        if kind not in names_of(kind) or not len(inside):
-            continue
-        code = np.concatenate([
-            _codes(store.read(start + inside[first : first + BLOCK_ROWS]))
-            for first in range(0, len(inside), BLOCK_ROWS)
-        ])
-        order = np.lexsort((rows[inside], code))
-        same = np.zeros(len(order), dtype=bool)
-        follows = np.flatnonzero(code[order[1:]] == code[order[:-1]]) + 1
-        for first in range(0, len(follows), BLOCK_ROWS):
-            part = follows[first : first + BLOCK_ROWS]
-            pair = [store.read(start + inside[order[each]]) for each in (part, part - 1)]
-            same[part] = (pair[0] == pair[1]).all(axis=1)
-        leader = np.maximum.accumulate(np.where(same, 0, np.arange(len(order))))
-        label[rows[inside[order]]] = rows[inside[order[leader]]]
-        mask[rows[inside[order[same]]]] = False
-    return label, mask
+def _join_equal(store, positions, label, mask):
+    """Label equal vectors alike and leave one of each in the mask: others need no search.
 
-
-def _codes(vectors):
-    """Return a hash of each vector's bytes."""
-    vectors = np.ascontiguousarray(vectors) + np.zeros(1, dtype=vectors.dtype)  # -0 is 0
-    words = vectors.view(np.uint16).astype(np.uint64)
-    factors = np.random.default_rng(0).integers(2**63, size=words.shape[1], dtype=np.uint64)
-    return words @ (2 * factors + 1)
+    A survey may hold thousands of copies of one vector, whose pairs are too many to list.
+    """
+    if not len(positions):
+        return
+    rows = store.rows[positions]
+    blocks = [positions[first : first + BLOCK_ROWS] for first in range(0, len(rows), BLOCK_ROWS)]
+    # adding zero makes -0 into 0
+    code = np.concatenate([row_hashes((store.read(each) + 0).view(np.uint32)) for each in blocks])
+    order = np.lexsort((rows, code))
+    same = np.zeros(len(order), dtype=bool)
+    follows = np.flatnonzero(code[order[1:]] == code[order[:-1]]) + 1
+    for first in range(0, len(follows), BLOCK_ROWS):
+        part = follows[first : first + BLOCK_ROWS]
+        pair = [store.read(positions[order[each]]) for each in (part, part - 1)]
+        same[part] = (pair[0] == pair[1]).all(axis=1)
+    leader = np.maximum.accumulate(np.where(same, 0, np.arange(len(order))))
+    label[rows[order]] = rows[order[leader]]
+    mask[rows[order[same]]] = False
 
 
 def _joined(label, first, second):

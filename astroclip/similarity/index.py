@@ -1,38 +1,41 @@
 """`SimilarityIndex`: a reference of embeddings to search by objects, tables, ids and vectors."""
 
-import numpy as np
-from astropy.table import QTable, Table
+import weakref
 
-from astroclip._validation import check_choice, check_integer
-from astroclip.similarity._indexed import IndexedTable
-from astroclip.similarity.filters import allowed_rows
+import numpy as np
+from astropy.table import Column, MaskedColumn, QTable, Table
+
+from astroclip._validation import check_choice, check_integer, import_extra
+from astroclip.similarity.columns import StackedTable
+from astroclip.similarity.conditions import allowed_rows
+from astroclip.similarity.files import METHODS, read_index, write_index
 from astroclip.similarity.groups import duplicate_groups, neighbor_graph
-from astroclip.similarity.queries import Queries, as_table, directed, table_queries
-from astroclip.similarity.results import neighbor_table
-from astroclip.similarity.vectors import unit_rows
+from astroclip.similarity.queries import IdLookup, Queries, neighbor_table, unit_vectors
+from astroclip.similarity.store import Shard, Store
+from astroclip.similarity.vectors import ModalityCenters, unit_rows
+from astroclip.tables import check_same_model, embedding_matrix, validate_embedding_table
 
 __all__ = ["SimilarityIndex"]
 
 MODALITIES = ("spectrum", "image", "all")
+DTYPES = ("float32", "float16")
 
 
-class SimilarityIndex(IndexedTable):
-    """Nearest neighbours in a reference table of embeddings.
+class SimilarityIndex:
+    """Nearest neighbors in a reference table of embeddings.
 
     Parameters
     ----------
     table : `~astropy.table.QTable`
         An embedding table. Rows without an embedding are kept out of the search.
     method : str
-        ``"exact"``; ``"cells"``: approximate, in the parts of the reference that look nearest,
-        with nothing to build or to store; ``"hnsw"``, ``"ivf"`` or ``"ivfpq"``: approximate,
-        with FAISS (the extra ``ann``); or ``"auto"``, which chooses by the number of rows of a
-        modality: exact to 20,000, a graph (HNSW) to 100,000, inverted lists (IVF) to 20
-        million, and lists of product codes (IVF-PQ) above; where FAISS is not installed, cells
-        above 20,000. Candidates of all are ranked anew by the stored vectors. Modalities with
-        fewer than 1,000 rows (20,000 for cells) are always searched exactly.
+        ``"exact"``; ``"approximate"``: inverted lists of FAISS (the extra ``ann``) propose rows,
+        which are ranked by the stored vectors; or ``"auto"``: approximate where a modality has
+        50,000 rows or more in a table that was given to the index or appended, if FAISS is
+        installed, exact otherwise. Tables with fewer than 1,000 rows of a modality are always
+        searched exactly.
     recall : float
-        Part of the true ten nearest neighbours that an approximate search is to find.
+        Share of the true ten nearest neighbors that an approximate search is to find.
     dtype : str
         How vectors are stored: ``"float32"`` or, in half the memory, ``"float16"``. Results
         are exact for the vectors as they are stored.
@@ -43,15 +46,15 @@ class SimilarityIndex(IndexedTable):
         Where exact searches multiply, such as ``"cuda"``; on the CPU, without torch, by
         default.
     random_state : int
-        Chooses the rows that cells and approximate searches are trained and measured with.
+        Chooses the rows that clusters and approximate searches are fitted to and measured with.
 
     Attributes
     ----------
     dim : int
         Length of an embedding.
     recall_ : float
-        Measured part of the true ten nearest neighbours of reference rows that the search
-        finds, the lowest of its modalities; 1 for an exact one.
+        Measured share of the true ten nearest neighbors of reference rows that the search
+        finds, the lowest of its parts; 1 for an exact one.
     dtype, method : str
 
     Raises
@@ -71,12 +74,114 @@ class SimilarityIndex(IndexedTable):
     [1, 2, 3, 1, 2, 3]
     """
 
+    def __init__(
+        self, table, *, method="exact", recall=0.97, dtype="float32", center_modalities=False,
+        device=None, random_state=0,
+    ):
+        validate_embedding_table(table)
+        self.method = check_choice(method, METHODS, "method")
+        self.dtype = check_choice(dtype, DTYPES, "dtype")
+        self.dim = table["embedding"].shape[1]
+        self._device = device
+        self._recall = _check_recall(recall)
+        self._random_state = check_integer(random_state, "random_state", minimum=0)
+        self._embedding_position = table.colnames.index("embedding")
+        self._opened = None  # the folder it was read from or written to, and its checksum then
+        if method == "approximate":
+            import_extra("faiss", "ann")
+        self._centers = None
+        if center_modalities:
+            matrix, valid = embedding_matrix(table)
+            unit, has_direction = unit_rows(matrix)
+            valid &= has_direction
+            modality = np.asarray(table["modality"]).astype(str)
+            self._centers = ModalityCenters.fit(unit[valid], modality[valid])
+        self._set_shards([self._shard_of(table)])
+
+    def _shard_of(self, table):
+        """Return the shard of an embedding table's rows."""
+        matrix, valid = embedding_matrix(table)
+        columns = table.copy(copy_data=False)
+        if self._centers is None:
+            columns.remove_column("embedding")
+        else:  # the vectors that are searched are others
+            columns["embedding"] = Column(matrix.copy())
+        modality = np.asarray(table["modality"]).astype(str)
+        unit, has_direction = unit_vectors(matrix, modality, self._centers, dtype=self.dtype)
+        return self._built(columns, unit, modality, valid & has_direction)
+
+    def _built(self, columns, unit, modality, usable):
+        """Return the shard of unit vectors that are ready to be searched."""
+        shard = Shard.build(
+            columns, unit, modality, usable, dtype=self.dtype, random_state=self._random_state
+        )
+        shard.build_approximate(
+            self.method, recall=self._recall, random_state=self._random_state
+        )
+        return shard
+
+    def _set_shards(self, shards):
+        """Search these shards from now on."""
+        self._shards = shards
+        self._store = Store(shards, device=self._device)
+        columns = [shard.columns for shard in shards]
+        self._columns = columns[0] if len(columns) == 1 else StackedTable(columns)
+        self._lookup, self._table = None, None
+
+    def __len__(self):
+        return len(self._columns)
+
+    def __repr__(self):
+        modality = np.asarray(self._columns["modality"])
+        counts = {name: int((modality == name).sum()) for name in MODALITIES[:2]}
+        held = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+        how = "" if self.method == "exact" else f", {self.method}, recall {self.recall_:.3f}"
+        return f"<SimilarityIndex of {held} rows, model {self.meta['MODEL']!r}{how}>"
+
+    @property
+    def table(self):
+        """The reference's rows and columns, put together when asked for.
+
+        Embeddings are the unit vectors as they are stored, or, in an index with centered
+        modalities, those of the table that it was made from.
+        """
+        table = None if self._table is None else self._table()
+        if table is None:
+            table = self._columns[:]
+            if "embedding" in table.colnames:
+                matrix = np.array(table["embedding"], dtype=np.float32)
+                table.remove_column("embedding")
+            else:
+                matrix = np.concatenate([shard.matrix() for shard in self._shards])
+            mask = np.repeat(~np.isfinite(matrix).all(axis=1)[:, None], self.dim, axis=1)
+            matrix[mask] = np.nan
+            column = MaskedColumn(matrix, mask=mask, fill_value=np.nan)
+            table.add_column(column, name="embedding", index=self._embedding_position)
+            self._table = weakref.ref(table)
+        return table
+
+    @property
+    def meta(self):
+        """The reference's meta: its model, weights and versions."""
+        return self._columns.meta
+
+    @property
+    def recall_(self):
+        """Measured recall of the ten nearest neighbors."""
+        searches = [each for shard in self._shards for each in shard.approximate.values()]
+        return min([1.0, *[each.recall for each in searches]])
+
+    @property
+    def n_bytes(self):
+        """Bytes of memory that the vectors and their cells take."""
+        return sum(shard.n_bytes for shard in self._shards)
+
     # ------------------------------------------------------------------ searching
     def query(
         self, objects, n_neighbors=10, *, modality=None, where=None, near=None,
         exclude_self=False, joint=False, **options,
     ):
-        """Return the nearest neighbours of objects in the reference.
+        """Return the nearest neighbors of objects in the reference.
 
         Parameters
         ----------
@@ -120,14 +225,14 @@ class SimilarityIndex(IndexedTable):
             If there are fewer reference rows to search than ``n_neighbors``, or a condition
             cannot be read.
         """
-        queries = self._queries(as_table(objects, self._columns.meta, options), joint)
+        queries = self._queries(self._embedded(objects, options), joint)
         return self._neighbors_of(
             queries, n_neighbors, modality=modality, where=where, near=near,
             exclude_self=exclude_self,
         )
 
     def query_ids(self, ids, n_neighbors=10, *, exclude_self=True, **options):
-        """Return the nearest neighbours of rows of the reference, named by their ids.
+        """Return the nearest neighbors of rows of the reference, named by their ids.
 
         Parameters
         ----------
@@ -148,14 +253,14 @@ class SimilarityIndex(IndexedTable):
         KeyError
             If the reference has no row of an id.
         """
-        rows = self._rows_of(ids)
-        return self.query(self._rows(rows), n_neighbors, exclude_self=exclude_self, **options)
+        table = self._embedding_rows(self._rows_of(ids))
+        return self.query(table, n_neighbors, exclude_self=exclude_self, **options)
 
     def query_vectors(
         self, vectors, n_neighbors=10, *, ids=None, vector_modality=None, modality=None,
         where=None, near=None, exclude_self=False,
     ):
-        """Return the nearest neighbours of vectors of the reference's space.
+        """Return the nearest neighbors of vectors of the reference's space.
 
         Parameters
         ----------
@@ -167,7 +272,7 @@ class SimilarityIndex(IndexedTable):
             Names for the result; ``"0"``, ``"1"`` and so on by default.
         vector_modality : str, optional
             ``"spectrum"`` or ``"image"``, what the vectors are of: needed where modalities are
-            centred.
+            centered.
         modality : str, optional
             As in `query`; all rows by default, or those of ``vector_modality``.
 
@@ -179,7 +284,7 @@ class SimilarityIndex(IndexedTable):
         Raises
         ------
         ValueError
-            If vectors are of another length, or cannot be centred.
+            If vectors are of another length, or cannot be centered.
         """
         matrix = np.atleast_2d(np.array(vectors, dtype=np.float32))
         names = np.arange(len(matrix)) if ids is None else ids
@@ -192,14 +297,14 @@ class SimilarityIndex(IndexedTable):
             raise ValueError(msg)
         if vector_modality is not None:
             check_choice(vector_modality, MODALITIES[:2], "vector_modality")
-        elif self._gap is not None:
+        elif self._centers is not None:
             msg = (
                 "vector_modality is None and the index centers modalities; expected 'spectrum' "
                 "or 'image', what the vectors are of."
             )
             raise ValueError(msg)
-        kinds = np.full(len(matrix), vector_modality or "all")
-        queries = Queries(names, kinds, *directed(matrix, kinds, self._gap))
+        own_modality = np.full(len(matrix), vector_modality or "all")
+        queries = Queries(names, own_modality, *unit_vectors(matrix, own_modality, self._centers))
         return self._neighbors_of(
             queries, n_neighbors, modality=modality, where=where, near=near,
             exclude_self=exclude_self,
@@ -244,7 +349,7 @@ class SimilarityIndex(IndexedTable):
             if examples is None:
                 continue
             if not isinstance(examples, Table):
-                examples = self._rows(self._rows_of(examples, name=name))
+                examples = self._embedding_rows(self._rows_of(examples, name=name))
             queries = self._queries(examples, joint=False)
             if not queries.valid.any():
                 msg = f"{name} has no row with an embedding; expected at least one."
@@ -253,7 +358,7 @@ class SimilarityIndex(IndexedTable):
             excluded.append(queries.ids)
         vector = given[0] if negative is None else given[0] - weight * given[1]
         unit, valid = unit_rows(vector[None].astype(np.float32))
-        allowed = self._allowed(where, near)
+        allowed = allowed_rows(self._columns, where=where, near=near)
         allowed = np.ones(len(self), dtype=bool) if allowed is None else allowed
         allowed[self._ids().rows(np.concatenate(excluded))[1]] = False
         queries = Queries(np.array(["examples"]), np.array(["all"]), unit, valid)
@@ -314,20 +419,20 @@ class SimilarityIndex(IndexedTable):
         ModelMismatchError, ValueError
             As in `query`.
         """
-        queries = self._queries(as_table(objects, self._columns.meta, options), joint)
+        queries = self._queries(self._embedded(objects, options), joint)
         _check_modality(modality)
         _check_similarity(similarity)
-        allowed = self._allowed(where, near)
+        allowed = allowed_rows(self._columns, where=where, near=near)
         parts = [(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64), np.empty(0))]
-        for kind in np.unique(queries.kinds[queries.valid]):
-            members = np.flatnonzero(queries.valid & (queries.kinds == kind))
-            names = self._searcher.names(modality, str(kind))
+        for own_modality in np.unique(queries.modality[queries.valid]):
+            members = np.flatnonzero(queries.valid & (queries.modality == own_modality))
+            names = self._store.names(modality, str(own_modality))
             vectors = queries.vectors[members]
-            found = self._searcher.within(vectors, names, similarity, allowed=allowed)
+            found = self._store.within(vectors, names, similarity, allowed=allowed)
             parts += [(members[number], rows, cosine) for number, rows, cosine in found]
         number, rows, cosine = (np.concatenate(each) for each in zip(*parts, strict=True))
         if exclude_self:
-            foreign = np.asarray(self._columns.texts("id")[rows]) != queries.ids[number]
+            foreign = self._ids().ids[rows] != queries.ids[number]
             number, rows, cosine = number[foreign], rows[foreign], cosine[foreign]
         order = np.argsort(number, kind="stable")
         number, rows, cosine = number[order], rows[order], cosine[order]
@@ -355,21 +460,8 @@ class SimilarityIndex(IndexedTable):
         """
         check_integer(n_neighbors, "n_neighbors")
         _check_modality(modality)
-        allowed, searcher = self._allowed(where, near), self._searcher
-        for kind in searcher.store.sections:
-            names = searcher.names(modality, kind)
-            n_others = searcher.count(names, allowed) - (kind in names)
-            if searcher.count([kind], allowed) and n_others < n_neighbors:
-                msg = (
-                    f"n_neighbors is {n_neighbors} and {kind} rows can be compared with "
-                    f"{n_others} others; expected at most that many."
-                )
-                raise ValueError(msg)
-
-        def names_of(kind):
-            return searcher.names(modality, kind)
-
-        return neighbor_graph(searcher, n_neighbors, names_of, allowed=allowed)
+        allowed = allowed_rows(self._columns, where=where, near=near)
+        return neighbor_graph(self._store, n_neighbors, modality=modality, allowed=allowed)
 
     def near_duplicates(self, *, similarity=0.999, modality=None, where=None, near=None):
         """Return groups of rows that are nearly the same, found exactly.
@@ -390,35 +482,41 @@ class SimilarityIndex(IndexedTable):
         """
         _check_modality(modality)
         _check_similarity(similarity)
-        allowed = self._allowed(where, near)
-
-        def names_of(kind):
-            return self._searcher.names(modality, kind)
-
-        group = duplicate_groups(self._searcher, similarity, names_of, allowed=allowed)
+        allowed = allowed_rows(self._columns, where=where, near=near)
+        group = duplicate_groups(self._store, similarity, modality=modality, allowed=allowed)
         rows = np.flatnonzero(group >= 0)
         rows = rows[np.argsort(group[rows], kind="stable")]
         result = QTable()
         result["group"], result["row"] = group[rows], rows
-        own = self._columns.take(rows)
+        own = self._columns[rows]
         for name in own.colnames:
             if name not in ("group", "row", "embedding"):
                 result[name] = own[name]
         result.meta.update(self._columns.meta)
         return result
 
-    # ------------------------------------------------------------------ how
+    # ------------------------------------------------------------------ from query to result
+    def _embedded(self, objects, options):
+        """Return the query as a table; objects are embedded with the reference's model."""
+        if not isinstance(objects, Table):
+            from astroclip.embedding import embed  # imports torch
+
+            return embed(objects, **{"model": self.meta["MODEL"], **options})
+        if options:
+            msg = (
+                f"query got {', '.join(options)}, which apply to objects only; the query is a "
+                f"table of embeddings already."
+            )
+            raise TypeError(msg)
+        return objects
+
     def _queries(self, table, joint):
         """Return the queries that a table's rows are."""
-        queries = table_queries(table, self._columns.meta, dim=self.dim, gap=self._gap)
+        queries = Queries.from_table(table, self.meta, dim=self.dim, centers=self._centers)
         return queries.joined() if joint else queries
 
-    def _allowed(self, where, near):
-        """Return rows that may be found by their columns, None for all."""
-        return allowed_rows(self._columns, where=where, near=near)
-
     def _neighbors_of(self, queries, n_neighbors, **options):
-        """Return the table of queries' neighbours."""
+        """Return the table of queries' neighbors."""
         rows, similarity, valid = self._find(queries, n_neighbors, **options)
         number = np.repeat(np.flatnonzero(valid), n_neighbors)
         rank = np.tile(np.arange(1, n_neighbors + 1), int(valid.sum()))
@@ -426,18 +524,22 @@ class SimilarityIndex(IndexedTable):
         return neighbor_table(queries, self._columns, number, rows, similarity, rank)
 
     def _find(self, queries, n_neighbors, *, modality, where=None, near=None, exclude_self=False):
-        """Return rows and similarities of queries' neighbours, and which queries have some."""
+        """Return rows and similarities of queries' neighbors, and which queries have some."""
         check_integer(n_neighbors, "n_neighbors")
         _check_modality(modality)
-        allowed = self._allowed(where, near)
+        allowed = allowed_rows(self._columns, where=where, near=near)
         rows = np.full((len(queries), n_neighbors), -1, dtype=np.int64)
         similarity = np.full((len(queries), n_neighbors), np.nan)
-        for kind in np.unique(queries.kinds[queries.valid]):
-            members = np.flatnonzero(queries.valid & (queries.kinds == kind))
-            names = self._searcher.names(modality, str(kind))
-            n_own = self._own_counts(queries, members, names, allowed) if exclude_self else 0
-            spare = int(np.max(n_own))
-            n_rows = self._searcher.count(names, allowed)
+        for own_modality in np.unique(queries.modality[queries.valid]):
+            members = np.flatnonzero(queries.valid & (queries.modality == own_modality))
+            names = self._store.names(modality, str(own_modality))
+            n_rows, n_own = self._store.count(names, allowed), np.zeros(len(members), dtype=int)
+            if exclude_self:  # as many more are searched as rows carry a query's own id
+                number, own = self._ids().rows(queries.ids[members])
+                searched = np.zeros(len(self), dtype=bool)
+                searched[self._store.rows[self._store.positions(names, allowed)]] = True
+                n_own = np.bincount(number[searched[own]], minlength=len(members))
+            spare = int(n_own.max())
             if n_rows < n_neighbors + spare:
                 worst = members[int(np.argmax(n_own))]
                 msg = (
@@ -447,25 +549,246 @@ class SimilarityIndex(IndexedTable):
                     f"(modality='all', wider conditions)."
                 )
                 raise ValueError(msg)
-            vectors, wanted = queries.vectors[members], n_neighbors + spare
-            found = self._searcher.nearest(vectors, names, wanted, allowed=allowed)
+            found = self._store.nearest(
+                queries.vectors[members], names, n_neighbors + spare, allowed=allowed
+            )
             if spare:
-                ids = np.asarray(self._columns.texts("id")[found[0].ravel()])
-                own = ids.reshape(found[0].shape) == queries.ids[members][:, None]
-                keep = np.argsort(own, axis=1, kind="stable")[:, :n_neighbors]
+                ids = self._ids().ids[found[0]]
+                is_own = ids == queries.ids[members][:, None]
+                keep = np.argsort(is_own, axis=1, kind="stable")[:, :n_neighbors]
                 found = [np.take_along_axis(each, keep, axis=1) for each in found]
             rows[members], similarity[members] = found
         return rows, similarity, queries.valid
 
-    def _own_counts(self, queries, members, names, allowed):
-        """Return how many of the rows to search carry each query's id."""
-        number, rows = self._ids().rows(queries.ids[members])
-        inside = np.zeros(len(self), dtype=bool)
-        for name in names:
-            start, stop = self._searcher.store.sections[name]
-            inside[self._searcher.store.rows[start:stop]] = True
-        counted = inside[rows] if allowed is None else inside[rows] & allowed[rows]
-        return np.bincount(number[counted], minlength=len(members))
+    # ------------------------------------------------------------------ rows by id
+    def _ids(self):
+        """Return the lookup of rows by id, made once."""
+        if self._lookup is None:
+            self._lookup = IdLookup(np.asarray(self._columns["id"]).astype(str, copy=False))
+        return self._lookup
+
+    def _rows_of(self, ids, name="ids"):
+        """Return all rows of ids."""
+        ids = np.atleast_1d(np.asarray(ids)).astype(str)
+        if not len(ids):
+            msg = f"{name} is empty; expected at least one id."
+            raise ValueError(msg)
+        number, rows = self._ids().rows(ids)
+        missing = np.setdiff1d(np.arange(len(ids)), number)
+        if len(missing):
+            msg = (
+                f"{name}[{missing[0]}] is {str(ids[missing[0]])!r}, which is no id of the "
+                f"reference ({len(missing)} of {len(ids)} are not); expected ids of its rows."
+            )
+            raise KeyError(msg)
+        return rows
+
+    def _embedding_rows(self, rows):
+        """Return rows of the reference as an embedding table."""
+        table = self._columns[rows]
+        if "embedding" not in table.colnames:
+            table["embedding"] = self._store.vectors_of(rows)
+        return table
+
+    # ------------------------------------------------------------------ changing
+    def set_recall(self, recall):
+        """Set how hard approximate searches try from another wanted recall, and measure it.
+
+        Parameters
+        ----------
+        recall : float
+            Share of the true ten nearest neighbors that is to be found.
+
+        Returns
+        -------
+        `SimilarityIndex`
+            Itself.
+        """
+        self._recall = _check_recall(recall)
+        for shard in self._shards:
+            for name, search in shard.approximate.items():
+                search.tune(
+                    shard, shard.cells[name], recall=recall, random_state=self._random_state
+                )
+        return self
+
+    def append(self, table):
+        """Add rows behind those of the reference.
+
+        They become a shard of their own, with cells and an approximate search of its own: the
+        other rows are not touched, and `save` writes the new ones only. Many small shards are
+        searched more slowly than one large one; ``SimilarityIndex(index.table)`` makes it.
+
+        Parameters
+        ----------
+        table : `~astropy.table.QTable`
+            An embedding table of the same model and weights. Columns that only one side has are
+            masked on the other.
+
+        Returns
+        -------
+        `SimilarityIndex`
+            Itself.
+
+        Raises
+        ------
+        ModelMismatchError
+            If it comes from another model or weights.
+        TypeError, ValueError
+            If it is no embedding table, or its embeddings have another length.
+        """
+        validate_embedding_table(table, name="table")
+        check_same_model(table, self.meta, names=("table", "reference"))
+        if table["embedding"].shape[1] != self.dim:
+            msg = (
+                f"table['embedding'] has shape {table['embedding'].shape}; expected "
+                f"(N, {self.dim}), as in the reference. Pass embeddings as the model made them."
+            )
+            raise ValueError(msg)
+        self._set_shards([*self._shards, self._shard_of(table)])
+        return self
+
+    def merge(self, other):
+        """Add the rows of another index.
+
+        Parameters
+        ----------
+        other : `SimilarityIndex`
+            Of the same model and weights.
+
+        Returns
+        -------
+        `SimilarityIndex`
+            Itself.
+
+        Raises
+        ------
+        ModelMismatchError
+            If it is of another model or weights.
+        TypeError
+            If it is no index.
+        """
+        if not isinstance(other, SimilarityIndex):
+            msg = (
+                f"other is of type {type(other).__name__}; expected a SimilarityIndex. Add a "
+                f"table with append."
+            )
+            raise TypeError(msg)
+        check_same_model(other.meta, self.meta, names=("other", "reference"))
+        return self.append(other.table)
+
+    def remove(self, ids):
+        """Take out all rows of some ids; shards that hold some of them are made again.
+
+        Parameters
+        ----------
+        ids : str or sequence of str
+
+        Returns
+        -------
+        `SimilarityIndex`
+            Itself.
+
+        Raises
+        ------
+        KeyError
+            If the reference has no row of an id; nothing is taken out.
+        ValueError
+            If no row would be left.
+        """
+        kept = np.ones(len(self), dtype=bool)
+        kept[self._rows_of(ids)] = False
+        if not kept.any():
+            msg = f"ids names all {len(self)} rows of the reference; expected to keep some."
+            raise ValueError(msg)
+        shards = []
+        for shard, own in zip(
+            self._shards, np.split(kept, self._store.first_row[1:-1]), strict=True
+        ):
+            if own.all():
+                shards.append(shard)
+            elif own.any():
+                columns = shard.columns[np.flatnonzero(own)]
+                unit = shard.matrix()[own]
+                usable = np.isfinite(unit).all(axis=1)
+                modality = np.asarray(columns["modality"]).astype(str)
+                shards.append(self._built(columns, unit, modality, usable))
+        self._set_shards(shards)
+        return self
+
+    # ------------------------------------------------------------------ files
+    def save(self, path):
+        """Write the index to a folder; what is there of it already is not written again.
+
+        Parameters
+        ----------
+        path : path-like
+            A new folder, whose parent exists, or one with an index, which is replaced once the
+            new one is complete. Processes that have the old one open keep their answers.
+
+        Raises
+        ------
+        FileExistsError
+            If there is something else.
+        ValueError
+            If a column of the table holds Python objects.
+        OSError
+            If another process is writing there, or has since this index was opened.
+
+        Notes
+        -----
+        An index that was opened, appended to and saved to the same folder writes one shard and
+        the manifest. A process that is killed leaves the old index as it was.
+        """
+        settings = {
+            "method": self.method, "recall": self._recall, "random_state": self._random_state,
+            "embedding_position": self._embedding_position,
+        }
+        self._opened = write_index(
+            path, self._shards, settings=settings, centers=self._centers, opened=self._opened
+        )
+
+    @classmethod
+    def open(cls, path, *, verify=None, device=None):
+        """Open an index written by `save`; its vectors stay in their files.
+
+        Parameters
+        ----------
+        path : path-like
+        verify : bool, optional
+            Whether to compare all files with their checksums. By default those of an index of
+            up to 128 MiB are; of a larger one those of up to 4 MiB, and of larger files the
+            size and the layout.
+        device : str or `torch.device`, optional
+            As for a new index.
+
+        Returns
+        -------
+        `SimilarityIndex`
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no such folder.
+        ValueError
+            If it is no index, of another version, or damaged.
+        """
+        index = cls.__new__(cls)
+        shards, settings, index._centers, index._opened = read_index(path, verify=verify)
+        index._device, index.method = device, settings["method"]
+        index._recall, index._random_state = settings["recall"], settings["random_state"]
+        index._embedding_position = settings["embedding_position"]
+        index.dtype = np.dtype(shards[0].vectors.dtype).name
+        index.dim = shards[0].vectors.shape[1]
+        index._set_shards(shards)
+        return index
+
+
+def _check_recall(recall):
+    if not 0 < recall < 1:
+        msg = f"recall is {recall!r}; expected a number between 0 and 1."
+        raise ValueError(msg)
+    return float(recall)
 
 
 def _check_modality(modality):

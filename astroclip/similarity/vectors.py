@@ -1,84 +1,67 @@
-"""Unit vectors: lengths, half precision, rounding bounds, and cosines computed one way."""
+"""Unit vectors: lengths, cosines computed in one way, rounding bounds, and modality means."""
 
 import numpy as np
 
 __all__ = [
-    "HALF_TOLERANCE",
-    "UNIT_TOLERANCE",
-    "as_float32",
+    "ModalityCenters",
     "cosines",
+    "length_error",
     "paired_cosines",
     "product_margin",
+    "row_hashes",
     "unit_rows",
 ]
 
-UNIT_TOLERANCE = 1e-6  # lengths this near to one count as one
-HALF_TOLERANCE = 1e-3  # of vectors that were kept in half precision
-BLOCK_ROWS = 8192  # rows worked on at a time
+# a length this near to 1 counts as 1, by the type that vectors are stored in
+UNIT_TOLERANCE = {"float32": 1e-6, "float16": 1e-3}
+BLOCK_ROWS = 8192
 
 
-def unit_rows(matrix, *, copy=True, tolerance=UNIT_TOLERANCE):
+def unit_rows(matrix, *, dtype="float32"):
     """Return rows divided by their lengths, and which have one.
 
     Rows of unit length are kept to the last bit: dividing them again would reorder
-    neighbours that differ by a rounding.
+    neighbors that differ by a rounding.
 
     Parameters
     ----------
     matrix : (N, D) float32 `numpy.ndarray`
-    copy : bool
-        False to divide in place.
-    tolerance : float
-        How far a length may be from one to count as one.
+        Divided in place.
+    dtype : str
+        ``"float16"`` if rows are, or will be, stored in half precision; their lengths are
+        not as near to one.
 
     Returns
     -------
     unit : (N, D) float32 `numpy.ndarray`
-        Zero where there is no direction.
-    directed : (N,) bool `numpy.ndarray`
+        ``matrix``; zero where there is no direction.
+    has_direction : (N,) bool `numpy.ndarray`
         False for zero and non-finite rows.
     """
-    unit = matrix.copy() if copy else matrix
-    directed = np.empty(len(unit), dtype=bool)
-    for first in range(0, len(unit), BLOCK_ROWS):
-        block = unit[first : first + BLOCK_ROWS]
+    has_direction = np.empty(len(matrix), dtype=bool)
+    for first in range(0, len(matrix), BLOCK_ROWS):
+        block = matrix[first : first + BLOCK_ROWS]
         length = np.linalg.norm(block, axis=1, keepdims=True)
         known = (length > 0) & np.isfinite(length)  # False for NaN
-        length[np.abs(length - 1) < tolerance] = 1
+        length[np.abs(length - 1) < UNIT_TOLERANCE[dtype]] = 1
         with np.errstate(invalid="ignore"):
             np.divide(block, length, out=block, where=known)
         block[~known[:, 0]] = 0
-        directed[first : first + BLOCK_ROWS] = known[:, 0]
-    return unit, directed
+        has_direction[first : first + BLOCK_ROWS] = known[:, 0]
+    return matrix, has_direction
 
 
-def as_float32(block):
-    """Return finite values as float32; half precision by its bits, thrice as fast as a cast.
-
-    Parameters
-    ----------
-    block : float16 or float32 `numpy.ndarray`
-        Contiguous.
-
-    Returns
-    -------
-    float32 `numpy.ndarray`
-        The same array if it is float32 already.
-    """
-    if block.dtype != np.float16:
-        return np.asarray(block, dtype=np.float32)
-    bits = np.ascontiguousarray(block).view(np.uint16).astype(np.uint32)
-    sign = bits & 0x8000
-    sign <<= 16
-    bits &= 0x7FFF
-    bits <<= 13
-    values = bits.view(np.float32)
-    values *= np.float32(2.0**112)  # the exponents' biases differ by 112
-    bits |= sign
-    return values
+def length_error(vectors):
+    """Return the largest difference of a vector's length from one."""
+    largest = 0.0
+    for first in range(0, len(vectors), BLOCK_ROWS):
+        block = vectors[first : first + BLOCK_ROWS].astype(np.float64)
+        length = np.sqrt(np.einsum("nd,nd->n", block, block))
+        largest = max(largest, float(np.abs(length - 1).max()))
+    return largest
 
 
-def product_margin(dim, length_error):
+def product_margin(dim, error):
     """Return how far a float32 product of unit vectors can be from their cosine.
 
     Summing ``dim`` products in any order, fused or not, errs by at most ``dim`` roundings of
@@ -87,7 +70,7 @@ def product_margin(dim, length_error):
     Parameters
     ----------
     dim : int
-    length_error : float
+    error : float
         Largest difference of a row's length from one.
 
     Returns
@@ -99,7 +82,7 @@ def product_margin(dim, length_error):
     Higham (2002), Accuracy and Stability of Numerical Algorithms, section 3.1.
     """
     rounding = (dim + 8) * np.finfo(np.float32).eps / 2
-    return 1.01 * (rounding + length_error) + 2 * UNIT_TOLERANCE
+    return 1.01 * (rounding + error) + 2 * UNIT_TOLERANCE["float32"]
 
 
 def cosines(queries, block):
@@ -140,3 +123,79 @@ def paired_cosines(queries, block):
     products = np.einsum("md,md->m", queries, block)
     length = np.sqrt(np.einsum("md,md->m", block, block))
     return products / (length * np.sqrt(np.einsum("md,md->m", queries, queries)))
+
+
+def row_hashes(words):
+    """Return a 64-bit hash of each row of unsigned integers; trailing zeros do not count.
+
+    Parameters
+    ----------
+    words : (N, W) unsigned int `numpy.ndarray`
+
+    Returns
+    -------
+    (N,) uint64 `numpy.ndarray`
+    """
+    factors = np.random.default_rng(0).integers(2**63, size=words.shape[1], dtype=np.uint64)
+    total = np.zeros(len(words), dtype=np.uint64)
+    for word, factor in zip(words.T, 2 * factors + 1, strict=True):
+        total += word.astype(np.uint64) * factor
+    return total
+
+
+class ModalityCenters:
+    """The mean direction of each modality, to subtract from its embeddings.
+
+    Parameters
+    ----------
+    centers : dict of str to (D,) array
+        By modality.
+
+    Notes
+    -----
+    Contrastive training leaves the modalities in narrow cones around different directions
+    (Liang et al. 2022, NeurIPS 35, 17612). Subtracting each one's mean and scaling to unit
+    length again lets a query be compared with both modalities on one footing.
+    """
+
+    def __init__(self, centers):
+        self.centers = {name: np.asarray(each, dtype=np.float64) for name, each in centers.items()}
+
+    @classmethod
+    def fit(cls, unit, modality):
+        """Return the centers of unit vectors (N, D) of some modalities (N,)."""
+        names = np.unique(modality)
+        means = {str(name): unit[modality == name].mean(axis=0, dtype=float) for name in names}
+        return cls(means)
+
+    def centered(self, unit, modality):
+        """Return centered unit vectors.
+
+        Parameters
+        ----------
+        unit : (N, D) float32 `numpy.ndarray`
+        modality : (N,) str `numpy.ndarray`
+
+        Returns
+        -------
+        vectors : (N, D) float32 `numpy.ndarray`
+        has_direction : (N,) bool `numpy.ndarray`
+            False where nothing is left.
+
+        Raises
+        ------
+        ValueError
+            If the reference has no rows of a modality.
+        """
+        vectors = unit.copy()
+        for name in np.unique(modality):
+            if str(name) not in self.centers:
+                msg = (
+                    f"modality {str(name)!r} of the query was not in the reference when its "
+                    f"centers were fitted; expected {' or '.join(map(repr, self.centers))}. Make "
+                    f"the index with center_modalities=False, or from a table with both."
+                )
+                raise ValueError(msg)
+            members = modality == name
+            vectors[members] -= self.centers[str(name)].astype(np.float32)
+        return unit_rows(vectors)

@@ -5,24 +5,20 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.neighbors import kneighbors_graph
 
-from astroclip.similarity import SimilarityIndex, groups
+from astroclip.similarity import SimilarityIndex
 from tests.similarity.clouds import CLOUDS, as_unit, make_table, mixed_table, random_table
 
 
-@pytest.fixture(autouse=True)
-def small_blocks(monkeypatch):
-    monkeypatch.setattr(groups, "BLOCK_ROWS", 37)
-
-
 def test_graph_is_scikit_learns():
-    table = random_table(200, dim=6)
-    graph = SimilarityIndex(table).neighbor_graph(5)
+    table = random_table(4200, dim=6)  # more than one block
+    graph = SimilarityIndex(table[:4000]).append(table[4000:]).neighbor_graph(5)
     vectors = np.asarray(table["embedding"]).astype(float)
     expected = kneighbors_graph(vectors, 5, mode="distance", metric="cosine")
-    assert graph.shape == (200, 200)
-    assert_array_equal((graph != 0).toarray(), (expected != 0).toarray())
-    assert_allclose(graph.toarray(), np.where(expected.toarray(), 1 - expected.toarray(), 0),
-                    atol=1e-6)
+    assert graph.shape == (4200, 4200)
+    graph.sort_indices()
+    expected.sort_indices()
+    assert_array_equal(graph.indices, expected.indices)
+    assert_allclose(graph.data, 1 - expected.data, atol=1e-6)
 
 
 def test_graph_of_modalities_conditions_and_failed_rows():
@@ -30,11 +26,11 @@ def test_graph_of_modalities_conditions_and_failed_rows():
     failed[3] = 1
     table = mixed_table(20, failed=failed, redshift=np.linspace(0, 1, 40))
     index = SimilarityIndex(table)
-    kinds = np.asarray(table["modality"])
+    modality = np.asarray(table["modality"])
     own = index.neighbor_graph(4).tocoo()
-    assert (kinds[own.row] == kinds[own.col]).all()
+    assert (modality[own.row] == modality[own.col]).all()
     cross = index.neighbor_graph(4, modality="image", where="redshift > 0.2").tocoo()
-    assert (kinds[cross.col] == "image").all()
+    assert (modality[cross.col] == "image").all()
     assert (np.asarray(table["redshift"])[np.r_[cross.row, cross.col]] > 0.2).all()
     for graph in (own, cross):
         assert (graph.row != graph.col).all()

@@ -9,7 +9,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import astroclip
 from astroclip.exceptions import ModelMismatchError
-from astroclip.similarity import SimilarityIndex, set_embedder
+from astroclip.similarity import SimilarityIndex
 from tests.similarity.clouds import (
     mixed_table,
     naive_neighbors,
@@ -247,26 +247,26 @@ def test_places_conditions_and_separations_go_together():
     assert "separation" not in index.query_vectors(np.ones(8), 2).colnames
 
 
-def test_centred_modalities_find_the_other_half():
+def test_centered_modalities_find_the_other_half():
     table = mixed_table(400, dim=12)
-    plain, centred = (SimilarityIndex(table, center_modalities=each) for each in (False, True))
+    plain, centered = (SimilarityIndex(table, center_modalities=each) for each in (False, True))
     hits = [
         np.mean(index.neighbors(table[:400], 1, modality="image")[0][:, 0] == 400 + np.arange(400))
-        for index in (plain, centred)
+        for index in (plain, centered)
     ]
     assert hits[1] > hits[0]
     vectors = np.asarray(table["embedding"]).astype(float)
     means = vectors.reshape(2, 400, 12).mean(axis=1)
     wide = (vectors.reshape(2, 400, 12) - means[:, None]).reshape(800, 12)
     expected, cosine = naive_neighbors(wide[:30], wide, 5)
-    rows, found, _ = centred.neighbors(table[:30], 5, modality="all")
+    rows, found, _ = centered.neighbors(table[:30], 5, modality="all")
     assert_array_equal(rows, expected)
     assert_allclose(found, np.take_along_axis(cosine, expected, axis=1), atol=1e-6)
-    assert_allclose(centred.table["embedding"], table["embedding"])
-    by_vector = centred.query_vectors(vectors[:30], 5, vector_modality="spectrum", modality="all")
+    assert_allclose(centered.table["embedding"], table["embedding"])
+    by_vector = centered.query_vectors(vectors[:30], 5, vector_modality="spectrum", modality="all")
     assert_array_equal(by_vector["neighbor_id"], np.asarray(table["id"])[rows.ravel()])
     with pytest.raises(ValueError, match="^vector_modality is None and the index centers"):
-        centred.query_vectors(vectors[:3], 5)
+        centered.query_vectors(vectors[:3], 5)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
@@ -283,7 +283,7 @@ def test_half_precision_costs_half_and_little_else(dtype):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"method": "tree"}, "method is 'tree'; expected one of 'exact', 'auto', 'cells'"),
+        ({"method": "tree"}, "method is 'tree'; expected one of 'exact', 'approximate', 'auto'"),
         ({"dtype": "int8"}, "dtype is 'int8'; expected one of 'float32', 'float16'"),
         ({"recall": 1.0}, "recall is 1.0; expected a number between 0 and 1"),
     ],
@@ -293,23 +293,7 @@ def test_unknown_options_are_refused(options, message):
         SimilarityIndex(random_table(), **options)
 
 
-def test_objects_are_embedded_with_the_references_model(mixed, monkeypatch):
-    from astroclip.similarity import queries
-
-    asked = []
-
-    def embedder(objects, **options):
-        asked.append((objects, options))
-        return mixed[:2]
-
-    monkeypatch.setattr(queries, "_embedder", None)
-    set_embedder(embedder)
-    found = SimilarityIndex(mixed).query("objects", 2, redshift=0.3)
-    assert asked == [("objects", {"model": "toy", "redshift": 0.3})]
-    assert found["query_id"].tolist() == ["galaxy-0"] * 2 + ["galaxy-1"] * 2
-
-
-def test_bundled_reference_is_searched_as_before():
+def test_bundled_reference_is_searched_as_by_sorting():
     reference = astroclip.reference_table()
     index = SimilarityIndex(reference)
     vectors = np.asarray(reference["embedding"])

@@ -1,4 +1,4 @@
-"""Unit vectors, half precision by its bits, and the bound of a product's rounding errors."""
+"""Unit vectors, the bound of a product's rounding errors, hashes, and centered modalities."""
 
 import numpy as np
 import pytest
@@ -10,30 +10,19 @@ from astroclip.similarity import vectors
 from tests.similarity.clouds import as_unit
 
 
-def test_every_half_precision_number_is_converted():
-    numbers = np.arange(65536, dtype=np.uint16).view(np.float16)
-    numbers = numbers[np.isfinite(numbers)].reshape(-1, 8)
-    converted = vectors.as_float32(numbers)
-    assert converted.dtype == np.float32
-    assert_array_equal(converted, numbers.astype(np.float32))
-    assert_array_equal(np.signbit(converted), np.signbit(numbers))
-    single = converted.copy()
-    assert vectors.as_float32(single) is single
-
-
 def test_rows_without_a_direction_are_told():
     rows = np.array([[3, 4], [0, 0], [np.nan, 1], [np.inf, 1], [1, 0], [1e-15, 0]], np.float32)
-    unit, directed = vectors.unit_rows(rows)
-    assert_array_equal(directed, [True, False, False, False, True, True])
+    unit, has_direction = vectors.unit_rows(rows)
+    assert_array_equal(has_direction, [True, False, False, False, True, True])
     assert_allclose(unit[[0, 4]], [[0.6, 0.8], [1, 0]], rtol=1e-7)
     assert_array_equal(unit[[1, 2, 3]], 0)
-    assert_array_equal(rows[0], [3, 4])
-    assert vectors.unit_rows(rows, copy=False)[0] is rows
 
 
-def test_rows_of_unit_length_keep_their_bits():
-    rows = as_unit(np.random.default_rng(0).normal(size=(1000, 16)))
-    assert_array_equal(vectors.unit_rows(rows)[0], rows)
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_rows_of_unit_length_keep_their_bits(dtype):
+    rows = as_unit(np.random.default_rng(0).normal(size=(1000, 16))).astype(dtype)
+    rows = rows.astype(np.float32)
+    assert_array_equal(vectors.unit_rows(rows.copy(), dtype=dtype)[0], rows)
 
 
 @given(seed=st.integers(0, 1000), dim=st.integers(1, 300))
@@ -41,8 +30,7 @@ def test_products_stay_within_the_margin(seed, dim):
     rng = np.random.default_rng(seed)
     first, second = (as_unit(rng.normal(size=(30, dim)) ** 3 + 1e-3) for _ in range(2))
     error = np.abs(first @ second.T - vectors.cosines(first.astype(float), second)).max()
-    length = max(np.abs(np.linalg.norm(each.astype(float), axis=1) - 1).max() for each in (first,))
-    assert error <= vectors.product_margin(dim, length)
+    assert error <= vectors.product_margin(dim, vectors.length_error(first))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
@@ -57,3 +45,39 @@ def test_cosines_are_numpys_and_equal_for_equal_rows(dtype):
     assert_allclose(found, queries @ wide.T / length, rtol=1e-14, atol=1e-15)
     assert (found[:, [4, 17, 49]] == found[:, [2]]).all()
     assert_array_equal(vectors.paired_cosines(queries, rows), found.diagonal())
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.uint32])
+def test_hashes_differ_and_do_not_depend_on_the_width(dtype):
+    words = np.random.default_rng(2).integers(0, 2**16, size=(20_000, 5)).astype(dtype)
+    hashes = vectors.row_hashes(words)
+    assert len(np.unique(hashes)) == len(np.unique(words, axis=0))
+    assert_array_equal(vectors.row_hashes(np.pad(words, [(0, 0), (0, 9)])), hashes)
+
+
+# ---------------------------------------------------------------------- modalities
+def test_means_are_taken_away():
+    rng = np.random.default_rng(0)
+    unit = as_unit(rng.normal(size=(60, 5)) + 2)
+    modality = np.repeat(["spectrum", "image"], 30)
+    centers = vectors.ModalityCenters.fit(unit, modality)
+    found, has_direction = centers.centered(unit, modality)
+    assert has_direction.all()
+    for name in ("spectrum", "image"):
+        wide = unit[modality == name].astype(float)
+        wide -= wide.mean(axis=0)
+        expected = wide / np.linalg.norm(wide, axis=1, keepdims=True)
+        assert_allclose(found[modality == name], expected, atol=1e-6)
+
+
+def test_a_vector_at_the_center_has_no_direction_left():
+    centers = vectors.ModalityCenters({"image": [0.6, 0.8]})
+    unit = np.array([[0.6, 0.8], [1, 0]], dtype=np.float32)
+    _, has_direction = centers.centered(unit, np.array(["image", "image"]))
+    assert has_direction.tolist() == [False, True]
+
+
+def test_unknown_modality_is_refused():
+    centers = vectors.ModalityCenters({"image": [1.0, 0]})
+    with pytest.raises(ValueError, match="^modality 'spectrum' of the query was not in the ref"):
+        centers.centered(np.ones((1, 2), np.float32), np.array(["spectrum"]))

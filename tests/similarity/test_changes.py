@@ -6,13 +6,8 @@ from astropy.table import QTable, vstack
 from numpy.testing import assert_array_equal
 
 from astroclip.exceptions import ModelMismatchError
-from astroclip.similarity import SimilarityIndex, cells
+from astroclip.similarity import SimilarityIndex
 from tests.similarity.clouds import mixed_table, random_table
-
-
-@pytest.fixture(autouse=True)
-def small_cells(monkeypatch):
-    monkeypatch.setattr(cells, "LEAST_ROWS", 100)
 
 
 def assert_alike(index, table, queries):
