@@ -159,6 +159,8 @@ def _cross_predict(fit, features, ids, codes, settings):
     from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
 
     n_folds = min(settings.n_folds, len(np.unique(ids)))
+    if codes is not None:  # scikit-learn wants a class with as many examples as folds
+        n_folds = min(n_folds, np.bincount(codes).max())
     options = {"n_splits": n_folds, "shuffle": True, "random_state": settings.random_state}
     splitter = GroupKFold(**options) if codes is None else StratifiedGroupKFold(**options)
     outputs, folds = None, np.empty(len(features), dtype=int)
