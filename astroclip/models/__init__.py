@@ -1,6 +1,6 @@
 """Models: architectures, presets and weights files, in torch."""
 
-import importlib
+from astroclip._lazy import lazy_names
 
 _MODULE_OF = {
     "EmbeddingModel": "loading",
@@ -18,14 +18,4 @@ _MODULE_OF = {
 }
 
 __all__ = sorted(_MODULE_OF)  # noqa: PLE0605
-
-
-def __getattr__(name):
-    if name in _MODULE_OF:
-        return getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
-    msg = f"module {__name__!r} has no attribute {name!r}"
-    raise AttributeError(msg)
-
-
-def __dir__():
-    return __all__
+__getattr__, __dir__ = lazy_names(__name__, _MODULE_OF)

@@ -10,6 +10,7 @@ import math
 
 import torch
 
+from astroclip._validation import check_choice
 from astroclip.simulation.numerics import gaussian_blur, log_uniform, normal, uniform
 
 __all__ = [
@@ -90,7 +91,11 @@ def _correlated_noise(generator, shape, weight):
 
 
 def _add_noise(pixels, noise, seeing, depth, photon_variance, pixel_scale):
-    """Return images with sky noise of a 5-sigma ``depth`` (N, 3) and photon noise, and the sky's."""
+    """Return images with sky and photon noise, and the sky's rms (N, 3) per pixel.
+
+    ``depth`` (N, 3) is the magnitude of a point source of five times its noise in the
+    effective area of a Gaussian point spread function, 4 pi sigma^2.
+    """
     effective_area = 4 * math.pi * (seeing / FWHM / pixel_scale) ** 2
     sky = 10 ** (-0.4 * (depth - 22.5)) / 5 / torch.sqrt(effective_area)
     photons = torch.tensor(photon_variance, device=pixels.device)[None, :, None, None]
@@ -122,8 +127,13 @@ def observe_images(
     -------
     `ObservedImages`
         The noise is correlated between neighboring pixels, as in resampled coadds.
+
+    Raises
+    ------
+    ValueError
+        If the camera is unknown.
     """
-    camera = CAMERAS[camera]
+    camera = CAMERAS[check_choice(camera, CAMERAS, "camera")]
     n, n_bands = pixels.shape[:2]
     if camera.seeing is not None:
         # bands are taken together: one night's difference for all of them
@@ -132,7 +142,8 @@ def observe_images(
         blur = torch.sqrt((wanted**2 - seeing**2).clamp(min=0))
         pixels = _blur(pixels, blur / FWHM / pixel_scale)
         seeing = torch.maximum(wanted, seeing)
-    depth = torch.tensor(depths or camera.depths, device=pixels.device)
+    depths = camera.depths if depths is None else depths
+    depth = torch.tensor(depths, device=pixels.device)
     depth = depth + normal(generator, (n, n_bands), camera.depth_scatter)
     low, high, power = camera.correlation
     weight = low + (high - low) * uniform(generator, (n, 1, 1, 1)) ** power

@@ -164,3 +164,9 @@ def test_same_seed_records_the_same(observe):
     assert torch.equal(first.pixels, second.pixels)
     assert torch.equal(first.mask, second.mask)
     assert not torch.equal(first.pixels, other.pixels)
+
+
+def test_an_unknown_camera_is_refused():
+    empty, seeing = torch.zeros(1, 3, 8, 8), torch.ones(1, 3)
+    with pytest.raises(ValueError, match="camera is 'hst'; expected one of 'legacysurvey', 'sdss'"):
+        observe_images(empty, seeing, generator(), camera="hst")
