@@ -383,11 +383,6 @@ class SmallSpectrumEncoder(nn.Module):
         own = summary[:, : self.pooled + 2 * N_WINDOWS + 2]
         return torch.cat([own, self.scanned.features(*self._joined(summary))], dim=1)
 
-    def take_templates(self, other):
-        """Scan with the templates of another encoder, if there is a scan."""
-        if self.scan is not None:
-            self.scan.templates.copy_(other.scan.templates)
-
     def projection(self):
         """Return the modules that `project` uses."""
         parts = [self.windows, self.head]
