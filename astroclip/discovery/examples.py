@@ -260,8 +260,8 @@ class ExampleSearch:
             raise ValueError(msg) from error
         missing = [name for name in LABEL_COLUMNS if name not in labels.colnames]
         if missing or labels.meta.get("FORMAT") != LABEL_FORMAT:
-            reason = f"lacks {', '.join(map(repr, missing))}" if missing else "names another format"
-            msg = f"path {str(path)!r} holds no labels: it {reason}; expected a file of save_labels."
+            reason = f"lacks {', '.join(map(repr, missing))}" if missing else "has another format"
+            msg = f"path {str(path)!r} holds no labels: it {reason}; expected saved labels."
             raise ValueError(msg)
         ids = np.asarray(labels["id"]).astype(str)
         values = np.asarray(labels["label"])

@@ -19,7 +19,7 @@ from astroclip.estimation.calibration import (
     interval_columns,
 )
 from astroclip.estimation.neighbors import NEEDED, LabeledRows, choose_rows
-from astroclip.estimation.properties import property_groups, property_names, read_property
+from astroclip.estimation.properties import property_groups, property_names, read_properties
 from astroclip.estimation.results import estimate_table
 from astroclip.tables import check_same_model, embedding_matrix, validate_embedding_table
 
@@ -176,29 +176,28 @@ class FewShotEstimator(BaseEstimator):
         self._check_settings()
         validate_embedding_table(table, name="table")
         names = property_names(properties)
-        groups = property_groups(self.circular, self.positive, self.categorical, among=names)
+        columns = read_properties(
+            table, names, circular=self.circular, positive=self.positive,
+            categorical=self.categorical,
+        )
         features = _unit_features(table)
         valid = np.isfinite(features).all(axis=1)
         modalities = np.asarray(table["modality"]).astype(str)
         ids = np.asarray(table["id"]).astype(str)
-        described, probes, references, searched = {}, {}, {}, {}
-        for name in names:
-            found, values, known = read_property(
-                table, name, group=groups.get(name), period=(self.circular or {}).get(name)
-            )
-            if self.kind == "logistic" and found.classes is None:
+        probes, references, searched = {}, {}, {}
+        for name, (prop, values, known) in columns.items():
+            if self.kind == "logistic" and prop.classes is None:
                 msg = (
                     f"properties names {name!r}, which is numbers, and kind is 'logistic', "
                     f"which learns classes; expected kind 'ridge', 'linear' or 'mlp'. If the "
                     f"numbers are classes, pass categorical=[{name!r}]."
                 )
                 raise ValueError(msg)
-            described[name] = found
             learned = np.unique(modalities[valid & known]).tolist()
             for modality in learned or ["labeled"]:
                 rows = np.flatnonzero((modalities == modality) & valid & known)
                 n_objects = len(np.unique(ids[rows]))
-                enough = found.classes is None or min(np.bincount(values[rows]), default=0) >= 2
+                enough = prop.classes is None or min(np.bincount(values[rows]), default=0) >= 2
                 if n_objects < LEAST_OBJECTS or not enough:
                     msg = (
                         f"table has {n_objects} {modality} objects with an embedding and a "
@@ -206,34 +205,34 @@ class FewShotEstimator(BaseEstimator):
                         f"Label more of them."
                     )
                     raise ValueError(msg)
-                learn = self._learn_numbers if found.classes is None else self._learn_classes
-                probes[modality, name] = learn(found, features[rows], values[rows], ids[rows])
+                learn = self._learn_numbers if prop.classes is None else self._learn_classes
+                probes[modality, name] = learn(prop, features[rows], values[rows], ids[rows])
                 key = (modality, rows.tobytes())
                 if key not in searched:  # properties with labels on the same rows share them
                     searched[key] = self._keep_examples(table, rows)
                 references[modality, name] = searched[key]
         self._meta = {key: str(table.meta.get(key, "")) for key in ("MODEL", "WSHA", "PREPVER")}
-        self._set_fitted(described, probes, references)
+        self._set_fitted({name: prop for name, (prop, _, _) in columns.items()}, probes, references)
         return self
 
-    def _learn_numbers(self, found, features, values, ids):
+    def _learn_numbers(self, prop, features, values, ids):
         """Return the `NumberProbe` of a property's values (N,), on its scale."""
-        targets = found.scale.targets(values)
+        targets = prop.scale.targets(values)
 
         def fit(rows):
             return _fit_numbers(features[rows], targets[rows], self)
 
         left_out, folds = _cross_predict(fit, features, ids, None, self)
-        residual = found.scale.deviation(values, found.scale.from_targets(left_out))
+        residual = prop.scale.deviation(values, prop.scale.from_targets(left_out))
         score, error = _fold_scores(
-            lambda rows: explained_variance(found.scale, residual[rows], values[rows]), folds
+            lambda rows: explained_variance(prop.scale, residual[rows], values[rows]), folds
         )
         residuals = np.sort(np.abs(residual))
-        return NumberProbe(fit(slice(None)), found.scale, residuals, score, error)
+        return NumberProbe(fit(slice(None)), prop.scale, residuals, score, error)
 
-    def _learn_classes(self, found, features, codes, ids):
+    def _learn_classes(self, prop, features, codes, ids):
         """Return the `ClassProbe` of a property's numbers of classes (N,)."""
-        n_classes = len(found.classes)
+        n_classes = len(prop.classes)
 
         def fit(rows):
             return _fit_classes(features[rows], codes[rows], n_classes, self)
@@ -242,7 +241,7 @@ class FewShotEstimator(BaseEstimator):
         right = logits.argmax(axis=1) == codes
         score, error = _fold_scores(lambda rows: float(right[rows].mean()), folds)
         temperature = fit_temperature(logits, np.eye(n_classes)[codes], prior=1.0)
-        return ClassProbe(fit(slice(None)), found.classes, temperature, score, error)
+        return ClassProbe(fit(slice(None)), prop.classes, temperature, score, error)
 
     def _keep_examples(self, table, rows):
         """Return examples that objects are compared with, to flag those unlike them."""
@@ -327,9 +326,9 @@ class FewShotEstimator(BaseEstimator):
         def estimate(key, rows, near):
             return self._probes[key].columns(features[rows], levels), {}
 
-        found = [self._properties[name] for name in names]
+        asked = [self._properties[name] for name in names]
         return estimate_table(
-            table, found, self._references, estimate, exclude_self=exclude_self
+            table, asked, self._references, estimate, exclude_self=exclude_self
         )
 
     def _check_fitted(self):
@@ -491,10 +490,10 @@ def _cross_predict(fit, features, ids, codes, settings):
         warnings.simplefilter("ignore", UserWarning)
         splits = list(splitter.split(features, codes, groups=ids))
     for fold, (learned, left_out) in enumerate(splits):
-        found = apply_layers(fit(learned), features[left_out])
+        output = apply_layers(fit(learned), features[left_out])
         if outputs is None:
-            outputs = np.empty((len(features), found.shape[1]))
-        outputs[left_out], folds[left_out] = found, fold
+            outputs = np.empty((len(features), output.shape[1]))
+        outputs[left_out], folds[left_out] = output, fold
     return outputs, folds
 
 

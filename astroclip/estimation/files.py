@@ -60,15 +60,15 @@ def write_probes(path, parameters, meta, properties, probes, references):
         "meta": meta,
         "properties": [
             {
-                "name": found.name,
-                "unit": None if found.unit is None else found.unit.to_string(),
+                "name": prop.name,
+                "unit": None if prop.unit is None else prop.unit.to_string(),
                 "scale": next(
-                    (name for name, scale in SCALES.items() if type(found.scale) is scale), None
+                    (name for name, scale in SCALES.items() if type(prop.scale) is scale), None
                 ),
-                "period": getattr(found.scale, "period", None),
-                "classes": None if found.classes is None else found.classes.tolist(),
+                "period": getattr(prop.scale, "period", None),
+                "classes": None if prop.classes is None else prop.classes.tolist(),
             }
-            for found in properties.values()
+            for prop in properties.values()
         ],
         "probes": entries,
         "references": [
@@ -176,13 +176,13 @@ def _parse(settings, arrays):
     properties = {}
     for entry in settings["properties"]:
         if entry["classes"] is not None:
-            found = Property(entry["name"], classes=np.asarray(entry["classes"]))
+            prop = Property(entry["name"], classes=np.asarray(entry["classes"]))
         else:
             kind = SCALES[entry["scale"]]
             scale = kind(entry["period"]) if kind is CircularScale else kind()
             unit = None if entry["unit"] is None else u.Unit(entry["unit"])
-            found = Property(entry["name"], unit, scale)
-        properties[found.name] = found
+            prop = Property(entry["name"], unit, scale)
+        properties[prop.name] = prop
     meta = settings["meta"]
     references = []
     for number, entry in enumerate(settings["references"]):
@@ -204,7 +204,7 @@ def _parse(settings, arrays):
     probes, labeled = {}, {}
     for number, entry in enumerate(settings["probes"]):
         key = entry["modality"], entry["property"]
-        found = properties[entry["property"]]
+        prop = properties[entry["property"]]
         labeled[key] = reference = references[entry["reference"]]
         layers, n_outputs = [], reference.table["embedding"].shape[1]
         for layer in range(entry["n_layers"]):
@@ -217,13 +217,13 @@ def _parse(settings, arrays):
             layers.append((weight, bias))
             n_outputs = len(bias)
         scores = entry["score"], entry["score_error"]
-        if found.classes is not None:
-            wanted = len(found.classes)
-            probes[key] = ClassProbe(layers, found.classes, float(entry["temperature"]), *scores)
+        if prop.classes is not None:
+            wanted = len(prop.classes)
+            probes[key] = ClassProbe(layers, prop.classes, float(entry["temperature"]), *scores)
         else:
-            wanted = found.scale.targets(np.zeros(1)).shape[1]
+            wanted = prop.scale.targets(np.zeros(1)).shape[1]
             residuals = arrays[f"probe{number}.residuals"]
-            probes[key] = NumberProbe(layers, found.scale, residuals, *scores)
+            probes[key] = NumberProbe(layers, prop.scale, residuals, *scores)
         if not layers or n_outputs != wanted:
             msg = f"probe {number} gives {n_outputs} numbers; expected {wanted}"
             raise ValueError(msg)

@@ -19,7 +19,7 @@ from astroclip.estimation.calibration import (
     percent_name,
     weighted_quantiles,
 )
-from astroclip.estimation.properties import property_groups, property_names, read_property
+from astroclip.estimation.properties import property_groups, property_names, read_properties
 from astroclip.estimation.results import estimate_table
 from astroclip.similarity import SimilarityIndex
 from astroclip.tables import check_same_model, embedding_matrix, validate_embedding_table
@@ -202,7 +202,10 @@ class PropertyEstimator(BaseEstimator):
         self._check_settings()
         validate_embedding_table(table, name="table")
         names = property_names(properties)
-        groups = property_groups(self.circular, self.positive, self.categorical, among=names)
+        columns = read_properties(
+            table, names, circular=self.circular, positive=self.positive,
+            categorical=self.categorical,
+        )
         if index is not None and len(index) != len(table):
             msg = (
                 f"index has {len(index)} rows and table {len(table)}; expected an index of the "
@@ -211,17 +214,13 @@ class PropertyEstimator(BaseEstimator):
             raise ValueError(msg)
         modalities = np.asarray(table["modality"]).astype(str)
         _, valid = embedding_matrix(table)
-        found, values, labeled = {}, {}, {}
-        for name in names:
-            found[name], values[name], known = read_property(
-                table, name, group=groups.get(name), period=(self.circular or {}).get(name)
-            )
+        labeled = {}  # rows and properties that have labels on just them, to share one search
+        for name, (_, _, known) in columns.items():
             counts = []
             for modality in np.unique(modalities[valid]).tolist():
                 rows = np.flatnonzero((modalities == modality) & valid & known)
                 counts.append((len(rows), modality))
                 if len(rows):
-                    # properties with labels on the same rows share one search
                     key = (modality, rows.tobytes())
                     labeled.setdefault(key, (rows, []))[1].append(name)
             self._check_counts(counts, name)
@@ -235,20 +234,22 @@ class PropertyEstimator(BaseEstimator):
             )
             weight = self._weight(near)
             for name in members:
-                if found[name].classes is None:
-                    model = NumberAverage(found[name].scale, statistic=self.statistic)
+                prop, values, _ = columns[name]
+                if prop.classes is None:
+                    model = NumberAverage(prop.scale, statistic=self.statistic)
                 else:
-                    model = ClassVotes(found[name].classes)
-                known = values[name]
-                model.fit(known[rows], known[near.rows], weight, known[left_out])
+                    model = ClassVotes(prop.classes)
+                model.fit(values[rows], values[near.rows], weight, values[left_out])
                 references[modality, name], models[modality, name] = reference, model
                 scores.append((modality, name, model.metric, model.score, len(rows)))
         scores.sort(key=lambda row: (row[0], names.index(row[1])))
         self.reference_, self.property_names_ = table, names
-        self._properties, self._values = found, values
+        self._properties = {name: prop for name, (prop, _, _) in columns.items()}
+        self._values = {name: values for name, (_, values, _) in columns.items()}
         self._references, self._models = references, models
-        columns = ("modality", "property", "metric", "score", "n_reference")
-        self.scores_ = Table(rows=scores, names=columns)
+        self.scores_ = Table(
+            rows=scores, names=("modality", "property", "metric", "score", "n_reference")
+        )
         level = check_levels(self.confidence, "confidence")[0]
         self.calibration_ = {key: model.summary(level) for key, model in models.items()}
         self.similarity_threshold_ = {
@@ -345,9 +346,9 @@ class PropertyEstimator(BaseEstimator):
             columns = self._models[key].columns(values, weight, levels, quantiles)
             return columns, {"n_effective": effective_number(weight)}
 
-        found = [self._properties[name] for name in names]
+        asked = [self._properties[name] for name in names]
         return estimate_table(
-            table, found, self._references, estimate, exclude_self=exclude_self
+            table, asked, self._references, estimate, exclude_self=exclude_self
         )
 
 
@@ -659,9 +660,9 @@ class NumberAverage:
             Of intervals.
         quantiles : sequence of float
         """
-        estimate, scatter, found = self._summarize(near, weight, quantiles)
+        estimate, scatter, at_levels = self._summarize(near, weight, quantiles)
         columns = interval_columns(self.scale, estimate, scatter, self.residuals, levels)
-        for level, values in zip(quantiles, found, strict=True):
+        for level, values in zip(quantiles, at_levels, strict=True):
             columns[f"_q{percent_name(level)}"] = self.scale.from_scale(values)
         return columns
 
@@ -674,9 +675,9 @@ class NumberAverage:
         levels = (*quantiles, *([0.5] if self.statistic == "median" else []))
         if not levels:
             return mean, scatter, ()
-        found = mean + weighted_quantiles(deviation, weight, levels)
-        estimate = mean if self.statistic == "mean" else found[-1]
-        return estimate, scatter, found[: len(quantiles)]
+        at_levels = mean + weighted_quantiles(deviation, weight, levels)
+        estimate = mean if self.statistic == "mean" else at_levels[-1]
+        return estimate, scatter, at_levels[: len(quantiles)]
 
 
 class ClassVotes:

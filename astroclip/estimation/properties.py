@@ -15,7 +15,7 @@ from astroclip._validation import check_not_empty, check_unit
 
 __all__ = [
     "SCALES", "CircularScale", "LinearScale", "LogarithmicScale", "Property", "column_numbers",
-    "property_groups", "property_names", "read_property",
+    "property_groups", "property_names", "read_properties", "read_property",
 ]  # fmt: skip
 
 # columns that every result has
@@ -260,6 +260,34 @@ def _column(table, name):
         )
         raise KeyError(msg)
     return column_arrays(table[name])
+
+
+def read_properties(table, names, *, circular=None, positive=(), categorical=()):
+    """Return properties, their values and where they are known, by name.
+
+    Parameters
+    ----------
+    table : `~astropy.table.Table`
+    names : sequence of str
+    circular, positive, categorical
+        As in `property_groups`.
+
+    Returns
+    -------
+    dict of str to (property, values, known)
+        See `read_property`.
+
+    Raises
+    ------
+    KeyError, ValueError, UnitsError
+        As in `property_groups` and `read_property`.
+    """
+    groups = property_groups(circular, positive, categorical, among=names)
+    periods = circular or {}
+    return {
+        name: read_property(table, name, group=groups.get(name), period=periods.get(name))
+        for name in names
+    }
 
 
 def read_property(table, name, *, group=None, period=None):

@@ -42,8 +42,8 @@ def estimate_table(table, properties, references, estimate, *, exclude_self=Fals
         If two columns of the result would have one name.
     """
     modalities = np.asarray(table["modality"]).astype(str)
-    columns = {found.name: {} for found in properties}
-    supports = {found.name: {} for found in properties}
+    columns = {prop.name: {} for prop in properties}
+    supports = {prop.name: {} for prop in properties}
     blocks = [
         (modality, rows[first : first + BLOCK])
         for modality in np.unique(modalities).tolist()
@@ -52,17 +52,17 @@ def estimate_table(table, properties, references, estimate, *, exclude_self=Fals
     ]
     for modality, rows in blocks:
         queries, neighbors = table[rows], {}
-        for found in properties:
-            key = (modality, found.name)
+        for prop in properties:
+            key = (modality, prop.name)
             if key not in references:
-                key = next(other for other in references if other[1] == found.name)
+                key = next(other for other in references if other[1] == prop.name)
             reference = references[key]
             if reference not in neighbors:
                 neighbors[reference] = reference.find(queries, exclude_self=exclude_self)
             near = neighbors[reference]
             values, support = estimate(key, rows, near)
             support |= reference.support(near)
-            for parts, new in ((columns[found.name], values), (supports[found.name], support)):
+            for parts, new in ((columns[prop.name], values), (supports[prop.name], support)):
                 for name, part in new.items():
                     if name not in parts:
                         parts[name] = np.full(len(table), FAILED.get(name, np.nan))
@@ -71,25 +71,25 @@ def estimate_table(table, properties, references, estimate, *, exclude_self=Fals
     result = QTable()
     result["id"] = np.asarray(table["id"]).astype(str)
     result["modality"] = modalities
-    for found in properties:
-        for suffix, values in columns[found.name].items():
-            name = f"{found.name}{suffix}"
+    for prop in properties:
+        for suffix, values in columns[prop.name].items():
+            name = f"{prop.name}{suffix}"
             if name in result.colnames:
                 msg = (
                     f"the result has two columns {name!r}: properties or classes whose names go "
-                    f"on like those of {found.name!r} clash. Rename a column, or estimate them "
+                    f"on like those of {prop.name!r} clash. Rename a column, or estimate them "
                     f"apart."
                 )
                 raise ValueError(msg)
-            if found.classes is not None and suffix == "":
-                result[name] = _class_column(values, found.classes)
-            elif found.unit is not None and found.classes is None:
-                result[name] = values * found.unit
+            if prop.classes is not None and suffix == "":
+                result[name] = _class_column(values, prop.classes)
+            elif prop.unit is not None and prop.classes is None:
+                result[name] = values * prop.unit
             else:
                 result[name] = values
     labeled = {
-        found.name: {key[0]: value for key, value in references.items() if key[1] == found.name}
-        for found in properties
+        prop.name: {key[0]: value for key, value in references.items() if key[1] == prop.name}
+        for prop in properties
     }
     first = properties[0].name
     for name, support in supports.items():

@@ -188,10 +188,6 @@ class RedshiftDistribution:
             raise ValueError(msg)
         self.center = self._redshift(np.arange(len(steps)) + 0.5)
         self._valid = np.isfinite(self.probability).all(axis=1)
-        self._check_rows()
-
-    def _check_rows(self):
-        """Raise ValueError for a row that is no distribution."""
         total = self.probability.sum(axis=1, dtype=float)
         good = (np.abs(total - 1) < 1e-3) & ~(self.probability < 0).any(axis=1)
         bad = np.flatnonzero(self._valid & ~good)
@@ -215,7 +211,7 @@ class RedshiftDistribution:
         return (np.log1p(redshift) - self._start) / self._width
 
     def _filled(self):
-        """Return probabilities as floats, NaN rows made even; `_masked` undoes it."""
+        """Return probabilities as floats, even where they are NaN, which `_masked` restores."""
         even = 1.0 / self.probability.shape[1]
         return np.where(self._valid[:, None], self.probability, even).astype(float)
 

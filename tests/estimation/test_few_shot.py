@@ -210,7 +210,7 @@ def test_a_class_that_folds_lack_is_learned_all_the_same(kind):
     vectors, kinds = labeled(60, 15, n_classes=2)
     kinds = np.where(np.isin(np.arange(60), [3, 4]), "rare", kinds)
     table = make_table(vectors, kind=kinds)
-    estimator = FewShotEstimator(kind=kind, hidden=(8,)).fit(table, "kind")
+    estimator = FewShotEstimator(kind=kind, hidden=(8,), n_folds=2).fit(table, "kind")
     result = estimator.predict(table)
     total = sum(np.asarray(result[f"kind_probability_{name}"]) for name in ("0", "1", "rare"))
     assert_allclose(total, 1)
@@ -222,7 +222,7 @@ def test_constant_features_and_values(kind):
     vectors, _ = labeled(30, 16)
     vectors[:, 2] = 0.0
     table = make_table(as_unit(vectors), mass=np.full(30, 4.0))
-    result = FewShotEstimator(kind=kind, hidden=(8,)).fit(table, "mass").predict(table)
+    result = FewShotEstimator(kind=kind, hidden=(8,), n_folds=2).fit(table, "mass").predict(table)
     assert_allclose(result["mass"], 4.0, atol=0.5)
 
 
