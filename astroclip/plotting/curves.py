@@ -137,9 +137,10 @@ def plot_roc(scores, positive, *, label=None, log=False, ax=None):
     is_positive, _ = numbers(positive, "positive")
     same_length(values, is_positive, ("scores", "positive"))
     known = ~np.isnan(values) & np.isfinite(is_positive)
-    if not np.isin(is_positive[known], (0, 1)).all() or len(np.unique(is_positive[known])) < 2:
+    values_there = np.unique(is_positive[known])
+    if not np.isin(values_there, (0, 1)).all() or len(values_there) < 2:
         msg = (
-            f"positive holds {np.unique(is_positive[known]).tolist()} for objects with a score; "
+            f"positive holds {values_there.tolist()} for the objects with a score; "
             f"expected True for some and False for others."
         )
         raise ValueError(msg)
