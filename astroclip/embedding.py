@@ -7,7 +7,6 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-from astropy.coordinates import SkyCoord
 from astropy.table import MaskedColumn, Table
 from tqdm import tqdm
 
@@ -150,7 +149,10 @@ def embed(
     _check_applies(
         objects, model, is_batch, medium=medium, zero_point=zero_point, position=position
     )
-    given = _per_object(ids, redshift, position)
+    if redshift is not None and not isinstance(redshift, dict):
+        redshift = float_values(redshift, "redshift")
+    ids = None if ids is None else np.asarray(ids, dtype=str)
+    given = {"ids": ids, "redshift": redshift, "position": position}
     prepare_options = {
         "medium": medium, "zero_point": zero_point, "min_coverage": min_coverage,
         "on_error": "raise" if objects.single else "flag",
@@ -246,20 +248,6 @@ def _mismatch(model, modality, name="objects"):
         f"{' and '.join(model.modalities)}; expected a model that takes these, such as "
         f"{' or '.join(map(repr, able))}"
     )
-
-
-def _per_object(ids, redshift, position):
-    """Return the arguments that may differ between objects: arrays, None, or a dict by id."""
-    if position is not None and not isinstance(position, SkyCoord):
-        msg = (
-            f"position is of type {type(position).__name__}; expected an "
-            f"astropy.coordinates.SkyCoord, such as SkyCoord(ra, dec, unit='deg')."
-        )
-        raise TypeError(msg)
-    if redshift is not None and not isinstance(redshift, dict):
-        redshift = float_values(redshift, "redshift")
-    ids = None if ids is None else np.asarray(ids, dtype=str)
-    return {"ids": ids, "redshift": redshift, "position": position}
 
 
 def _check_lengths(given, objects):
@@ -358,9 +346,7 @@ def _embed_chunk(items, model, given, prepare_options, encode_options):
                 columns[name][rows] = getattr(batch, name)
             good = np.flatnonzero(~batch.failed)
             if len(good):
-                encode = model.encode_spectra if modality == "spectrum" else model.encode_images
-                arrays = _network_arrays(batch[good], model.preset)
-                columns["embedding"][rows[good]] = encode(*arrays, **encode_options)
+                columns["embedding"][rows[good]] = _encode(batch[good], model, encode_options)
     return columns
 
 
@@ -478,11 +464,11 @@ def _fit_images(batch, target):
     )
 
 
-def _network_arrays(batch, preset):
-    """Return the arrays that the model's encoder takes: (N, P) each, or (N, B, S, S)."""
+def _encode(batch, model, options):
+    """Return the embeddings (N, D) of a batch that fits the model."""
     if isinstance(batch, SpectrumBatch):
-        return batch.flux, batch.ivar, batch.mask
-    target = preset.image
+        return model.encode_spectra(batch.flux, batch.ivar, batch.mask, **options)
+    target = model.preset.image
     pixels = center_crop(batch.pixels, target.crop)
     pixels = normalize_images(pixels, bands=target.bands, normalization=target.normalization)
-    return pixels, center_crop(batch.mask, target.crop)
+    return model.encode_images(pixels, center_crop(batch.mask, target.crop), **options)

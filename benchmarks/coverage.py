@@ -75,37 +75,37 @@ def measure_table(estimator, held_out, properties, label):
     """Print what is covered for an embedding table; return shares (P, 2) by modality."""
     result = estimator.predict(held_out)
     shares = {}
-    kinds = np.asarray(held_out["modality"]).astype(str)
-    for kind in np.unique(kinds):
-        rows = kinds == kind
-        shares[kind] = np.array(
+    modalities = np.asarray(held_out["modality"]).astype(str)
+    for modality in np.unique(modalities):
+        rows = modalities == modality
+        shares[modality] = np.array(
             [covered(result[rows], held_out[rows], name).mean(axis=1) for name in properties]
         )
         if label:
-            for name, share in zip(properties, shares[kind], strict=True):
-                print_shares(f"{kind} {name}", share, rows.sum())
+            for name, share in zip(properties, shares[modality], strict=True):
+                print_shares(f"{modality} {name}", share, rows.sum())
             flagged = np.mean(result["out_of_distribution"][rows])
-            print(f"  {kind}: {100 * flagged:.1f} % flagged out of distribution")
+            print(f"  {modality}: {100 * flagged:.1f} % flagged out of distribution")
     return shares
 
 
 def measure_halves(options, reference, properties, title):
     """Measure on halves of a table of pairs; return whether all bounds are met."""
-    found = {}
+    parts = {}
     for seed in range(options.n_splits):
         known, held_out = split_halves(reference, seed)
         estimator = make_estimator(options).fit(known, properties)
-        for kind, shares in measure_table(estimator, held_out, properties, "").items():
-            found.setdefault(kind, []).append(shares)
-    n_objects = len(held_out) // len(found)
+        for modality, shares in measure_table(estimator, held_out, properties, "").items():
+            parts.setdefault(modality, []).append(shares)
+    n_objects = len(held_out) // len(parts)
     print(f"Halves of {title}, {n_objects} held out, {options.n_splits} splits")
     good = True
-    for kind, parts in found.items():
-        mean = np.mean(parts, axis=0)
+    for modality, splits in parts.items():
+        mean = np.mean(splits, axis=0)
         for name, share in zip(properties, mean, strict=True):
-            print_shares(f"{kind} {name}", share, n_objects)
+            print_shares(f"{modality} {name}", share, n_objects)
         total = mean.mean(axis=0)
-        print_shares(f"{kind}, all", total, n_objects)
+        print_shares(f"{modality}, all", total, n_objects)
         inside = [low <= share <= high for share, (low, high) in zip(total, BOUNDS, strict=True)]
         good &= all(inside)
     return good
@@ -140,9 +140,7 @@ def measure_real(options):
     spectra = reference[reference["modality"] == "spectrum"]
     estimators = {
         "estimator": make_estimator(options).fit(spectra, ["redshift"]),
-        "head": astroclip.RedshiftEstimator(confidence=LEVELS).fit(
-            spectra, ["redshift"]
-        ),
+        "head": astroclip.RedshiftEstimator(confidence=LEVELS).fit(spectra, "redshift"),
     }
     for name, (objects, redshift) in read_real_sets(options.data).items():
         with warnings.catch_warnings():
@@ -167,7 +165,7 @@ def main():
     parser.add_argument("--n-splits", type=int, default=5)
     parser.add_argument("--n-neighbors", type=int, default=64)
     parser.add_argument("--weights", default="distance")
-    parser.add_argument("--few-shot", help="measure a few-shot head of this kind instead")
+    parser.add_argument("--few-shot", help="measure a few-shot estimator of this kind instead")
     parser.add_argument("--pairs", help="folder of simulated pairs")
     parser.add_argument("--instrument", default="varied", help="that observes the pairs")
     parser.add_argument("--data", help="folder of real spectra")

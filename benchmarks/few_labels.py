@@ -1,4 +1,4 @@
-"""What few labels give: a ridge regression on embeddings against neighbours.
+"""What few labels give: a ridge regression on embeddings against neighbors.
 
 Run it with ``python benchmarks/few_labels.py``. Both learn from so many spectra of the bundled
 reference and estimate those of others; R2, means of several draws. The guide's page on estimates
@@ -17,7 +17,7 @@ N_ESTIMATED = 2000
 
 
 def scores(table, n_labels, seed):
-    """Return R2 (methods, properties) of one draw of labelled spectra."""
+    """Return R2 (methods, properties) of one draw of labeled spectra."""
     rows = np.random.default_rng(seed).permutation(len(table))[: n_labels + N_ESTIMATED]
     known, others = table[rows[:n_labels]], table[rows[n_labels:]]
     found = []
@@ -41,7 +41,7 @@ def main():
     print(f"{'labels':>6}  {'method':<13}", *(f"{name:>16}" for name in PROPERTIES))
     for n_labels in options.labels:
         mean = np.mean([scores(table, n_labels, seed) for seed in range(options.draws)], axis=0)
-        for method, row in zip(("ridge", "16 neighbours"), mean, strict=True):
+        for method, row in zip(("ridge", "16 neighbors"), mean, strict=True):
             print(f"{n_labels:>6}  {method:<13}", *(f"{value:16.3f}" for value in row))
 
 

@@ -381,13 +381,13 @@ MISUSE = {
     "image for a spectrum model": (
         lambda p: embed(make_image(), model=p.golden / "specformer.ckpt"),
         ValueError,
-        r"objects of modality 'image' cannot be embedded by model 'specformer', which takes spectrum; "
-        r"expected a model that takes these, such as",
+        r"objects of modality 'image' cannot be embedded by model 'specformer', which takes "
+        r"spectrum; expected a model that takes these, such as",
     ),
     "spectrum for an image model": (
         lambda p: embed(make_spectrum(), model=p.golden / "astrodino.ckpt"),
         ValueError,
-        r"objects of modality 'spectrum' cannot be embedded by model 'astrodino', which takes image",
+        r"objects of modality 'spectrum' cannot be embedded by model 'astrodino', which takes",
     ),
     "empty dict": (
         lambda p: embed({}, model=p.model),

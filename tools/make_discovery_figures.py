@@ -81,7 +81,7 @@ def take(pairs, rows):
 def luminous_hosts(pairs):
     """Return pairs like the galaxies of Atkinson et al. (2013): M_r < -19.3, 0.04 < z < 0.2."""
     redshift = pairs["redshift"].astype(float)
-    distance = COSMOLOGY.luminosity_distance(np.maximum(redshift, 1e-3))
+    distance = COSMOLOGY.luminosity_distance(np.maximum(redshift, 1e-3)).value
     absolute = pairs["magnitude"][:, 1] - 5 * np.log10(distance) - 25
     return take(pairs, (redshift > 0.04) & (redshift < 0.2) & (absolute < -19.3))
 

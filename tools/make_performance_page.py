@@ -176,12 +176,12 @@ def _properties(table):
 
 def _retrieval(table):
     """Return the table of retrieval scores."""
-    found = table[np.asarray(table["protocol"]) == "retrieval"]
+    retrieved = table[np.asarray(table["protocol"]) == "retrieval"]
     rows = []
-    for row in found[np.asarray(found["score"]) == "recall_1"]:
+    for row in retrieved[np.asarray(retrieved["score"]) == "recall_1"]:
         where = {name: row[name] for name in ("data", "query", "reference")}
-        values = [find_score(found, f"recall_{n}", **where) for n in (1, 5, 10)]
-        rank = find_score(found, "median_rank", **where)
+        values = [find_score(retrieved, f"recall_{n}", **where) for n in (1, 5, 10)]
+        rank = find_score(retrieved, "median_rank", **where)
         among = f"{row['n_reference']:,}"
         rows.append((*where.values(), among, *map(_text, values), _text(rank, 0)))
     header = ("data", "query", "among", "of", "recall@1", "recall@5", "recall@10", "median rank")
@@ -203,11 +203,11 @@ def _shifts(table):
 
 def _real(table):
     """Return the tables of real redshifts and the score of rings."""
-    found = table[(np.asarray(table["score"]) == "nmad")]
-    if not len(found):
+    measured = table[np.asarray(table["score"]) == "nmad"]
+    if not len(measured):
         return "Not measured in this run."
     rows = []
-    for row in found:
+    for row in measured:
         where = {"protocol": row["protocol"], "data": row["data"]}
         scores = ("beyond_0.01", "beyond_0.05", "beyond_0.05_confident", "coverage_68")
         values = [find_score(table, score, **where) for score in scores]
@@ -217,7 +217,7 @@ def _real(table):
         "survey", "method", "spectra", "NMAD", "beyond 0.01", "beyond 0.05",
         "more confident half", "68 % interval holds",
     )
-    reference = found["reference"][0]
+    reference = measured["reference"][0]
     text = filled(
         f"Redshifts, k = {REAL_NEIGHBORS} in the {reference}: normalized median absolute "
         f"deviation of dz / (1 + z), fractions beyond 0.01 and 0.05 (of the more confident half "

@@ -3,7 +3,7 @@
 Everything is imported when first used: archives' clients take a second or two.
 """
 
-import importlib
+from astroclip._lazy import lazy_names
 
 _MODULE_OF = {
     "Archive": "base",
@@ -22,14 +22,4 @@ _MODULE_OF = {
 }
 
 __all__ = sorted(_MODULE_OF)  # noqa: PLE0605
-
-
-def __getattr__(name):
-    if name in _MODULE_OF:
-        return getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
-    msg = f"module {__name__!r} has no attribute {name!r}"
-    raise AttributeError(msg)
-
-
-def __dir__():
-    return __all__
+__getattr__, __dir__ = lazy_names(__name__, _MODULE_OF)

@@ -107,18 +107,14 @@ def _run(arguments):
     except SystemExit as stop:  # help, the version or a fault has been shown
         sys.stdout.flush()
         return stop.code or 0
-    from astroclip.exceptions import CheckpointError, MissingExtraError, PreparationError
+    from astroclip.exceptions import MissingExtraError
 
-    user_errors = (
-        CheckpointError, MissingExtraError, PreparationError,
-        OSError, ValueError, TypeError, KeyError,
-    )
     try:
         status = options.run(options)
         sys.stdout.flush()
     except BrokenPipeError:  # an OSError that says nothing about the input
         raise
-    except user_errors as error:
+    except (MissingExtraError, OSError, ValueError, TypeError, KeyError) as error:
         is_key = isinstance(error, KeyError) and len(error.args) == 1  # its str() adds quotes
         tell(str(error.args[0]) if is_key else str(error) or type(error).__name__)
         return EXIT_ERROR

@@ -46,10 +46,10 @@ def add_parser(subparsers):
     )
     group.add_argument(
         "--method", choices=("neighbors", "head"), default="neighbors",
-        help="neighbours' values, or the model's own redshift head",
+        help="neighbors' values, or the model's own redshift head",
     )
     group.add_argument(
-        "--weights", choices=("distance", "uniform"), default="distance", help="of neighbours"
+        "--weights", choices=("distance", "uniform"), default="distance", help="of neighbors"
     )
     group.add_argument(
         "--confidence", type=probability, default=0.68, metavar="P",
@@ -71,7 +71,7 @@ def run_estimate(options):
 
 
 def chosen_rows(table, where):
-    """Return the rows of a reference that fulfil a condition; all if that is None."""
+    """Return the rows of a reference that meet a condition; all if it is None."""
     if where is None:
         return table
     from astroclip.similarity.conditions import allowed_rows
@@ -89,9 +89,7 @@ def fitted_estimator(reference, options):
 
     if options.method == "head":
         model = str(reference.meta["MODEL"])
-        estimator = RedshiftEstimator(
-            model=options.model or model, confidence=options.confidence
-        )
+        estimator = RedshiftEstimator(model=options.model or model, confidence=options.confidence)
         return estimator.fit(reference, "redshift"), ["redshift"]
     properties = options.properties or [n for n in PROPERTIES if n in reference.colnames]
     if not properties:

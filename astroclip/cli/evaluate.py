@@ -1,10 +1,10 @@
 """The command ``astroclip evaluate``: score a model and write table and figure."""
 
-import argparse
 from pathlib import Path
 
 from astroclip._files import written
 from astroclip._validation import check_integer
+from astroclip.cli.options import add_command
 from astroclip.cli.output import say
 
 __all__ = ["add_parser", "run_evaluate"]
@@ -16,11 +16,9 @@ DESCRIPTION = """\
 Score a model by every protocol, with all baselines in the same run, and write the scores as a
 table and a figure. Pairs that are not given are simulated (extra simulate, and the package
 bagpipes); a stopped run keeps those it made."""
-EPILOG = """\
-Examples:
+EXAMPLE = """\
   astroclip evaluate --simulate 500                  the bundled model, on pairs simulated now
-  astroclip evaluate --model my.safetensors --pairs held-out --reference pairs
-"""
+  astroclip evaluate --model my.safetensors --pairs held-out --reference pairs"""
 TABLE_NAME, FIGURE_NAME = "evaluation.ecsv", "evaluation.png"
 # other models that are scored beside: option, name in the table, help
 OTHERS = (
@@ -40,12 +38,10 @@ OTHERS = (
 
 def add_parser(subparsers):
     """Add ``evaluate`` to the command line's subparsers."""
-    parser = subparsers.add_parser(
-        "evaluate",
+    parser = add_command(
+        subparsers, "evaluate", run_evaluate,
         help="score a model on simulated pairs and real objects, beside baselines",
-        description=DESCRIPTION,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description=DESCRIPTION, example=EXAMPLE,
     )
     parser.add_argument("--model", default="astroclip-small", help="name, file or hub id")
     parser.add_argument(
@@ -72,7 +68,6 @@ def add_parser(subparsers):
     parser.add_argument("--seed", type=int, default=1000, help="of noise and baselines")
     for option, _, text in OTHERS:
         parser.add_argument(f"--{option}", default=None, metavar="MODEL", help=text)
-    parser.set_defaults(run=run_evaluate)
 
 
 def run_evaluate(options):

@@ -75,13 +75,37 @@ def run_fetch(options):
     """Fetch targets, write files and show what was found; return the exit status."""
     from astropy.table import Table
 
+    from astroclip import archives
+
     check_output(options)
     objects = named_objects(options.targets)
     folder = Path(options.folder).expanduser()
     folder.mkdir(parents=True, exist_ok=True)
+    given = {
+        name: getattr(options, name)
+        for name in ("archives", "products", "bands", "size", "radius", "timeout")
+        if getattr(options, name) is not None
+    }
     rows = []
-    for target in fetched_targets(objects, options):
-        rows += target_rows(target, folder)
+    for first in range(0, len(objects), CHUNK):  # written chunk by chunk: Ctrl-C loses little
+        targets, _ = archives.fetch_many(
+            objects[first : first + CHUNK], cache=not options.no_cache,
+            show_progress=is_watched(options), **given,
+        )
+        for target in targets:
+            found = [
+                (target.name, product, "", str(path), "")
+                for product, path in write_target(target, folder)
+            ]
+            failed = [
+                (
+                    target.name, str(failure["product"]), str(failure["archive"]), "",
+                    f"{failure['reason']}; {failure['advice']}",
+                )
+                for failure in target.failures
+            ]
+            nothing = (target.name, "", "", "", "nothing was found and nothing failed")
+            rows += found + failed or [nothing]
     table = Table(rows=rows, names=COLUMNS)
     write_output(table, options)
     show(table, format=options.format)
@@ -158,39 +182,6 @@ def read_targets(path):
         f"and dec in degrees, or name."
     )
     raise ValueError(msg)
-
-
-def fetched_targets(objects, options):
-    """Yield the targets as archives answer, some at a time, so that little is lost by Ctrl-C."""
-    from astroclip import archives
-
-    given = {
-        name: getattr(options, name)
-        for name in ("archives", "products", "bands", "size", "radius", "timeout")
-        if getattr(options, name) is not None
-    }
-    for first in range(0, len(objects), CHUNK):
-        targets, _ = archives.fetch_many(
-            objects[first : first + CHUNK], cache=not options.no_cache,
-            show_progress=is_watched(options), **given,
-        )
-        yield from targets
-
-
-def target_rows(target, folder):
-    """Write a target's files; return a row for each, and for everything that failed."""
-    rows = [
-        (target.name, product, "", str(path), "")
-        for product, path in write_target(target, folder)
-    ]
-    rows += [
-        (
-            target.name, str(failure["product"]), str(failure["archive"]), "",
-            f"{failure['reason']}; {failure['advice']}",
-        )
-        for failure in target.failures
-    ]
-    return rows or [(target.name, "", "", "", "nothing was found and nothing failed")]
 
 
 # ---------------------------------------------------------------------- files

@@ -1,6 +1,6 @@
-"""What is like a few examples, and what is like nothing else, in a table of embeddings.
+"""Searches of a table of embeddings by examples, and for outliers.
 
-`ExampleSearch` ranks a reference by a handful of labelled examples and asks for the labels
+`ExampleSearch` ranks a reference by a handful of labeled examples and asks for the labels
 that help most; `OutlierDetector` scores how far objects are from a reference, against what
 is usual in it. Both work on embedding tables alone and import no torch.
 """

@@ -1,30 +1,39 @@
-"""Find more like these: rank a reference by a few examples, ask for labels, and again."""
+"""Rank a reference by a few labeled examples, ask for the labels that help most, and again."""
+
+from pathlib import Path
 
 import numpy as np
 from astropy.table import MaskedColumn, QTable
 
-from astroclip._validation import check_choice, check_integer
-from astroclip.discovery.directions import fit_logistic, fit_prototype, fit_scaling
-from astroclip.discovery.labels import label_values, read_labels, write_labels
+from astroclip._columns import column_arrays
+from astroclip._validation import check_choice, check_integer, check_length
 from astroclip.tables import (
     check_same_model,
     embedding_matrix,
     row_name,
     validate_embedding_table,
+    write_table,
 )
 
 __all__ = ["ExampleSearch"]
 
-METHODS = {"logistic": fit_logistic, "prototype": fit_prototype}
+METHODS = ("logistic", "prototype")
 STRATEGIES = ("likely", "uncertain", "diverse")
-N_BACKGROUND = 300
-BLOCK_ROWS = 100_000
+N_BACKGROUND = 300  # unlabeled objects that stand in for counter-examples
+BLOCK_ROWS = 100_000  # rows that are scored at a time: bounds the memory
 CANDIDATES = 10  # likely objects among which each diverse one is chosen
-OWN = ("id", "rank", "score", "labelled", "label", "embedding")
+OWN = ("id", "rank", "score", "labelled", "label", "embedding")  # not of the reference
+LABEL_FORMAT = "astroclip-labels"
+LABEL_COLUMNS = ("id", "label", "round")
+SHRINKAGE = 0.01  # of the largest variance: components with less are noise, not detail
+LARGEST_SAMPLE = 20_000  # rows that the scaling is fitted on
+SPREAD = 5.0  # rms length of a scaled embedding, with which INVERSE_PENALTY was chosen
+INVERSE_PENALTY = 0.1  # scikit-learn's C
+FADING = 50.0  # labeled counter-examples that weigh as much as the background
 
 
 class ExampleSearch:
-    """Rank a reference by labelled examples and ask for the labels that help most.
+    r"""Rank a reference by labeled examples and ask for the labels that help most.
 
     Parameters
     ----------
@@ -33,11 +42,11 @@ class ExampleSearch:
     modality : str, optional
         ``"spectrum"`` or ``"image"``: the rows to search, needed if the table has both.
     method : str
-        ``"logistic"``: a balanced logistic regression, in which unlabelled objects stand in
+        ``"logistic"``: a balanced logistic regression, in which unlabeled objects stand in
         for counter-examples while there are few; or ``"prototype"``: from the mean of the
         counter-examples (or of the reference) to the mean of the examples.
     random_state : int
-        Chooses the unlabelled objects, and the rows of a large reference that directions
+        Chooses the unlabeled objects, and the rows of a large reference that directions
         are scaled on.
 
     Attributes
@@ -55,13 +64,17 @@ class ExampleSearch:
     Notes
     -----
     Both methods are linear in the embeddings, after their principal components were divided
-    by their scatter (see `astroclip.discovery.directions`), so ranking a reference is one
-    matrix product. How well they do is measured in the user guide, :doc:`/user_guide/discovery`.
+    by their scatter: component k of variance :math:`\lambda_k` by
+    :math:`\sqrt{\lambda_k + 0.01 \lambda_1}`, so that weak components count and noise is not
+    amplified. Ranking a reference is then one matrix product. In the logistic regression
+    examples and all others weigh the same; of the others' weight the unlabeled objects have
+    :math:`1 / (1 + Q / 50)` beside Q counter-examples. How well the methods do is measured in
+    the user guide, :doc:`/user_guide/discovery`.
 
     References
     ----------
     Lewis & Gale (1994), SIGIR, 3 (uncertainty sampling); Sener & Savarese (2018), ICLR
-    (diverse labels by farthest-first choice); Elkan & Noto (2008), KDD, 213 (unlabelled
+    (diverse labels by farthest-first choice); Elkan & Noto (2008), KDD, 213 (unlabeled
     objects instead of counter-examples); Walmsley et al. (2022), MNRAS 513, 1581 (galaxies).
 
     Examples
@@ -71,8 +84,8 @@ class ExampleSearch:
     >>> search = ExampleSearch(astroclip.reference_table(), modality="image")
     >>> search.label(["sim-000003", "sim-000012"], True)
     >>> search.label("sim-000100", False)
-    >>> found = search.rank(5, new_only=True)
-    >>> found["rank"].tolist()
+    >>> ranked = search.rank(5, new_only=True)
+    >>> ranked["rank"].tolist()
     [1, 2, 3, 4, 5]
     >>> len(search.suggest(3, strategy="diverse"))
     3
@@ -82,7 +95,16 @@ class ExampleSearch:
         validate_embedding_table(table)
         self.method = check_choice(method, METHODS, "method")
         self.random_state = random_state
-        self.table = table[_rows_of(table, modality)]
+        modalities = np.asarray(table["modality"]).astype(str)
+        present = sorted(set(modalities.tolist()))
+        if modality is None and len(present) > 1:
+            msg = (
+                f"table has rows of {' and '.join(present)} and modality is None; expected one of "
+                f"them. Pass modality={present[0]!r}."
+            )
+            raise ValueError(msg)
+        modality = check_choice(modality or present[0], present, "modality")
+        self.table = table[modalities == modality]
         self._ids = np.asarray(self.table["id"]).astype(str)
         names, counts = np.unique(self._ids, return_counts=True)
         if len(names) < len(self._ids):
@@ -100,7 +122,7 @@ class ExampleSearch:
             raise ValueError(msg)
         rng = np.random.default_rng(random_state)
         usable = np.flatnonzero(self._valid)
-        self._scaling = fit_scaling(self._embedding[usable], rng=rng)
+        self._center, self._matrix = _fit_scaling(self._embedding[usable], rng)
         n_background = min(len(usable), 2 * N_BACKGROUND)
         self._background = rng.choice(usable, n_background, replace=False)
         self._label = np.full(len(self.table), -1, dtype=np.int8)  # -1 where there is none
@@ -136,7 +158,19 @@ class ExampleSearch:
             If a value is neither, or an object has no embedding.
         """
         rows = self._rows(ids)
-        values = label_values(values, len(rows))
+        values, mask, _ = column_arrays(values)
+        if values.dtype.kind not in "biuf":
+            msg = f"values has dtype {values.dtype}; expected True or False (1 or 0) for each id."
+            raise ValueError(msg)
+        values = check_length(values, len(rows), "values", of="ids")
+        wrong = np.flatnonzero(((values != 0) & (values != 1)) | mask)
+        if len(wrong):
+            value = "masked" if mask.any() and mask[wrong[0]] else repr(values[wrong[0]])
+            msg = (
+                f"values[{wrong[0]}] is {value}; expected True or False (1 or 0). Take ids whose "
+                f"label is not known out."
+            )
+            raise ValueError(msg)
         failed = rows[~self._valid[rows]]
         if len(failed):
             msg = (
@@ -191,7 +225,10 @@ class ExampleSearch:
         FileExistsError
             If the file exists and ``overwrite`` is False.
         """
-        write_labels(self.labels, path, overwrite=overwrite)
+        _check_suffix(path)
+        labels = self.labels
+        labels.meta["FORMAT"] = LABEL_FORMAT
+        write_table(labels, path, overwrite=overwrite)
 
     def load_labels(self, path, *, ignore_missing=False):
         """Add the labels of a file that `save_labels` wrote.
@@ -212,7 +249,20 @@ class ExampleSearch:
         KeyError
             If an id is not in the table and ``ignore_missing`` is False.
         """
-        labels = read_labels(path)
+        _check_suffix(path)
+        if not Path(path).is_file():
+            msg = f"path {str(path)!r} is no file; expected one written by save_labels."
+            raise FileNotFoundError(msg)
+        try:
+            labels = QTable.read(path, format="ascii.ecsv")
+        except Exception as error:  # whatever the parser meets in a damaged or foreign file
+            msg = f"path {str(path)!r} is no readable ECSV file ({error}); expected saved labels."
+            raise ValueError(msg) from error
+        missing = [name for name in LABEL_COLUMNS if name not in labels.colnames]
+        if missing or labels.meta.get("FORMAT") != LABEL_FORMAT:
+            reason = f"lacks {', '.join(map(repr, missing))}" if missing else "has another format"
+            msg = f"path {str(path)!r} holds no labels: it {reason}; expected saved labels."
+            raise ValueError(msg)
         ids = np.asarray(labels["id"]).astype(str)
         values = np.asarray(labels["label"])
         rounds = np.asarray(labels["round"])
@@ -256,7 +306,7 @@ class ExampleSearch:
         ModelMismatchError
             If the table's embeddings come from another model or other weights.
         ValueError
-            If no example was labelled.
+            If no example was labeled.
         """
         if table is None:
             embedding, valid = self._embedding, self._valid
@@ -273,17 +323,26 @@ class ExampleSearch:
         return scores
 
     def _direction(self):
-        """Return the direction and offset that score raw embeddings."""
+        """Return the direction (D,) and offset that score raw embeddings."""
         rows = [np.flatnonzero(self._label == value) for value in (1, 0)]
         if not len(rows[0]):
             msg = (
-                f"no example is labelled ({len(rows[1])} counter-examples are); expected at least "
+                f"no example is labeled ({len(rows[1])} counter-examples are); expected at least "
                 f"one. Call label(ids, True) with ids of objects you look for."
             )
             raise ValueError(msg)
-        unlabelled = self._background[self._label[self._background] < 0][:N_BACKGROUND]
-        parts = (self._scaling.apply(self._embedding[part]) for part in (*rows, unlabelled))
-        return self._scaling.pull_back(*METHODS[self.method](*parts))
+        unlabeled = self._background[self._label[self._background] < 0][:N_BACKGROUND]
+        examples, others, background = (self._scaled(part) for part in (*rows, unlabeled))
+        if self.method == "prototype":
+            direction, offset = _prototype_direction(examples, others)
+        else:
+            direction, offset = _logistic_direction(examples, others, background)
+        raw = self._matrix @ direction
+        return raw, offset - float(self._center @ raw)
+
+    def _scaled(self, rows):
+        """Return scaled embeddings (N, D) of rows."""
+        return (self._embedding[rows] - self._center) @ self._matrix
 
     def rank(self, n_rows=None, *, new_only=False):
         """Return the reference ordered by how much its objects are like the examples.
@@ -293,7 +352,7 @@ class ExampleSearch:
         n_rows : int, optional
             Only so many of the first rows.
         new_only : bool
-            Leave out labelled objects.
+            Leave out labeled objects.
 
         Returns
         -------
@@ -305,7 +364,7 @@ class ExampleSearch:
         Raises
         ------
         ValueError
-            If no example was labelled.
+            If no example was labeled.
         """
         if n_rows is not None:
             n_rows = check_integer(n_rows, "n_rows")
@@ -323,38 +382,39 @@ class ExampleSearch:
         n_rows : int
             At most so many.
         strategy : str
-            ``"likely"``: the unlabelled objects that are most alike; ``"uncertain"``: those
+            ``"likely"``: the unlabeled objects that are most alike; ``"uncertain"``: those
             nearest the boundary, where the score is zero; ``"diverse"``: of ten times as
-            many likely ones those that differ most from what is labelled and from each
+            many likely ones those that differ most from what is labeled and from each
             other.
 
         Returns
         -------
         `~astropy.table.QTable`
             As of `rank`, the most wanted label first; ``rank`` counts from 1 in that order.
-            Only unlabelled objects with an embedding.
+            Only unlabeled objects with an embedding.
 
         Raises
         ------
         ValueError
-            If no example was labelled, or the strategy is unknown.
+            If no example was labeled, or the strategy is unknown.
         """
         n_rows = check_integer(n_rows, "n_rows")
         check_choice(strategy, STRATEGIES, "strategy")
         scores = self.scores()
-        open_rows = np.flatnonzero((self._label < 0) & self._valid)
-        wish = -np.abs(scores[open_rows]) if strategy == "uncertain" else scores[open_rows]
-        order = open_rows[np.argsort(-wish, kind="stable")]
+        unlabeled = np.flatnonzero((self._label < 0) & self._valid)
+        wish = scores[unlabeled]
+        if strategy == "uncertain":
+            wish = -np.abs(wish)
+        order = unlabeled[np.argsort(-wish, kind="stable")]
         if strategy == "diverse":
-            order = self._farthest(order[: CANDIDATES * n_rows], n_rows)
+            order = self._farthest_first(order[: CANDIDATES * n_rows], n_rows)
         return self._result(order[:n_rows], scores)
 
-    def _farthest(self, candidates, n_rows):
-        """Return rows one by one, each farthest from those labelled and chosen before."""
-        points = self._scaling.apply(self._embedding[candidates])
-        known = self._scaling.apply(self._embedding[self._label >= 0])
-        distance = np.full(len(points), np.inf)
-        for point in known:
+    def _farthest_first(self, candidates, n_rows):
+        """Return rows one by one, each farthest from those labeled and chosen before."""
+        points = self._scaled(candidates)
+        distance = np.full(len(points), np.inf)  # squared, from the nearest of these
+        for point in self._scaled(self._label >= 0):
             distance = np.minimum(distance, ((points - point) ** 2).sum(axis=1))
         chosen = []
         for _ in range(min(n_rows, len(candidates))):
@@ -380,17 +440,61 @@ class ExampleSearch:
         return result
 
 
-def _rows_of(table, modality):
-    """Return the rows of the modality to search."""
-    kinds = np.asarray(table["modality"]).astype(str)
-    present = sorted(set(kinds.tolist()))
-    if modality is None:
-        if len(present) > 1:
-            msg = (
-                f"table has rows of {' and '.join(present)} and modality is None; expected one of "
-                f"them. Pass modality={present[0]!r}."
-            )
-            raise ValueError(msg)
-        modality = present[0]
-    check_choice(modality, present, "modality")
-    return np.flatnonzero(kinds == modality)
+def _check_suffix(path):
+    """Raise ValueError unless a path ends in ``.ecsv``."""
+    if Path(path).suffix.lower() != ".ecsv":
+        msg = f"path {str(path)!r} does not end in '.ecsv'; expected a file of labels."
+        raise ValueError(msg)
+
+
+# ---------------------------------------------------------------------- directions
+def _fit_scaling(embedding, rng):
+    """Return the center (D,) and matrix (D, D) that make a reference's directions comparable.
+
+    Scaled embeddings are (x - center) @ matrix. Of a large reference some rows are drawn.
+    """
+    if len(embedding) > LARGEST_SAMPLE:
+        chosen = rng.choice(len(embedding), LARGEST_SAMPLE, replace=False)
+        embedding = embedding[np.sort(chosen)]
+    embedding = embedding.astype(np.float64)
+    center = embedding.mean(axis=0)
+    variance, axes = np.linalg.eigh(np.cov(embedding - center, rowvar=False, bias=True))
+    variance = variance.clip(min=0)
+    scale = 1 / np.sqrt(variance + max(SHRINKAGE * variance[-1], np.finfo(float).tiny))
+    length = np.sqrt((variance * scale**2).sum())
+    return center, axes * scale * (SPREAD / max(length, 1e-12))
+
+
+def _prototype_direction(examples, others):
+    """Return the direction from the mean of others (Q, D) to that of examples (P, D).
+
+    The score is zero half-way; without counter-examples at the reference's mean.
+    """
+    mean = examples.mean(axis=0)
+    if not len(others):
+        return mean, 0.0
+    other = others.mean(axis=0)
+    return mean - other, -0.5 * float((mean - other) @ (mean + other))
+
+
+def _logistic_direction(examples, others, background):
+    """Return the direction of a balanced logistic regression of scaled embeddings.
+
+    The score is the log odds if examples were as frequent as others.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    share = 1 / (1 + len(others) / FADING) if len(background) else 0.0
+    weight = np.concatenate(
+        [
+            np.full(len(examples), 1 / len(examples)),
+            np.full(len(others), (1 - share) / max(len(others), 1)),
+            np.full(len(background), share / max(len(background), 1)),
+        ]
+    )
+    n_labels = len(examples) + len(others)
+    rows = np.concatenate([examples, others, background])
+    target = np.arange(len(rows)) < len(examples)
+    classifier = LogisticRegression(C=INVERSE_PENALTY, max_iter=1000)
+    classifier.fit(rows, target, sample_weight=n_labels * weight)
+    return classifier.coef_[0], float(classifier.intercept_[0])

@@ -1,22 +1,23 @@
-"""What is like nothing in the reference: scores whose null distribution is the reference's own."""
+"""Outlier scores, whose null distribution is that of the reference's own objects."""
 
 import numpy as np
 from astropy.table import QTable
+from sklearn.base import BaseEstimator
 
 from astroclip._validation import check_choice, check_integer
-from astroclip.estimation import euclidean_distance
+from astroclip.estimation.calibration import check_probability
+from astroclip.estimation.neighbors import choose_rows, nearest_neighbors
 from astroclip.similarity import SimilarityIndex
 from astroclip.tables import check_same_model, embedding_matrix, validate_embedding_table
 
 __all__ = ["OutlierDetector"]
 
 METHODS = ("distance", "density")
-CALIBRATION_ROWS = 10_000
-CHUNK = 1000
+CALIBRATION_ROWS = 10_000  # most reference rows of a modality that ``"distance"`` scores
 SMALLEST_DISTANCE = 1e-10  # of duplicates, as in scikit-learn
 
 
-class OutlierDetector:
+class OutlierDetector(BaseEstimator):
     r"""Score how unusual objects are and say which stand out of a reference.
 
     Parameters
@@ -24,8 +25,8 @@ class OutlierDetector:
     n_neighbors : int
         Neighbours to look at.
     method : str
-        ``"distance"``: the mean distance to the nearest neighbours; or ``"density"``: the
-        local outlier factor, which compares it with the same of the neighbours, so that
+        ``"distance"``: the mean distance to the nearest neighbors; or ``"density"``: the
+        local outlier factor, which compares it with the same of the neighbors, so that
         sparse regions of the reference are not outliers themselves.
     false_alarm_rate : float
         Fraction of objects like the reference's that are called outliers.
@@ -54,7 +55,9 @@ class OutlierDetector:
     exchangeable with the reference are then flagged at that rate; a real survey and a
     simulated reference are not, and its normal objects are flagged more often.
 
-    Fitting for ``"density"`` needs the neighbours of all reference rows, for ``"distance"``
+    The local outlier factor is scikit-learn's `~sklearn.neighbors.LocalOutlierFactor`, computed
+    from the neighbors that `~astroclip.SimilarityIndex` finds and leaving out rows by id.
+    Fitting for ``"density"`` needs the neighbors of all reference rows, for ``"distance"``
     those of at most 10,000 a modality.
 
     References
@@ -69,21 +72,25 @@ class OutlierDetector:
     >>> from astroclip.discovery import OutlierDetector
     >>> reference = astroclip.reference_table()[:2000]
     >>> detector = OutlierDetector(n_neighbors=8).fit(reference)
-    >>> found = detector.score(reference[:3], exclude_self=True)
-    >>> found.colnames[:5]
+    >>> scores = detector.score(reference[:3], exclude_self=True)
+    >>> scores.colnames[:5]
     ['id', 'modality', 'score', 'p_value', 'outlier']
     """
 
     def __init__(
         self, *, n_neighbors=16, method="distance", false_alarm_rate=0.01, random_state=0
     ):
-        self.n_neighbors = check_integer(n_neighbors, "n_neighbors")
-        self.method = check_choice(method, METHODS, "method")
-        if not 0 < false_alarm_rate < 1:
-            msg = f"false_alarm_rate is {false_alarm_rate!r}; expected a number between 0 and 1."
-            raise ValueError(msg)
+        self.n_neighbors = n_neighbors
+        self.method = method
         self.false_alarm_rate = false_alarm_rate
         self.random_state = random_state
+        self._check_settings()
+
+    def _check_settings(self):
+        """Raise ValueError or TypeError for a setting that cannot be."""
+        check_integer(self.n_neighbors, "n_neighbors")
+        check_choice(self.method, METHODS, "method")
+        check_probability(self.false_alarm_rate, "false_alarm_rate")
 
     def fit(self, table):
         """Take a reference and score each of its rows by the others.
@@ -101,63 +108,51 @@ class OutlierDetector:
         Raises
         ------
         ValueError
-            If the reference is too small for the neighbours or the false-alarm rate.
+            If the reference is too small for the neighbors or the false-alarm rate.
         """
+        self._check_settings()
         validate_embedding_table(table, name="table")
-        kinds = np.asarray(table["modality"]).astype(str)
-        valid = _usable(table)
-        self.reference_, self.null_scores_ = table, {}
-        self._indexes, self._reach, self._density = {}, {}, {}
-        for kind in np.unique(kinds[valid]).tolist():
-            rows = np.flatnonzero((kinds == kind) & valid)
-            self._check_size(kind, len(rows))
-            self._indexes[kind] = SimilarityIndex(table[rows])
-            self.null_scores_[kind] = np.sort(self._leave_one_out(kind))
-        if not self._indexes:
+        modalities = np.asarray(table["modality"]).astype(str)
+        usable = _has_direction(table)
+        if not usable.any():
             msg = "table has no row with an embedding; expected a reference of embedded objects."
             raise ValueError(msg)
+        needed = max(self.n_neighbors + 1, int(np.ceil(1 / self.false_alarm_rate)) - 1)
+        self.reference_, self.null_scores_ = table, {}
+        self._indexes, self._reach, self._density = {}, {}, {}
+        for modality in np.unique(modalities[usable]).tolist():
+            members = np.flatnonzero((modalities == modality) & usable)
+            if len(members) < needed:
+                msg = (
+                    f"table has {len(members)} {modality} rows with an embedding; expected at "
+                    f"least {needed} for n_neighbors = {self.n_neighbors} and false_alarm_rate = "
+                    f"{self.false_alarm_rate}. Use a larger reference, fewer neighbors or a "
+                    f"higher rate."
+                )
+                raise ValueError(msg)
+            self._indexes[modality] = index = SimilarityIndex(table[members])
+            chosen = np.arange(len(members))
+            if self.method == "distance":
+                chosen = choose_rows(chosen, CALIBRATION_ROWS, self.random_state)
+            near = self._find(index, index.table[chosen], exclude_self=True)
+            scores = near.distance.mean(axis=1)
+            if self.method == "density":
+                self._reach[modality] = near.distance[:, -1]
+                density = self._local_density(modality, near)
+                self._density[modality] = density
+                scores = density[near.rows].mean(axis=1) / density
+            self.null_scores_[modality] = np.sort(scores)
         return self
 
-    def _check_size(self, kind, n_rows):
-        """Raise ValueError if a modality has too few rows."""
-        needed = max(self.n_neighbors + 1, int(np.ceil(1 / self.false_alarm_rate)) - 1)
-        if n_rows < needed:
-            msg = (
-                f"table has {n_rows} {kind} rows with an embedding; expected at least {needed} for "
-                f"n_neighbors = {self.n_neighbors} and false_alarm_rate = {self.false_alarm_rate}. "
-                f"Use a larger reference, fewer neighbors or a higher rate."
-            )
-            raise ValueError(msg)
+    def _find(self, index, table, *, exclude_self):
+        """Return the `~astroclip.estimation.neighbors.Neighbors` of embedded objects."""
+        return nearest_neighbors(
+            index, table, self.n_neighbors, modality="all", exclude_self=exclude_self
+        )
 
-    def _leave_one_out(self, kind):
-        """Return scores of reference rows by the others, and keep what a density needs."""
-        index = self._indexes[kind]
-        chosen = np.arange(len(index))
-        if self.method == "distance" and len(chosen) > CALIBRATION_ROWS:
-            rng = np.random.default_rng(self.random_state)
-            chosen = np.sort(rng.choice(len(chosen), CALIBRATION_ROWS, replace=False))
-        rows, distance = self._neighbors(index, index.table[chosen], exclude_self=True)
-        if self.method == "distance":
-            return distance.mean(axis=1)
-        self._reach[kind] = distance[:, -1]
-        self._density[kind] = self._local_density(kind, rows, distance)
-        return self._density[kind][rows].mean(axis=1) / self._density[kind]
-
-    def _neighbors(self, index, table, *, exclude_self):
-        """Return neighbours' rows and distances (N, K) of embedded objects."""
-        parts = [
-            index.neighbors(
-                table[first : first + CHUNK], self.n_neighbors, modality="all",
-                exclude_self=exclude_self,
-            )[:2]
-            for first in range(0, len(table), CHUNK)
-        ]
-        rows, similarity = (np.concatenate(column) for column in zip(*parts, strict=True))
-        return rows, euclidean_distance(similarity)
-
-    def _local_density(self, kind, rows, distance):
-        """Return the local reachability density: one over the mean reach of the neighbours."""
-        reach = np.maximum(self._reach[kind][rows], distance)
+    def _local_density(self, modality, near):
+        """Return the local reachability density: one over the mean reach of the neighbors."""
+        reach = np.maximum(self._reach[modality][near.rows], near.distance)
         return 1 / (reach.mean(axis=1) + SMALLEST_DISTANCE)
 
     # ------------------------------------------------------------------ scoring
@@ -192,41 +187,33 @@ class OutlierDetector:
             raise ValueError(msg)
         validate_embedding_table(table, name="table")
         check_same_model(table, self.reference_, names=("table", "reference"))
-        kinds = np.asarray(table["modality"]).astype(str)
-        valid = _usable(table)
-        columns = np.full((3, len(table)), np.nan)
+        modalities = np.asarray(table["modality"]).astype(str)
+        usable = _has_direction(table)
+        score, p_value, similarity = np.full((3, len(table)), np.nan)
         nearest = np.full(len(table), "", dtype=object)
-        for kind in np.unique(kinds[valid]).tolist():
-            if kind not in self._indexes:
+        for modality in np.unique(modalities[usable]).tolist():
+            if modality not in self._indexes:
                 msg = (
-                    f"table has {kind} rows and the reference has none; expected rows of modality "
-                    f"{' or '.join(self._indexes)}. Fit a reference with {kind} rows."
+                    f"table has {modality} rows and the reference has none; expected rows of "
+                    f"modality {' or '.join(self._indexes)}. Fit a reference with {modality} rows."
                 )
                 raise ValueError(msg)
-            rows = np.flatnonzero((kinds == kind) & valid)
-            columns[:, rows], nearest[rows] = self._score_kind(kind, table[rows], exclude_self)
-        return self._result(table, kinds, columns, nearest)
-
-    def _score_kind(self, kind, table, exclude_self):
-        """Return scores, p-values and nearest similarities (3, N), and the nearest ids."""
-        index, null = self._indexes[kind], self.null_scores_[kind]
-        rows, distance = self._neighbors(index, table, exclude_self=exclude_self)
-        score = distance.mean(axis=1)
-        if self.method == "density":
-            own = self._local_density(kind, rows, distance)
-            score = self._density[kind][rows].mean(axis=1) / own
-        above = len(null) - np.searchsorted(null, score, side="left")
-        similarity = 1 - distance[:, 0] ** 2 / 2
-        ids = np.asarray(index.table["id"]).astype(str)[rows[:, 0]]
-        return np.array([score, (1 + above) / (1 + len(null)), similarity]), ids
-
-    def _result(self, table, kinds, columns, nearest):
-        """Return the scores as a table, with the objects' other columns."""
+            rows = np.flatnonzero((modalities == modality) & usable)
+            index, null = self._indexes[modality], self.null_scores_[modality]
+            near = self._find(index, table[rows], exclude_self=exclude_self)
+            score[rows] = near.distance.mean(axis=1)
+            if self.method == "density":
+                density = self._density[modality][near.rows].mean(axis=1)
+                score[rows] = density / self._local_density(modality, near)
+            as_unusual = len(null) - np.searchsorted(null, score[rows], side="left")
+            p_value[rows] = (1 + as_unusual) / (1 + len(null))
+            similarity[rows] = near.similarity
+            nearest[rows] = np.asarray(index.table["id"]).astype(str)[near.rows[:, 0]]
         result = QTable()
         result["id"] = np.asarray(table["id"]).astype(str)
-        result["modality"] = kinds
-        result["score"], result["p_value"], similarity = columns
-        result["outlier"] = columns[1] <= self.false_alarm_rate  # False for NaN
+        result["modality"] = modalities
+        result["score"], result["p_value"] = score, p_value
+        result["outlier"] = p_value <= self.false_alarm_rate  # False for NaN
         result["nearest_id"] = nearest.astype(str)
         result["nearest_similarity"] = similarity
         for name in table.colnames:
@@ -236,7 +223,7 @@ class OutlierDetector:
         return result
 
 
-def _usable(table):
-    """Return True (N,) for rows whose embedding has a direction."""
+def _has_direction(table):
+    """Return True (N,) for rows with an embedding that is not zero."""
     matrix, valid = embedding_matrix(table)
     return valid & (np.linalg.norm(matrix, axis=1) > 0)

@@ -1,22 +1,130 @@
-"""Properties of reference objects: read from a table's columns, and written to results."""
+"""Properties of reference objects: scales of numbers, classes, and how columns are read.
+
+A column of numbers or of text needs nothing here. A new scale (a number that is averaged in
+another way) is a class beside `LogarithmicScale`, an entry of `SCALES`, and a keyword of the
+estimators that names its properties, as ``positive`` does.
+"""
 
 import dataclasses
 
 import numpy as np
 from astropy import units as u
-from astropy.table import MaskedColumn
 
+from astroclip._columns import column_arrays
 from astroclip._validation import check_not_empty, check_unit
-from astroclip.estimation.scales import CircularScale, LinearScale, LogarithmicScale
 
-__all__ = ["Property", "PropertyKinds", "add_columns", "column_numbers", "property_names",
-           "read_property"]
+__all__ = [
+    "SCALES", "CircularScale", "LinearScale", "LogarithmicScale", "Property", "column_numbers",
+    "property_groups", "property_names", "read_properties", "read_property",
+]  # fmt: skip
 
+# columns that every result has
 RESERVED = ("id", "modality", "message", "n_effective", "nearest_similarity",
-            "out_of_distribution", "n_reference", "local_density")
-MOST_CLASSES = 1000
+            "out_of_distribution", "n_reference", "local_density")  # fmt: skip
+MOST_CLASSES = 1000  # more different values are no classes, and would make as many columns
 
 
+# ---------------------------------------------------------------------- scales
+class LinearScale:
+    """Numbers that are averaged as they are."""
+
+    period = None
+
+    def to_scale(self, values):
+        """Return plain values on the scale."""
+        return np.asarray(values, dtype=float)
+
+    def from_scale(self, values, *, wrap=True):
+        """Return plain values of values on the scale; ``wrap`` is for angles."""
+        return values
+
+    def mean(self, values, weight):
+        """Return the weighted mean (N,) of values (N, K) on the scale."""
+        return (weight * values).sum(axis=1) / weight.sum(axis=1)
+
+    def deviation(self, values, center):
+        """Return values minus a center, with sign."""
+        return values - center
+
+    def limit(self, reach):
+        """Return half-widths of intervals, no larger than can be."""
+        return reach
+
+    def targets(self, values):
+        """Return numbers (N, T) that a regression can learn."""
+        return values[:, None]
+
+    def from_targets(self, targets):
+        """Return values (N,) on the scale of predicted targets (N, T)."""
+        return targets[:, 0]
+
+    def spread(self, values):
+        """Return the standard deviation about the mean."""
+        center = self.mean(values[None], np.ones((1, len(values))))
+        return float(np.sqrt(np.mean(self.deviation(values, center) ** 2)))
+
+
+class LogarithmicScale(LinearScale):
+    """Positive numbers, averaged by their logarithm."""
+
+    def to_scale(self, values):
+        """Return natural logarithms; NaN stays."""
+        return np.log(np.asarray(values, dtype=float))
+
+    def from_scale(self, values, *, wrap=True):
+        """Return exponentials."""
+        with np.errstate(over="ignore"):
+            return np.exp(values)
+
+
+class CircularScale(LinearScale):
+    """Angles that repeat after a period.
+
+    Parameters
+    ----------
+    period : float
+        Such as 360 for a direction and 180 for the position angle of an axis.
+    """
+
+    def __init__(self, period):
+        self.period = float(period)
+
+    def from_scale(self, values, *, wrap=True):
+        """Return angles from zero to below the period; as they are unless ``wrap``."""
+        if not wrap:
+            return values
+        angle = np.mod(values, self.period)
+        return np.where(angle >= self.period, 0.0, angle)  # mod(-1e-30, 1) is 1
+
+    def mean(self, values, weight):
+        """Return the direction of the weighted mean of unit vectors."""
+        phase = values * (2 * np.pi / self.period)
+        sine, cosine = (weight * np.sin(phase)).sum(axis=1), (weight * np.cos(phase)).sum(axis=1)
+        return np.arctan2(sine, cosine) * (self.period / (2 * np.pi))
+
+    def deviation(self, values, center):
+        """Return differences between minus and plus half a period."""
+        return np.mod(values - center + self.period / 2, self.period) - self.period / 2
+
+    def limit(self, reach):
+        """Return half-widths of at most half a period, which holds every angle."""
+        return np.minimum(reach, self.period / 2)
+
+    def targets(self, values):
+        """Return cosine and sine (N, 2)."""
+        phase = values * (2 * np.pi / self.period)
+        return np.stack([np.cos(phase), np.sin(phase)], axis=1)
+
+    def from_targets(self, targets):
+        """Return the angle of predicted cosines and sines."""
+        return np.arctan2(targets[:, 1], targets[:, 0]) * (self.period / (2 * np.pi))
+
+
+# how files name scales
+SCALES = {"linear": LinearScale, "positive": LogarithmicScale, "circular": CircularScale}
+
+
+# ---------------------------------------------------------------------- names
 @dataclasses.dataclass(frozen=True, eq=False)
 class Property:
     """What a property is, without its values.
@@ -25,7 +133,7 @@ class Property:
     ----------
     name : str
     unit : `~astropy.units.Unit` or None
-    scale : `~astroclip.estimation.scales.LinearScale` or None
+    scale : `LinearScale` or None
         On which numbers are averaged; None for classes.
     classes : (C,) `numpy.ndarray` of str or bool, or None
         In sorted order; None for numbers.
@@ -35,59 +143,6 @@ class Property:
     unit: object = None
     scale: object = None
     classes: np.ndarray | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class PropertyKinds:
-    """Which properties are angles, positive, or classes although they are numbers.
-
-    Parameters
-    ----------
-    circular : dict of str to float or `~astropy.units.Quantity`, optional
-    positive, categorical : sequence of str
-    """
-
-    circular: dict | None = None
-    positive: tuple = ()
-    categorical: tuple = ()
-
-    def __post_init__(self):
-        groups = {
-            "circular": _names(self.circular or {}),
-            "positive": _names(self.positive),
-            "categorical": _names(self.categorical),
-        }
-        seen = {}
-        for group, names in groups.items():
-            for name in names:
-                if name in seen:
-                    msg = (
-                        f"{group} names {name!r}, which {seen[name]} names too; expected one of "
-                        f"them."
-                    )
-                    raise ValueError(msg)
-                seen[name] = group
-        if self.circular is not None and not isinstance(self.circular, dict):
-            msg = (
-                f"circular is {self.circular!r}; expected periods by name, such as "
-                f"{{'position_angle': 180 * u.deg}}."
-            )
-            raise ValueError(msg)
-        object.__setattr__(self, "groups", seen)
-
-    def check_fitted(self, names):
-        """Raise KeyError if a name is none of the properties that are fitted."""
-        for name, group in self.groups.items():
-            if name not in names:
-                msg = (
-                    f"{group} names {name!r}, which is none of the properties {list(names)}. Add "
-                    f"it to them, or leave it out of {group}."
-                )
-                raise KeyError(msg)
-
-
-def _names(values):
-    return (values,) if isinstance(values, str) else tuple(values)
 
 
 def property_names(properties):
@@ -101,7 +156,7 @@ def property_names(properties):
     if properties is None:
         msg = "properties is None; expected names of columns, such as ['redshift']."
         raise ValueError(msg)
-    names = list(_names(properties))
+    names = [properties] if isinstance(properties, str) else list(properties)
     check_not_empty(names, "properties")
     for name in names:
         if name in RESERVED:
@@ -116,24 +171,56 @@ def property_names(properties):
     return names
 
 
-# ---------------------------------------------------------------------- reading
-def _column_parts(table, name):
-    """Return a column's plain values, where it is masked (N,) and its unit or None."""
-    if name not in table.colnames:
+def property_groups(circular, positive, categorical, *, among=None):
+    """Return which properties are angles, positive, or classes although they are numbers.
+
+    Parameters
+    ----------
+    circular : dict of str to float or `~astropy.units.Quantity`, or None
+        Periods by name.
+    positive, categorical : sequence of str
+    among : sequence of str, optional
+        Properties, of which all others must be some.
+
+    Returns
+    -------
+    dict of str to str
+        ``"circular"``, ``"positive"`` or ``"categorical"`` by name.
+
+    Raises
+    ------
+    ValueError
+        If a name is in two groups, or periods are no dict.
+    KeyError
+        If a name is not among the properties.
+    """
+    if circular is not None and not isinstance(circular, dict):
         msg = (
-            f"properties names {name!r}, which is no column of the table; expected some of "
-            f"{[column for column in table.colnames if column != 'embedding']}."
+            f"circular is {circular!r}; expected periods by name, such as "
+            f"{{'position_angle': 180 * u.deg}}."
         )
-        raise KeyError(msg)
-    column = table[name]
-    unit = getattr(column, "unit", None)
-    if unit == u.dimensionless_unscaled:
-        unit = None
-    mask = np.asarray(getattr(column, "mask", False))
-    values = np.ma.getdata(getattr(column, "unmasked", column))
-    return np.asarray(getattr(values, "value", values)), mask, unit
+        raise ValueError(msg)
+    groups = {}
+    named = {"circular": circular or (), "positive": positive, "categorical": categorical}
+    for group, names in named.items():
+        for name in (names,) if isinstance(names, str) else names:
+            if name in groups:
+                msg = (
+                    f"{group} names {name!r}, which {groups[name]} names too; expected one of "
+                    f"them."
+                )
+                raise ValueError(msg)
+            if among is not None and name not in among:
+                msg = (
+                    f"{group} names {name!r}, which is none of the properties {list(among)}. Add "
+                    f"it to them, or leave it out of {group}."
+                )
+                raise KeyError(msg)
+            groups[name] = group
+    return groups
 
 
+# ---------------------------------------------------------------------- columns
 def column_numbers(table, name):
     """Return a column as floats (masked as NaN) and its unit, or None.
 
@@ -154,7 +241,7 @@ def column_numbers(table, name):
     ValueError
         If it holds no numbers, or several a row.
     """
-    values, mask, unit = _column_parts(table, name)
+    values, mask, unit = _column(table, name)
     if values.dtype.kind not in "fiub" or values.ndim != 1:
         msg = (
             f"properties names {name!r}, a column of {values.dtype} with shape {values.shape}; "
@@ -164,15 +251,57 @@ def column_numbers(table, name):
     return np.where(mask, np.nan, values.astype(float)), unit
 
 
-def read_property(table, name, kinds=PropertyKinds()):  # noqa: B008 - it is frozen
+def _column(table, name):
+    """Return a column's plain values, mask and unit; raise KeyError if there is none."""
+    if name not in table.colnames:
+        msg = (
+            f"properties names {name!r}, which is no column of the table; expected some of "
+            f"{[column for column in table.colnames if column != 'embedding']}."
+        )
+        raise KeyError(msg)
+    return column_arrays(table[name])
+
+
+def read_properties(table, names, *, circular=None, positive=(), categorical=()):
+    """Return properties, their values and where they are known, by name.
+
+    Parameters
+    ----------
+    table : `~astropy.table.Table`
+    names : sequence of str
+    circular, positive, categorical
+        As in `property_groups`.
+
+    Returns
+    -------
+    dict of str to (property, values, known)
+        See `read_property`.
+
+    Raises
+    ------
+    KeyError, ValueError, UnitsError
+        As in `property_groups` and `read_property`.
+    """
+    groups = property_groups(circular, positive, categorical, among=names)
+    periods = circular or {}
+    return {
+        name: read_property(table, name, group=groups.get(name), period=periods.get(name))
+        for name in names
+    }
+
+
+def read_property(table, name, *, group=None, period=None):
     """Return a property, its values and where they are known.
 
     Parameters
     ----------
     table : `~astropy.table.Table`
     name : str
-        Columns of text or bool are classes, and those that ``kinds`` names so.
-    kinds : `PropertyKinds`
+        Columns of text or bool are classes without being named so.
+    group : str or None
+        ``"circular"``, ``"positive"`` or ``"categorical"``, from `property_groups`.
+    period : float or `~astropy.units.Quantity`, optional
+        Of an angle.
 
     Returns
     -------
@@ -191,10 +320,9 @@ def read_property(table, name, kinds=PropertyKinds()):  # noqa: B008 - it is fro
     UnitsError
         If a period does not convert to the column's unit.
     """
-    group = kinds.groups.get(name)
-    plain, mask, unit = _column_parts(table, name)
-    if plain.ndim == 1 and (group == "categorical" or plain.dtype.kind in "USb" and not group):
-        return _read_classes(name, plain, np.broadcast_to(mask, plain.shape))
+    values, mask, unit = _column(table, name)
+    if values.ndim == 1 and (group == "categorical" or values.dtype.kind in "USb" and not group):
+        return _read_classes(name, values, mask)
     values, unit = column_numbers(table, name)
     known = np.isfinite(values)
     if group == "positive":
@@ -208,24 +336,19 @@ def read_property(table, name, kinds=PropertyKinds()):  # noqa: B008 - it is fro
             raise ValueError(msg)
         scale = LogarithmicScale()
     elif group == "circular":
-        scale = CircularScale(_period(kinds.circular[name], unit, name))
+        if isinstance(period, u.Quantity):
+            check_unit(unit, period.unit, f"table[{name!r}]")
+            period = period.to_value(unit)
+        if not np.isscalar(period) or not 0 < period < np.inf:
+            msg = (
+                f"circular[{name!r}] is {period!r}; expected a positive period, such as "
+                f"180 * u.deg."
+            )
+            raise ValueError(msg)
+        scale = CircularScale(period)
     else:
         scale = LinearScale()
     return Property(name, unit, scale), scale.to_scale(np.where(known, values, np.nan)), known
-
-
-def _period(period, unit, name):
-    """Return the period of an angle as a number in its column's unit."""
-    if isinstance(period, u.Quantity):
-        check_unit(unit, period.unit, f"table[{name!r}]")
-        period = period.to_value(unit)
-    if not np.isscalar(period) or not 0 < period < np.inf:
-        msg = (
-            f"circular[{name!r}] is {period!r}; expected a positive period, such as "
-            f"180 * u.deg."
-        )
-        raise ValueError(msg)
-    return period
 
 
 def _read_classes(name, values, mask):
@@ -247,45 +370,3 @@ def _read_classes(name, values, mask):
     numbers = np.zeros(len(values), dtype=int)
     numbers[known] = codes
     return Property(name, classes=classes), numbers, known
-
-
-# ---------------------------------------------------------------------- results
-def add_columns(result, found, columns):
-    """Add a property's estimates to a table of results.
-
-    Parameters
-    ----------
-    result : `~astropy.table.QTable`
-    found : `Property`
-    columns : dict of str to (N,) `numpy.ndarray`
-        Plain values by the suffix of their columns. Those of numbers get the property's
-        unit; a class' number becomes the class, masked where it is NaN.
-
-    Raises
-    ------
-    ValueError
-        If two columns of the result would have one name.
-    """
-    for suffix, values in columns.items():
-        name = f"{found.name}{suffix}"
-        if name in result.colnames:
-            msg = (
-                f"the result has two columns {name!r}: properties or classes whose names go on "
-                f"like those of {found.name!r} clash. Rename a column, or estimate them apart."
-            )
-            raise ValueError(msg)
-        if found.classes is not None and suffix == "":
-            result[name] = _class_column(values, found.classes)
-        elif found.unit is not None and found.classes is None:
-            result[name] = values * found.unit
-        else:
-            result[name] = values
-
-
-def _class_column(codes, classes):
-    """Return classes of their numbers; NaN gives a masked row."""
-    failed = np.isnan(codes)
-    values = classes[np.where(failed, 0, codes).astype(int)]
-    if values.dtype.kind == "U":
-        values = np.where(failed, "", values)
-    return MaskedColumn(values, mask=failed)

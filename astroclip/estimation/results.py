@@ -1,115 +1,111 @@
-"""Tables of results: one row per object, columns filled part by part."""
+"""Tables of results: one row per object, filled a block of rows at a time."""
 
 import numpy as np
-from astropy.table import QTable
+from astropy.table import MaskedColumn, QTable
 
-from astroclip.estimation.properties import add_columns
+__all__ = ["estimate_table"]
 
-__all__ = ["SUPPORT", "ResultTable", "answering_modality", "support_prefixes"]
-
+BLOCK = 20_000  # objects whose neighbors are held at a time: bounds the memory
 SUPPORT = ("n_effective", "nearest_similarity", "out_of_distribution", "n_reference",
-           "local_density")
+           "local_density")  # fmt: skip
 FAILED = {"out_of_distribution": True, "n_reference": 0}  # NaN for all others
 
 
-class ResultTable:
-    """Gathers estimates of an embedding table's rows.
+def estimate_table(table, properties, references, estimate, *, exclude_self=False):
+    """Estimate properties of an embedding table's rows and return them as a table.
 
     Parameters
     ----------
     table : `~astropy.table.QTable`
-        Whose rows, ids, modalities and meta the result has.
+    properties : sequence of `~astroclip.estimation.properties.Property`
+    references : dict of (str, str) to `~astroclip.estimation.neighbors.LabeledRows`
+        By modality and name of the property. Objects of a modality without labels are
+        compared with the other modality.
+    estimate : callable
+        Takes a key of ``references``, rows (n,) of the table and their
+        `~astroclip.estimation.neighbors.Neighbors` among the labeled rows; returns the
+        property's columns (n,) by suffix, and further columns of support by name.
+    exclude_self : bool
+        Leave out reference rows of the object's own id.
+
+    Returns
+    -------
+    `~astropy.table.QTable`
+        Columns ``id`` and ``modality``, those of the properties, and the support of the
+        first property: ``nearest_similarity``, ``out_of_distribution``, ``n_reference`` and
+        ``local_density``. A property whose labels are on other rows than the first's has
+        support columns of its own, such as ``dust_n_reference``.
+
+    Raises
+    ------
+    ValueError
+        If two columns of the result would have one name.
     """
+    modalities = np.asarray(table["modality"]).astype(str)
+    columns = {prop.name: {} for prop in properties}
+    supports = {prop.name: {} for prop in properties}
+    blocks = [
+        (modality, rows[first : first + BLOCK])
+        for modality in np.unique(modalities).tolist()
+        for rows in [np.flatnonzero(modalities == modality)]
+        for first in range(0, len(rows), BLOCK)
+    ]
+    for modality, rows in blocks:
+        queries, neighbors = table[rows], {}
+        for prop in properties:
+            key = (modality, prop.name)
+            if key not in references:
+                key = next(other for other in references if other[1] == prop.name)
+            reference = references[key]
+            if reference not in neighbors:
+                neighbors[reference] = reference.find(queries, exclude_self=exclude_self)
+            near = neighbors[reference]
+            values, support = estimate(key, rows, near)
+            support |= reference.support(near)
+            for parts, new in ((columns[prop.name], values), (supports[prop.name], support)):
+                for name, part in new.items():
+                    if name not in parts:
+                        parts[name] = np.full(len(table), FAILED.get(name, np.nan))
+                    parts[name][rows] = part
 
-    def __init__(self, table):
-        self.table = table
-        self.kinds = np.asarray(table["modality"]).astype(str)
-        self._columns = {}
-
-    def fill(self, name, rows, columns):
-        """Set columns of a property, or of the support of its estimates, in some rows.
-
-        Parameters
-        ----------
-        name : str
-        rows : (n,) int `numpy.ndarray`
-        columns : dict of str to (n,) `numpy.ndarray`
-        """
-        parts = self._columns.setdefault(name, {})
-        for suffix, values in columns.items():
-            if suffix not in parts:
-                failed = FAILED.get(suffix, np.nan)
-                parts[suffix] = np.full(len(self.table), failed)
-            parts[suffix][rows] = values
-
-    def finish(self, properties, supports):
-        """Return the table.
-
-        Parameters
-        ----------
-        properties : sequence of `~astroclip.estimation.properties.Property`
-        supports : dict of str to str
-            What goes before the names of support columns, by the name they were filled
-            under.
-
-        Returns
-        -------
-        `~astropy.table.QTable`
-        """
-        result = QTable()
-        result["id"] = np.asarray(self.table["id"]).astype(str)
-        result["modality"] = self.kinds
-        for found in properties:
-            add_columns(result, found, self._columns[found.name])
-        for name, prefix in supports.items():
-            columns = self._columns[name]
+    result = QTable()
+    result["id"] = np.asarray(table["id"]).astype(str)
+    result["modality"] = modalities
+    for prop in properties:
+        for suffix, values in columns[prop.name].items():
+            name = f"{prop.name}{suffix}"
+            if name in result.colnames:
+                msg = (
+                    f"the result has two columns {name!r}: properties or classes whose names go "
+                    f"on like those of {prop.name!r} clash. Rename a column, or estimate them "
+                    f"apart."
+                )
+                raise ValueError(msg)
+            if prop.classes is not None and suffix == "":
+                result[name] = _class_column(values, prop.classes)
+            elif prop.unit is not None and prop.classes is None:
+                result[name] = values * prop.unit
+            else:
+                result[name] = values
+    labeled = {
+        prop.name: {key[0]: value for key, value in references.items() if key[1] == prop.name}
+        for prop in properties
+    }
+    first = properties[0].name
+    for name, support in supports.items():
+        if name == first or labeled[name] != labeled[first]:
+            prefix = "" if name == first else f"{name}_"
             for suffix in SUPPORT:
-                if suffix in columns:
-                    result[f"{prefix}{suffix}"] = columns[suffix]
-        result.meta.update(self.table.meta)
-        return result
+                if suffix in support:
+                    result[f"{prefix}{suffix}"] = support[suffix]
+    result.meta.update(table.meta)
+    return result
 
 
-def answering_modality(fitted, kind, name):
-    """Return the modality whose fit of a property answers for objects of a modality.
-
-    Parameters
-    ----------
-    fitted : dict
-        By modality and property.
-    kind, name : str
-        Modality of the objects, and the property.
-
-    Returns
-    -------
-    str
-        Their own if the property was known of it, else one of which it was.
-    """
-    if (kind, name) in fitted:
-        return kind
-    return next(other for other, known in fitted if known == name)
-
-
-def support_prefixes(groups, names):
-    """Return what goes before the support columns of properties, as `ResultTable.finish` takes it.
-
-    Parameters
-    ----------
-    groups : dict
-        The labelled rows of each modality and property.
-    names : sequence of str
-        Properties. Those known of the same rows as the first share its columns.
-
-    Returns
-    -------
-    dict of str to str
-    """
-
-    def rows_of(name):
-        return {kind: group for (kind, known), group in groups.items() if known == name}
-
-    prefixes = {f"{names[0]} support": ""}
-    for name in names[1:]:
-        if rows_of(name) != rows_of(names[0]):
-            prefixes[f"{name} support"] = f"{name}_"
-    return prefixes
+def _class_column(codes, classes):
+    """Return classes of their numbers; NaN gives a masked row."""
+    failed = np.isnan(codes)
+    values = classes[np.where(failed, 0, codes).astype(int)]
+    if values.dtype.kind == "U":
+        values = np.where(failed, "", values)
+    return MaskedColumn(values, mask=failed)

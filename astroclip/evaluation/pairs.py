@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from astropy.table import vstack
-from scipy.ndimage import gaussian_filter
 
 from astroclip._validation import check_choice
 from astroclip.embedding import embed
@@ -15,12 +14,7 @@ from astroclip.evaluation.protocols import upstream_ssfr
 from astroclip.exceptions import FailedObjectWarning
 from astroclip.models.small import spectrum_channels
 from astroclip.preparation import ImageBatch, SpectrumBatch, resample_flux, wavelength_grid
-from astroclip.simulation.cameras import (
-    DEPTHS,
-    observe_images,
-    observe_images_sdss,
-    observe_images_varied,
-)
+from astroclip.simulation.cameras import CAMERAS, observe_images, observe_images_varied
 from astroclip.simulation.spectrographs import (
     WAVELENGTH,
     noise_templates,
@@ -29,6 +23,7 @@ from astroclip.simulation.spectrographs import (
     observe_spectra_varied,
 )
 from astroclip.tables import embedding_matrix
+from astroclip.training.observers import PIXEL_SCALE, blur_images
 
 __all__ = [
     "EmbeddedPairs",
@@ -46,14 +41,7 @@ SPECTROGRAPHS = {
     "sdss": (observe_spectra_sdss, "noise_range", (0.4, 1.6)),
     "varied": (observe_spectra_varied, "signal_to_noise", (0.7, 42.0)),
 }
-CAMERAS = {
-    "legacy": observe_images,
-    "sdss": observe_images_sdss,
-    "varied": observe_images_varied,
-}
-PIXEL_SCALE = 0.524  # arcsec per pixel of the simulated images
 SCALE_TOLERANCE = 0.02  # relative: images of another pixel scale do not serve a model
-SIGMA_OF_FWHM = 1 / 2.355
 PROPERTIES = ("redshift", "log_stellar_mass", "log_age", "log_ssfr", "log_metallicity")
 GALAXY_FIELDS = (
     "magnitude", "fibre_magnitude", "disc_radius", "bulge_radius", "bulge_to_total",
@@ -107,7 +95,7 @@ def record_spectra(pairs, *, seed, instrument="desi", noise=1.0, wavelength_rang
     )
 
 
-def record_images(pairs, *, seed, camera="legacy", depth_loss=0.0, blur=1.0):
+def record_images(pairs, *, seed, camera="legacysurvey", depth_loss=0.0, blur=1.0):
     """Record the noiseless images of simulated pairs.
 
     Parameters
@@ -116,8 +104,8 @@ def record_images(pairs, *, seed, camera="legacy", depth_loss=0.0, blur=1.0):
         From `astroclip.simulation.pairs.read_pairs`.
     seed : int or sequence of int
     camera : str
-        ``"legacy"`` (the Legacy Surveys' DR9), ``"sdss"``, or ``"varied"``: one drawn at
-        random for each image.
+        ``"legacysurvey"`` (DR9), ``"sdss"``, or ``"varied"``: one drawn at random for each
+        image.
     depth_loss : float
         Magnitudes by which images of the Legacy Surveys are shallower than DR9.
     blur : float
@@ -134,25 +122,25 @@ def record_images(pairs, *, seed, camera="legacy", depth_loss=0.0, blur=1.0):
         If the camera is unknown, ``blur`` is below one (light is not sharpened again), or
         ``depth_loss`` is given for another camera.
     """
-    check_choice(camera, CAMERAS, "camera")
+    check_choice(camera, (*CAMERAS, "varied"), "camera")
     if blur < 1:
         msg = f"blur is {blur}; expected one or more: images can be blurred, not sharpened."
         raise ValueError(msg)
-    if depth_loss and camera != "legacy":
+    if depth_loss and camera != "legacysurvey":
         msg = f"depth_loss is {depth_loss}; expected 0 for camera {camera!r}, whose depth is known."
         raise ValueError(msg)
-    pixels = np.asarray(pairs["image"], dtype=np.float32)  # (N, 3, S, S)
-    seeing = np.asarray(pairs["seeing"], dtype=np.float32)  # FWHM (N, 3), arcsec
-    if blur > 1:
-        width = seeing * np.sqrt(blur**2 - 1) * SIGMA_OF_FWHM / PIXEL_SCALE
-        sharp, pixels = pixels, np.empty_like(pixels)
-        for plane in np.ndindex(width.shape):
-            pixels[plane] = gaussian_filter(sharp[plane], width[plane], mode="nearest")
-    options = {"depths": tuple(depth - depth_loss for depth in DEPTHS)} if depth_loss else {}
-    recorded = CAMERAS[camera](
-        torch.from_numpy(pixels), torch.from_numpy(seeing * np.float32(blur)),
-        _generator(seed, "image"), pixel_scale=PIXEL_SCALE, **options,
-    )
+    pixels = torch.from_numpy(np.asarray(pairs["image"], dtype=np.float32))  # (N, 3, S, S)
+    seeing = torch.from_numpy(np.asarray(pairs["seeing"], dtype=np.float32))  # FWHM (N, 3), arcsec
+    if blur > 1:  # the widths of Gaussians add in quadrature
+        pixels = blur_images(pixels, seeing * (blur**2 - 1) ** 0.5)
+    arguments = (pixels, seeing * blur, _generator(seed, "image"))
+    if camera == "varied":
+        recorded = observe_images_varied(*arguments, pixel_scale=PIXEL_SCALE)
+    else:
+        depths = tuple(depth - depth_loss for depth in CAMERAS[camera].depths)
+        recorded = observe_images(
+            *arguments, camera=camera, pixel_scale=PIXEL_SCALE, depths=depths
+        )
     return ImageBatch.from_arrays(
         recorded.pixels.numpy(), mask=recorded.mask.numpy(), pixel_scale=PIXEL_SCALE,
         redshift=pairs["redshift"],

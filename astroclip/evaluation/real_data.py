@@ -9,9 +9,9 @@ from astropy.nddata import InverseVariance
 from astropy.table import Table
 from specutils import Spectrum
 
-from astroclip.evaluation.pairs import PIXEL_SCALE
 from astroclip.metrics import nmad, outlier_fraction
 from astroclip.preparation import ImageBatch, read_spectra
+from astroclip.training.observers import PIXEL_SCALE
 
 __all__ = [
     "estimate_redshifts",

@@ -1,9 +1,8 @@
 """Models: architectures, presets and weights files, in torch."""
 
-import importlib
+from astroclip._lazy import lazy_names
 
 _MODULE_OF = {
-    "ContrastiveLoss": "losses",
     "EmbeddingModel": "loading",
     "ImageInput": "presets",
     "ModelPreset": "presets",
@@ -14,20 +13,9 @@ _MODULE_OF = {
     "SpectrumInput": "presets",
     "TwoTower": "layers",
     "WeightsSource": "presets",
-    "info_nce": "losses",
     "load_model": "loading",
     "select_device": "loading",
 }
 
 __all__ = sorted(_MODULE_OF)  # noqa: PLE0605
-
-
-def __getattr__(name):
-    if name in _MODULE_OF:
-        return getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
-    msg = f"module {__name__!r} has no attribute {name!r}"
-    raise AttributeError(msg)
-
-
-def __dir__():
-    return __all__
+__getattr__, __dir__ = lazy_names(__name__, _MODULE_OF)

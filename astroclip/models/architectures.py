@@ -2,7 +2,7 @@
 
 Each layout has a function that takes the file's tensors and returns an empty model with the
 tensors under the model's names; `BUILDERS` lists them. To add one, write such a function, give
-it a line in `MARKS` and `BUILDERS`, and a preset in `astroclip.models.presets`.
+it a line in `MARKS` and `BUILDERS`, and a preset in ``astroclip.models.presets``.
 """
 
 import dataclasses

@@ -91,7 +91,7 @@ class EmbeddingModel:
     weights_sha256 : str
     device : `torch.device`
     path : `pathlib.Path`, optional
-        The weights file, where `astroclip.redshifts` finds redshift heads.
+        The weights file, where ``astroclip.redshifts`` finds redshift heads.
 
     Attributes
     ----------

@@ -346,21 +346,21 @@ class SmallSpectrumEncoder(nn.Module):
             parts += self.scan(flux, ivar, mask)
         return torch.cat(parts, dim=1)
 
-    def project(self, summary, *, lender=None):
+    def project(self, summary, *, tokens_of=None):
         """Return embeddings (N, dim) of summaries (N, F).
 
-        With ``lender`` (N,), row i has the tokens and windows of row ``lender[i]`` beside its own
-        scan: a loss on such rows teaches the projection to read redshift from the scan alone.
+        With ``tokens_of`` (N,), row i has the tokens and windows of row ``tokens_of[i]`` beside its
+        own scan: a loss on such rows teaches the projection to read redshift from the scan alone.
         """
         pooled, *scan = self._joined(summary)
         normalize, widen, activate, narrow = self.head
-        hidden = widen(normalize(pooled if lender is None else pooled[lender]))
+        hidden = widen(normalize(pooled if tokens_of is None else pooled[tokens_of]))
         if scan:
             hidden = hidden + self.scanned(pooled, *scan)
         return narrow(activate(hidden))
 
     def _joined(self, summary):
-        """Return tokens plus windows (N, pooled), and a scan's evidence and measurements, if any."""
+        """Return tokens plus windows (N, pooled), and the two parts of a scan if there is one."""
         ends = [self.pooled, self.pooled + 2 * N_WINDOWS + 2]
         if self.scan is not None:
             ends.append(ends[-1] + self.scan.n_lags)

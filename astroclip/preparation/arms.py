@@ -45,40 +45,6 @@ def are_arms(spectra):
     )
 
 
-def _common_grid(arms):
-    """Return the wavelengths of all arms on their common step, and each arm's first pixel."""
-    axes = [np.sort(arm.spectral_axis.to_value(u.AA)) for arm in arms]
-    step = np.median(np.diff(axes[0]))
-    start = min(axis[0] for axis in axes)
-    pixels = [np.rint((axis - start) / step).astype(int) for axis in axes]
-    for number, (axis, pixel) in enumerate(zip(axes, pixels, strict=True)):
-        if np.abs(start + step * pixel - axis).max() > OFF_GRID * step:
-            msg = (
-                f"arms[{number}] is not on the grid of arms[0] (step {step:.4g} Angstrom); "
-                f"expected arms that share pixels where they overlap, as DESI's do. Resample "
-                f"them to one grid first."
-            )
-            raise ValueError(msg)
-    return start + step * np.arange(max(p[-1] for p in pixels) + 1), pixels
-
-
-def _arm_arrays(arm, unit, name):
-    """Return flux and ivar (N, P) of an arm, ascending, in ``unit``, zero where bad."""
-    flux = np.atleast_2d(arm.flux.to_value(unit))
-    ivar = inverse_variance(arm, arm.flux.unit, name)
-    if ivar is None:
-        msg = (
-            f"{name} has no uncertainty; expected one for every arm: they are averaged with "
-            f"inverse-variance weights."
-        )
-        raise ValueError(msg)
-    ivar = ivar / arm.flux.unit.to(unit) ** 2
-    mask = np.zeros(flux.shape, bool) if arm.mask is None else np.atleast_2d(arm.mask)
-    good = ~mask.astype(bool) & np.isfinite(flux) & np.isfinite(ivar) & (ivar > 0)
-    order = slice(None, None, 1 if arm.spectral_axis[0] < arm.spectral_axis[-1] else -1)
-    return np.where(good, flux, 0.0)[:, order], np.where(good, ivar, 0.0)[:, order]
-
-
 def merge_arms(arms):
     r"""Merge the arms of a spectrograph with inverse-variance weights.
 
@@ -112,7 +78,18 @@ def merge_arms(arms):
             f"to 4 overlapping ones in order of wavelength with equal numbers of objects."
         )
         raise ValueError(msg)
-    wavelength, pixels = _common_grid(arms)
+    axes = [np.sort(arm.spectral_axis.to_value(u.AA)) for arm in arms]
+    step, start = np.median(np.diff(axes[0])), min(axis[0] for axis in axes)
+    pixels = [np.rint((axis - start) / step).astype(int) for axis in axes]
+    for number, (axis, pixel) in enumerate(zip(axes, pixels, strict=True)):
+        if np.abs(start + step * pixel - axis).max() > OFF_GRID * step:
+            msg = (
+                f"arms[{number}] is not on the grid of arms[0] (step {step:.4g} Angstrom); "
+                f"expected arms that share pixels where they overlap, as DESI's do. Resample "
+                f"them to one grid first."
+            )
+            raise ValueError(msg)
+    wavelength = start + step * np.arange(max(pixel[-1] for pixel in pixels) + 1)
     unit = arms[0].flux.unit
     n_objects = np.atleast_2d(arms[0].flux).shape[0]
     weighted, total = np.zeros((2, n_objects, len(wavelength)))
@@ -130,6 +107,23 @@ def merge_arms(arms):
         redshift=arms[0].redshift,
         meta={**arms[0].meta, **_fibermap_identity(arms[0].meta.get("fibermap"))},
     )
+
+
+def _arm_arrays(arm, unit, name):
+    """Return flux and ivar (N, P) of an arm, ascending, in ``unit``, zero where bad."""
+    flux = np.atleast_2d(arm.flux.to_value(unit))
+    ivar = inverse_variance(arm, arm.flux.unit, name)
+    if ivar is None:
+        msg = (
+            f"{name} has no uncertainty; expected one for every arm: they are averaged with "
+            f"inverse-variance weights."
+        )
+        raise ValueError(msg)
+    ivar = ivar / arm.flux.unit.to(unit) ** 2
+    mask = np.zeros(flux.shape, bool) if arm.mask is None else np.atleast_2d(arm.mask)
+    good = ~mask.astype(bool) & np.isfinite(flux) & np.isfinite(ivar) & (ivar > 0)
+    order = slice(None, None, 1 if arm.spectral_axis[0] < arm.spectral_axis[-1] else -1)
+    return np.where(good, flux, 0.0)[:, order], np.where(good, ivar, 0.0)[:, order]
 
 
 def _fibermap_identity(fibermap):

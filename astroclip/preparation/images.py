@@ -178,8 +178,8 @@ def _positions(position, n_objects):
         return [None] * n_objects
     if not isinstance(position, SkyCoord):
         msg = (
-            f"position is of type {type(position).__name__}; expected a SkyCoord. Make one with "
-            f"SkyCoord(ra, dec, unit='deg')."
+            f"position is of type {type(position).__name__}; expected an "
+            f"astropy.coordinates.SkyCoord, such as SkyCoord(ra, dec, unit='deg')."
         )
         raise TypeError(msg)
     if position.isscalar:

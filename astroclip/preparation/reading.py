@@ -256,11 +256,20 @@ def read_images(path, *, bands=None, unit=None):
         If the file is damaged or holds no images of these bands.
     """
     path = _checked_path(path)
+    headers, planes = [], []
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", AstropyUserWarning)
             with fits.open(path) as hdus:
-                headers, planes = _planes(hdus)
+                headers.append(hdus[0].header)
+                for hdu in hdus:
+                    if not hdu.is_image or hdu.data is None or hdu.data.ndim < 2:
+                        continue
+                    data = np.asarray(hdu.data)
+                    data = data.astype(data.dtype.newbyteorder("="), copy=False)
+                    cube = data.reshape(-1, *data.shape[-2:])
+                    planes.extend((hdu.header, plane) for plane in cube)
+                    headers.append(hdu.header)
     except (OSError, TypeError, ValueError, IndexError) as error:
         raise _unreadable(path, "images", error) from error
     if not planes:
@@ -278,25 +287,19 @@ def read_images(path, *, bands=None, unit=None):
         unit = _image_unit(headers, unit)
     except ValueError as error:
         raise _unreadable(path, "images", f"its BUNIT is unknown, pass unit ({error})") from error
-    return {
-        name: _ccd(*image, ivar, unit)
-        for name, image, ivar in zip(
-            names, images, [plane for _, plane in ivars] or [None] * len(names), strict=True
-        )
-    }
-
-
-def _planes(hdus):
-    """Return all headers, primary first, and every image plane with its header."""
-    headers, planes = [hdus[0].header], []
-    for hdu in hdus:
-        if not hdu.is_image or hdu.data is None or hdu.data.ndim < 2:
-            continue
-        data = np.asarray(hdu.data)
-        data = data.astype(data.dtype.newbyteorder("="), copy=False)
-        planes.extend((hdu.header, plane) for plane in data.reshape(-1, *data.shape[-2:]))
-        headers.append(hdu.header)
-    return headers, planes
+    ccds = {}
+    for number, (name, (header, plane)) in enumerate(zip(names, images, strict=True)):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", AstropyWarning)
+            wcs = WCS(header, naxis=2)
+        noise = {}
+        if ivars:
+            ivar = ivars[number][1]
+            noise["uncertainty"] = InverseVariance(ivar, unit=unit**-2)
+            noise["mask"] = ~(np.isfinite(ivar) & (ivar > 0))
+        wcs = wcs if wcs.has_celestial else None
+        ccds[name] = CCDData(plane, unit=unit, wcs=wcs, meta=dict(header), **noise)
+    return ccds
 
 
 def _sort_planes(planes):
@@ -338,18 +341,3 @@ def _image_unit(headers, unit):
     survey = " ".join(str(h.get(key, "")) for h in headers for key in ("SURVEY", "VERSION"))
     legacy = any(word in survey for word in ("DECaLS", "LegacySurvey", "DR9", "DR10", "BASS"))
     return u.nmgy if legacy else u.dimensionless_unscaled
-
-
-def _ccd(header, plane, ivar, unit):
-    """Return one band's `CCDData`."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", AstropyWarning)
-        wcs = WCS(header, naxis=2)
-    extra = {}
-    if ivar is not None:
-        extra = {
-            "uncertainty": InverseVariance(ivar, unit=unit**-2),
-            "mask": ~(np.isfinite(ivar) & (ivar > 0)),
-        }
-    wcs = wcs if wcs.has_celestial else None
-    return CCDData(plane, unit=unit, wcs=wcs, meta=dict(header), **extra)

@@ -19,7 +19,7 @@ __all__ = [
     "row_median",
 ]
 
-LEAST_PIXEL_COVERAGE = 0.5
+LEAST_PIXEL_COVERAGE = 0.5  # fraction of an output pixel below which it is masked
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -147,14 +147,21 @@ def resample_flux(wavelength, flux, ivar, mask, wavelength_out):
     good = ~np.asarray(mask, dtype=bool) & (ivar > 0) & (ivar < np.inf) & np.isfinite(flux)
     edges_out = pixel_edges(wavelength_out)
     if wavelength.ndim == 1:
-        sums = _shared_sums(pixel_edges(wavelength), edges_out, flux, ivar, good)
+        flux, variance, width = _shared_sums(pixel_edges(wavelength), edges_out, flux, ivar, good)
     else:
         rows = [
             _single_sums(pixel_edges(grid), edges_out, *spectrum)
             for grid, *spectrum in zip(wavelength, flux, ivar, good, strict=True)
         ]
-        sums = [np.stack(parts) for parts in zip(*rows, strict=True)]
-    return _normalize(*sums, np.diff(edges_out))
+        flux, variance, width = (np.stack(parts) for parts in zip(*rows, strict=True))
+    coverage = np.minimum(width / np.diff(edges_out), 1.0)
+    mask = (coverage < LEAST_PIXEL_COVERAGE) | (variance <= 0)
+    if mask.any():
+        width = np.where(mask, 1.0, width)
+        flux[mask] = 0.0
+        variance[mask] = np.inf
+    flux /= width
+    return Resampled(flux, np.square(width) / variance, mask, np.broadcast_to(coverage, flux.shape))
 
 
 def _good_values(flux, ivar, good):
@@ -190,19 +197,6 @@ def _single_sums(edges_in, edges_out, flux, ivar, good):
             width * good[pixel_in],
         )
     )
-
-
-def _normalize(flux, variance, width, width_out):
-    """Return `Resampled` from overlap sums (N, Q), which are overwritten."""
-    coverage = np.minimum(width / width_out, 1.0)
-    mask = coverage < LEAST_PIXEL_COVERAGE
-    mask = mask | (variance <= 0)
-    if mask.any():
-        width = np.where(mask, 1.0, width)
-        flux[mask] = 0.0
-        variance[mask] = np.inf
-    flux /= width
-    return Resampled(flux, np.square(width) / variance, mask, np.broadcast_to(coverage, flux.shape))
 
 
 def fill_bad_pixels(flux, mask):

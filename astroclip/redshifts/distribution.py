@@ -1,14 +1,14 @@
 """Redshift bins: the target of training, its temperature scaling, and distributions over them."""
 
 import numpy as np
-from scipy.optimize import brentq
 from scipy.special import softmax
+
+from astroclip.estimation import calibration
 
 __all__ = ["RedshiftDistribution", "fit_temperature", "redshift_edges", "redshift_target"]
 
 SMOOTHING = 0.8  # standard deviation, in bins, of the target that heads are trained on
 PEAK_BINS = 2  # bins on either side of the mode that refine it: 2.5 standard deviations
-TEMPERATURES = (0.05, 20.0)  # bounds of the fit
 CHUNK = 1000  # objects whose intervals are searched at a time: bounds the memory
 
 
@@ -57,7 +57,7 @@ def redshift_target(redshift, edges, *, smoothing=SMOOTHING):
     --------
     >>> from astroclip.redshifts.distribution import redshift_edges, redshift_target
     >>> redshift_target([0.4], redshift_edges(2, 3.0), smoothing=0.5).round(3)
-    array([[0.982, 0.018]])
+    array([[0.887, 0.113]])
     """
     edges = np.asarray(edges, dtype=float)
     n_bins = len(edges) - 1
@@ -96,11 +96,10 @@ def fit_temperature(logits, redshift, edges, *, smoothing=SMOOTHING):
 
     Notes
     -----
-    It minimizes the cross entropy
-    :math:`-\sum_i \sum_k t_{ik} \log \mathrm{softmax}_k(l_i / T)`, which is convex in 1 / T:
-    Brent's method finds the root of its derivative. With the target of training, t, the
-    temperature calibrates the choice between peaks. With the truth's bin alone it would
-    narrow each peak to undo the smoothing, and make the choice between peaks overconfident.
+    It minimizes the cross entropy with the target of training, see
+    `astroclip.estimation.calibration.fit_temperature`. With this target the temperature
+    calibrates the choice between peaks. With the truth's bin alone it would narrow each peak
+    to undo the smoothing, and make the choice between peaks overconfident.
 
     References
     ----------
@@ -131,19 +130,8 @@ def fit_temperature(logits, redshift, edges, *, smoothing=SMOOTHING):
             f"{edges[0]:g} to {edges[-1]:g}, and finite logits. Leave the object out."
         )
         raise ValueError(msg)
-    logits = logits - logits.max(axis=1, keepdims=True)
-    wanted = (redshift_target(redshift, edges, smoothing=smoothing) * logits).sum(axis=1)
-
-    def slope(log_temperature):
-        power = softmax(logits * np.exp(-log_temperature), axis=1)
-        return float(np.mean(wanted - (power * logits).sum(axis=1)))
-
-    low, high = np.log(TEMPERATURES)
-    if slope(low) >= 0:  # the likelihood rises towards ever lower temperatures
-        return TEMPERATURES[0]
-    if slope(high) <= 0:
-        return TEMPERATURES[1]
-    return float(np.exp(brentq(slope, low, high, xtol=1e-6)))
+    target = redshift_target(redshift, edges, smoothing=smoothing)
+    return calibration.fit_temperature(logits, target)
 
 
 class RedshiftDistribution:
@@ -200,10 +188,6 @@ class RedshiftDistribution:
             raise ValueError(msg)
         self.center = self._redshift(np.arange(len(steps)) + 0.5)
         self._valid = np.isfinite(self.probability).all(axis=1)
-        self._check_rows()
-
-    def _check_rows(self):
-        """Raise ValueError for a row that is no distribution."""
         total = self.probability.sum(axis=1, dtype=float)
         good = (np.abs(total - 1) < 1e-3) & ~(self.probability < 0).any(axis=1)
         bad = np.flatnonzero(self._valid & ~good)
@@ -227,7 +211,7 @@ class RedshiftDistribution:
         return (np.log1p(redshift) - self._start) / self._width
 
     def _filled(self):
-        """Return probabilities as floats, NaN rows made even; `_masked` undoes it."""
+        """Return probabilities as floats, even where they are NaN, which `_masked` restores."""
         even = 1.0 / self.probability.shape[1]
         return np.where(self._valid[:, None], self.probability, even).astype(float)
 

@@ -4,7 +4,7 @@ import numpy as np
 from astropy.table import QTable
 from sklearn.base import BaseEstimator
 
-from astroclip.estimation.intervals import check_levels, check_probability, percent_name
+from astroclip.estimation.calibration import check_levels, check_probability, percent_name
 from astroclip.estimation.neighbors import choose_rows, nearest_neighbors
 from astroclip.estimation.properties import column_numbers, property_names
 from astroclip.exceptions import ModelMismatchError
@@ -257,7 +257,7 @@ class RedshiftEstimator(BaseEstimator):
         ModelMismatchError
             If the table's embeddings are of other weights than the head's.
         ValueError
-            If there is no head for a modality, the bins differ, or the table is empty.
+            If there is no head for a modality, or the bins differ.
         """
         center, probability = None, None
         for modality, rows, distribution in self._distributions(table):
@@ -272,9 +272,6 @@ class RedshiftEstimator(BaseEstimator):
                 )
                 raise ValueError(msg)
             probability[rows] = distribution.probability
-        if center is None:
-            msg = "table has no rows; expected embedded objects."
-            raise ValueError(msg)
         return center, probability
 
     def _distributions(self, table):

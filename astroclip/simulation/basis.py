@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from astroclip._files import written
 from astroclip._validation import import_extra
 from astroclip.exceptions import MissingExtraError
 
@@ -26,7 +27,7 @@ METALLICITIES = np.array([0.005, 0.02, 0.2, 0.4, 1.0, 2.5, 5.0])
 LOG_IONIZATION = np.arange(-4.0, 0.01, 0.5)
 USED_IONIZATION = slice(0, 5)  # log U from -4 to -2
 N_NEBULAR_AGES = 15
-AGE_OF_UNIVERSE = 1.347e10  # yr, flat LCDM with H0 = 70, Om = 0.3
+AGE_OF_UNIVERSE = 1.347e10  # yr, that of astroclip.simulation.population.COSMOLOGY
 WAVELENGTH_RANGE = (2000.0, 10900.0)
 LOG_STEP = 0.5e-4  # dex; half a pixel of the model's grid, 34.5 km/s
 FILTERS = ("decam2014-g", "decam2014-r", "decam2014-z")
@@ -119,10 +120,10 @@ def grids_folder():
 
 
 def age_bins():
-    """Return centres and edges (yr) of 42 age bins, 0.1 dex apart from 1 Myr."""
-    centres = 10 ** np.arange(6.0, np.log10(AGE_OF_UNIVERSE), 0.1)
-    edges = np.concatenate([[0.0], np.sqrt(centres[1:] * centres[:-1]), [AGE_OF_UNIVERSE]])
-    return centres, edges
+    """Return centers and edges (yr) of 42 age bins, 0.1 dex apart from 1 Myr."""
+    centers = 10 ** np.arange(6.0, np.log10(AGE_OF_UNIVERSE), 0.1)
+    edges = np.concatenate([[0.0], np.sqrt(centers[1:] * centers[:-1]), [AGE_OF_UNIVERSE]])
+    return centers, edges
 
 
 def age_rebinning(raw_ages, edges):
@@ -230,10 +231,8 @@ def save_basis(basis, path):
     """Write a basis to ``path`` (.npz), complete or not at all."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".part")
-    with partial.open("wb") as file:
-        np.savez(file, **dataclasses.asdict(basis))
-    partial.replace(path)
+    with written(path) as partial:
+        np.savez(partial, **dataclasses.asdict(basis))
 
 
 def load_basis(path):

@@ -1,7 +1,8 @@
 """What a camera records: depth, correlated noise, seeing, bad pixels and missing bands.
 
 Noiseless images are stored once and observed afresh whenever they are used. Everything
-here is torch, driven by one `torch.Generator`, so a seed fixes every draw.
+here is torch, driven by one `torch.Generator`, so a seed fixes every draw. Cameras are data: to
+add a survey's, add a line to `CAMERAS`.
 """
 
 import dataclasses
@@ -9,21 +10,63 @@ import math
 
 import torch
 
-from astroclip.simulation._draws import log_uniform, normal, uniform
+from astroclip._validation import check_choice
+from astroclip.simulation.numerics import gaussian_blur, log_uniform, normal, uniform
 
 __all__ = [
+    "CAMERAS",
+    "Camera",
     "ObservedImages",
     "observe_images",
-    "observe_images_sdss",
     "observe_images_varied",
 ]
 
-DEPTHS = (24.6, 24.0, 23.0)  # 5 sigma point source, AB, DR9 g r z
-POISSON = (0.6e-4, 0.9e-4, 2.4e-4)  # variance per nanomaggy of signal, DR9 g r z
-SDSS_DEPTHS = (23.13, 22.70, 20.71)  # 5 sigma point source, AB, g r z
-SDSS_SEEING = ((1.50, 1.43, 1.40), 0.2)  # FWHM: medians and scatter, arcsec
-SDSS_POISSON = (1.0e-3, 0.7e-3, 7.0e-3)  # one 54 s exposure with a 2.5 m telescope
 FWHM = 2.355  # of a Gaussian of unit standard deviation
+
+
+@dataclasses.dataclass(frozen=True)
+class Camera:
+    """What a survey's camera does to noiseless g, r, z images.
+
+    Attributes
+    ----------
+    depths : (float, float, float)
+        Mean depths: magnitude (AB) of a point source of five times its noise.
+    depth_scatter : float
+        rms of an image's depths about them, mag.
+    photon_variance : (float, float, float)
+        Variance of the photon noise per nanomaggy of signal, nanomaggies.
+    correlation : (float, float, float)
+        The weight w of `_correlated_noise` is low + (high - low) u^p with a uniform u;
+        resampling correlates the noise of neighboring pixels.
+    seeing : (float, float, float), optional
+        Median full widths at half maximum, arcsec, to which sharper images are blurred; by
+        default images keep their own.
+    seeing_scatter : float
+        rms of the seeing about them, the same for all bands, arcsec.
+    """
+
+    depths: tuple
+    depth_scatter: float
+    photon_variance: tuple
+    correlation: tuple
+    seeing: tuple | None = None
+    seeing_scatter: float = 0.0
+
+
+CAMERAS = {
+    "legacysurvey": Camera(  # the Legacy Surveys' DR9
+        depths=(24.6, 24.0, 23.0), depth_scatter=0.3, photon_variance=(0.6e-4, 0.9e-4, 2.4e-4),
+        correlation=(0.0, 0.38, 3),
+    ),
+    # one exposure of 54 s with a 2.5 m telescope: depths and seeing of the SDSS's pages on image
+    # quality (sdss.org, imaging; DR7 and later), camera of Gunn et al. (1998), AJ 116, 3040
+    "sdss": Camera(
+        depths=(23.13, 22.70, 20.71), depth_scatter=0.15, photon_variance=(1.0e-3, 0.7e-3, 7.0e-3),
+        correlation=(0.05, 0.25, 1), seeing=(1.50, 1.43, 1.40), seeing_scatter=0.2,
+    ),
+}  # fmt: skip
+"""Cameras by name."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +78,7 @@ class ObservedImages:
 
 
 def _correlated_noise(generator, shape, weight):
-    """Return noise (N, B, S, S) of unit variance, correlated between neighbouring pixels.
+    """Return noise (N, B, S, S) of unit variance, correlated between neighboring pixels.
 
     Rows and columns are convolved with (w, 1, w): the correlation at a lag of one pixel
     is 2 w / (1 + 2 w^2).
@@ -47,63 +90,79 @@ def _correlated_noise(generator, shape, weight):
     return noise / (1 + 2 * weight**2)
 
 
-def _add_noise(pixels, noise, seeing, depth, poisson, pixel_scale):
-    """Return images with sky noise of a 5-sigma ``depth`` (N, 3) and photon noise."""
+def _add_noise(pixels, noise, seeing, depth, photon_variance, pixel_scale):
+    """Return images with sky and photon noise, and the sky's rms (N, 3) per pixel.
+
+    ``depth`` (N, 3) is the magnitude of a point source of five times its noise in the
+    effective area of a Gaussian point spread function, 4 pi sigma^2.
+    """
     effective_area = 4 * math.pi * (seeing / FWHM / pixel_scale) ** 2
     sky = 10 ** (-0.4 * (depth - 22.5)) / 5 / torch.sqrt(effective_area)
-    photons = torch.tensor(poisson, device=pixels.device)[None, :, None, None]
+    photons = torch.tensor(photon_variance, device=pixels.device)[None, :, None, None]
     variance = sky[:, :, None, None] ** 2 + photons * pixels.clamp(min=0)
     return pixels + torch.sqrt(variance) * noise, sky
 
 
-def observe_images(pixels, seeing, generator, *, pixel_scale=0.524, depths=DEPTHS):
-    """Record images at the depth of the Legacy Surveys' DR9.
+def observe_images(
+    pixels, seeing, generator, *, camera="legacysurvey", pixel_scale=0.524, depths=None
+):
+    """Record images as a survey's camera does, resampled to ``pixel_scale``.
 
     Parameters
     ----------
     pixels : (N, 3, S, S) `torch.Tensor`
         Noiseless g, r, z in nanomaggies per pixel.
     seeing : (N, 3) `torch.Tensor`
-        Full width at half maximum in arcsec.
+        Full width at half maximum in arcsec. An image that is sharper than the camera's drawn
+        seeing is blurred to it; others keep their own.
     generator : `torch.Generator`
+    camera : str
+        A name of `CAMERAS`: ``"legacysurvey"`` or ``"sdss"``.
     pixel_scale : float
         Arcsec per pixel.
-    depths : sequence of float
-        Mean 5-sigma point-source depths; each image's differ by 0.3 mag rms.
+    depths : sequence of float, optional
+        Mean depths instead of the camera's.
 
     Returns
     -------
     `ObservedImages`
-        The noise is correlated between neighbouring pixels, as in resampled coadds.
+        The noise is correlated between neighboring pixels, as in resampled coadds.
+
+    Raises
+    ------
+    ValueError
+        If the camera is unknown.
     """
+    camera = CAMERAS[check_choice(camera, CAMERAS, "camera")]
     n, n_bands = pixels.shape[:2]
-    depth = torch.tensor(depths, device=pixels.device) + normal(generator, (n, n_bands), 0.3)
-    weight = 0.38 * uniform(generator, (n, 1, 1, 1), 0, 1) ** 3
+    if camera.seeing is not None:
+        # bands are taken together: one night's difference for all of them
+        night = normal(generator, (n, 1), camera.seeing_scatter).clamp(-0.4, 0.5)
+        wanted = torch.tensor(camera.seeing, device=pixels.device) + night
+        blur = torch.sqrt((wanted**2 - seeing**2).clamp(min=0))
+        pixels = _blur(pixels, blur / FWHM / pixel_scale)
+        seeing = torch.maximum(wanted, seeing)
+    depths = camera.depths if depths is None else depths
+    depth = torch.tensor(depths, device=pixels.device)
+    depth = depth + normal(generator, (n, n_bands), camera.depth_scatter)
+    low, high, power = camera.correlation
+    weight = low + (high - low) * uniform(generator, (n, 1, 1, 1)) ** power
     noise = _correlated_noise(generator, pixels.shape, weight)
-    recorded, _ = _add_noise(pixels, noise, seeing, depth, POISSON, pixel_scale)
+    recorded, _ = _add_noise(pixels, noise, seeing, depth, camera.photon_variance, pixel_scale)
     return ObservedImages(recorded, torch.zeros_like(recorded, dtype=torch.bool))
 
 
-def _cosines(size, device):
-    """Return the orthonormal cosine basis (S, S), frequency by pixel, and its frequencies."""
-    order = torch.arange(size, device=device, dtype=torch.float32)
-    basis = torch.cos(math.pi / size * order[:, None] * (order[None] + 0.5))
-    basis = basis * math.sqrt(2 / size)
-    basis[0] /= math.sqrt(2)
-    return basis, math.pi / size * order
-
-
 def _blur(pixels, width):
-    """Return images convolved with Gaussians of ``width`` (N, B) pixels, reflected at edges."""
-    basis, frequency = _cosines(pixels.shape[-1], pixels.device)
-    transfer = torch.exp(-0.5 * (width[..., None] * frequency) ** 2)
-    coefficients = basis @ pixels @ basis.T
-    coefficients = coefficients * transfer[..., :, None] * transfer[..., None, :]
-    return basis.T @ coefficients @ basis
+    """Return images convolved with Gaussians of ``width`` (N, B) pixels, mirrored at edges."""
+    for _ in range(2):  # along x, then along y
+        mirrored = torch.cat([pixels, pixels.flip(-1)], dim=-1)
+        blurred = gaussian_blur(mirrored, width[..., None, None])[..., : pixels.shape[-1]]
+        pixels = blurred.transpose(-1, -2)
+    return pixels
 
 
 def _rescale(pixels, factor):
-    """Return images magnified about their centres by ``factor`` (N,), total flux kept.
+    """Return images magnified about their centers by ``factor`` (N,), total flux kept.
 
     Pixels share their light by overlap; outside the image lies more of its outermost
     pixels.
@@ -158,10 +217,11 @@ def _missing_bands(generator, n_images, n_bands, share):
 
 
 def observe_images_varied(
-    pixels, seeing, generator, *, pixel_scale=0.524, depths=DEPTHS, depth_range=(-1.0, 0.5),
-    largest_blur=1.2, scale_error=0.04, star_share=0.1, missing_band_share=0.1,
+    pixels, seeing, generator, *, pixel_scale=0.524, depths=CAMERAS["legacysurvey"].depths,
+    depth_range=(-1.0, 0.5), largest_blur=1.2, scale_error=0.04, star_share=0.1,
+    missing_band_share=0.1,
 ):
-    """Record images with a camera drawn at random for each: domain randomisation.
+    """Record images with a camera drawn at random for each: domain randomization.
 
     Depth, seeing, sky background, the correlation of the noise, the pixel scale, bad
     pixels and columns, saturated stars and missing bands vary.
@@ -205,7 +265,8 @@ def observe_images_varied(
     depth = depth + uniform(generator, (n, 1), *depth_range)
     weight = 0.4 * uniform(generator, (n, 1, 1, 1)) ** 2
     noise = _correlated_noise(generator, pixels.shape, weight)
-    recorded, sky = _add_noise(seen, noise, seeing, depth, POISSON, pixel_scale)
+    photons = CAMERAS["legacysurvey"].photon_variance
+    recorded, sky = _add_noise(seen, noise, seeing, depth, photons, pixel_scale)
     sky = sky[:, :, None, None]
     background = normal(generator, (*shape, 1, 1), 0.25)
     slopes = normal(generator, (2, *shape, 1, 1), 0.15)
@@ -217,44 +278,3 @@ def observe_images_varied(
     mask = _defects(generator, pixels.shape) | stars
     mask = mask | _missing_bands(generator, n, n_bands, missing_band_share)[:, :, None, None]
     return ObservedImages(recorded.masked_fill(mask, 0.0), mask)
-
-
-def observe_images_sdss(pixels, seeing, generator, *, pixel_scale=0.524):
-    """Record images as shallow and as blurred as the SDSS's, resampled to ``pixel_scale``.
-
-    Parameters
-    ----------
-    pixels : (N, 3, S, S) `torch.Tensor`
-        Noiseless g, r, z in nanomaggies per pixel.
-    seeing : (N, 3) `torch.Tensor`
-        Full width at half maximum in arcsec; where the SDSS's drawn one is smaller, the
-        image keeps its own.
-    generator : `torch.Generator`
-    pixel_scale : float
-        Arcsec per pixel.
-
-    Returns
-    -------
-    `ObservedImages`
-        The 5-sigma point-source depths are 23.13, 22.70 and 20.71 (AB) in g, r and z, with
-        0.15 mag rms; the median seeing in r is 1.43 arcsec.
-
-    References
-    ----------
-    Depths and seeing: the SDSS's pages on image quality (sdss.org, imaging; DR7 and later);
-    camera: Gunn et al. (1998), AJ 116, 3040.
-    """
-    n, n_bands = pixels.shape[:2]
-    shape = (n, n_bands)
-    medians, scatter = SDSS_SEEING
-    night = normal(generator, (n, 1), scatter).clamp(-0.4, 0.5)  # bands are taken together
-    wanted = torch.tensor(medians, device=pixels.device) + night
-    blur = torch.sqrt((wanted**2 - seeing**2).clamp(min=0))
-    seen = _blur(pixels, blur / FWHM / pixel_scale)
-    depth = torch.tensor(SDSS_DEPTHS, device=pixels.device) + normal(generator, shape, 0.15)
-    weight = uniform(generator, (n, 1, 1, 1), 0.05, 0.25)  # of the resampling
-    noise = _correlated_noise(generator, pixels.shape, weight)
-    recorded, _ = _add_noise(
-        seen, noise, torch.maximum(wanted, seeing), depth, SDSS_POISSON, pixel_scale
-    )
-    return ObservedImages(recorded, torch.zeros_like(recorded, dtype=torch.bool))

@@ -1,4 +1,4 @@
-"""What is not a galaxy: stars, quasars and broad-line nuclei, seen both ways.
+"""What is not a galaxy: stars and quasars, as images and as spectra.
 
 They test whether a model trained on galaxies says that it does not know an object. Each
 function returns arrays like those of `astroclip.simulation.pairs.make_pairs`, so that
@@ -9,24 +9,26 @@ import numpy as np
 import torch
 
 from astroclip.simulation.images import (
-    FIBRE_RADIUS,
+    FIBER_RADIUS,
+    NEIGHBOR_DENSITY,
     OVERSAMPLING,
-    SEEING,
-    _add_neighbors,
-    _moffat_transform,
+    add_neighbors,
+    draw_seeing,
+    moffat_transform,
+    pixels_of_transform,
 )
 from astroclip.simulation.quasars import draw_quasars, quasar_light
+from astroclip.simulation.spectra import SPEED_OF_LIGHT
 from astroclip.simulation.spectrographs import WAVELENGTH
 from astroclip.simulation.stars import stellar_light
 
-__all__ = ["add_broad_lines", "make_quasars", "make_stars", "render_points"]
+__all__ = ["fiber_share", "make_quasars", "make_stars", "render_points"]
 
 # the model's grid, continued to where the z band ends
 GRID = 3600.0 * 10 ** (1e-4 * np.arange(-140, 4830))
 ON_MODEL = slice(140, 140 + len(WAVELENGTH))
+# mean and scatter (K) and share of M, K and earlier stars; a tenth of all are A stars instead
 STELLAR_TEMPERATURES = ((3600.0, 250.0, 0.3), (5000.0, 700.0, 0.3), (6300.0, 900.0, 0.4))
-SPEED_OF_LIGHT = 299792.458  # km/s
-NUCLEAR_WAVELENGTH = 5100.0  # A at rest, where nuclei are compared with their galaxies
 
 
 def _total_flux(light, basis):
@@ -35,10 +37,16 @@ def _total_flux(light, basis):
     return 1e9 * seen @ basis.filters.T
 
 
-def _fibre_share(seeing, beta):
-    """Return the fraction of a point's light inside a DESI fibre: Moffat's growth curve."""
+def fiber_share(seeing, beta):
+    """Return the fraction of a point's light inside a DESI fiber: Moffat's growth curve.
+
+    Parameters
+    ----------
+    seeing, beta : float or `numpy.ndarray`
+        Full width at half maximum in arcsec, and index.
+    """
     core = seeing / 2 / np.sqrt(2 ** (1 / beta) - 1)
-    return 1 - (1 + (FIBRE_RADIUS / core) ** 2) ** (1 - beta)
+    return 1 - (1 + (FIBER_RADIUS / core) ** 2) ** (1 - beta)
 
 
 def _draw_magnitudes(rng, n_objects, limits):
@@ -47,8 +55,10 @@ def _draw_magnitudes(rng, n_objects, limits):
     return np.log10(rng.uniform(low, high, n_objects)) / 0.3
 
 
-def render_points(rng, flux, seeing, beta, *, size=64, pixel_scale=0.524, neighbors=True):
-    """Render noiseless g, r, z images of point sources near the centre.
+def render_points(
+    rng, flux, seeing, beta, *, size=64, pixel_scale=0.524, neighbor_density=NEIGHBOR_DENSITY
+):
+    """Render noiseless g, r, z images of point sources near the center.
 
     Parameters
     ----------
@@ -63,13 +73,13 @@ def render_points(rng, flux, seeing, beta, *, size=64, pixel_scale=0.524, neighb
         Pixels on a side.
     pixel_scale : float
         Arcsec per pixel.
-    neighbors : bool
-        Whether to add galaxies and stars nearby.
+    neighbor_density : float
+        Galaxies and stars nearby, mean number per square arcmin.
 
     Returns
     -------
     (N, 3, S, S) `torch.Tensor`
-        Nanomaggies per pixel; centres scatter by 0.2 arcsec.
+        Nanomaggies per pixel; centers scatter by 0.2 arcsec.
     """
     n, n_fine, step = len(flux), size * OVERSAMPLING, pixel_scale / OVERSAMPLING
     shift = (n_fine - 1) / 2 + 0.2 / step * rng.standard_normal((2, n, 1, 1))
@@ -79,12 +89,10 @@ def render_points(rng, flux, seeing, beta, *, size=64, pixel_scale=0.524, neighb
     total = torch.from_numpy(np.asarray(flux, dtype=np.float32))
     pixels = torch.empty(n, 3, size, size)
     for band in range(3):
-        transform = _moffat_transform(seeing[:, band], beta, n_fine, step) * phase
-        image = torch.fft.irfft2(transform, (n_fine, n_fine)) * total[:, band, None, None]
-        binned = image.view(n, size, OVERSAMPLING, size, OVERSAMPLING).sum(dim=(2, 4))
-        pixels[:, band] = binned.clamp(min=0)
-    if neighbors:
-        _add_neighbors(rng, pixels, seeing, pixel_scale)
+        transform = moffat_transform(seeing[:, band], beta, n_fine, step) * phase
+        light = pixels_of_transform(transform, size) * total[:, band, None, None]
+        pixels[:, band] = light.clamp(min=0)
+    add_neighbors(rng, pixels, seeing, pixel_scale, density=neighbor_density)
     return pixels
 
 
@@ -94,9 +102,8 @@ def _points(rng, light, magnitude, basis):
     flux = _total_flux(light, basis)
     scale = 10 ** (-0.4 * (magnitude - 22.5)) / flux[:, 1]
     flux = flux * scale[:, None]
-    seeing = rng.normal(*SEEING, (n, 3)).clip(0.75, 2.2)
-    beta = rng.uniform(2.5, 4.5, n)
-    share = _fibre_share(seeing[:, 1], beta)
+    seeing, beta = draw_seeing(rng, n)
+    share = fiber_share(seeing[:, 1], beta)
     spectrum = light[:, ON_MODEL] * (share * scale * 1e17)[:, None]
     image = render_points(rng, flux, seeing, beta)
     return {
@@ -129,8 +136,8 @@ def make_stars(n_stars, basis, *, seed, r_range=(15.5, 20.5)):
     """
     rng = np.random.default_rng(seed)
     means, widths, shares = np.array(STELLAR_TEMPERATURES).T
-    kind = rng.choice(len(shares), n_stars, p=shares)
-    temperature = means[kind] + widths[kind] * rng.standard_normal(n_stars)
+    group = rng.choice(len(shares), n_stars, p=shares)
+    temperature = means[group] + widths[group] * rng.standard_normal(n_stars)
     hot = rng.random(n_stars) < 0.1
     temperature = np.where(hot, rng.uniform(7500, 10500, n_stars), temperature).clip(3000, 12000)
     redshift = 100.0 / SPEED_OF_LIGHT * rng.standard_normal(n_stars)
@@ -173,57 +180,4 @@ def make_quasars(n_quasars, basis, *, seed, redshift_range=(0.5, 4.0), r_range=(
     return {
         **_points(rng, light, magnitude, basis),
         "redshift": quasars.redshift.astype(np.float32),
-    }
-
-
-def add_broad_lines(pairs, basis, *, seed, share_range=(0.1, 0.7)):
-    """Give galaxies broad-line nuclei: a point of light with a quasar's broad lines.
-
-    Parameters
-    ----------
-    pairs : dict of str to `numpy.ndarray`
-        From `~astroclip.simulation.pairs.make_pairs`; left as they are.
-    basis : `~astroclip.simulation.basis.SpectralBasis`
-        Only its filter curves are used.
-    seed : int or sequence of int
-        Fixes every draw.
-    share_range : (float, float)
-        The nucleus has a fraction uniform between these of the light inside the fibre at
-        5100 A at rest (or where the spectrum ends).
-
-    Returns
-    -------
-    dict of str to `numpy.ndarray`
-        The pairs with changed ``image``, ``spectrum`` and ``magnitude``, and
-        ``nuclear_share``. Narrow lines stay the galaxy's own.
-    """
-    rng = np.random.default_rng(seed)
-    redshift = np.asarray(pairs["redshift"], dtype=float)
-    n = len(redshift)
-    quasars = draw_quasars(rng, n)
-    quasars.redshift = redshift
-    light = quasar_light(rng, quasars, GRID, with_break=False, narrow=False)
-
-    at = np.searchsorted(WAVELENGTH, NUCLEAR_WAVELENGTH * (1 + redshift)).clip(30, 4329)
-    near = at[:, None] + np.arange(-30, 30)
-    spectrum = pairs["spectrum"].astype(np.float32)
-    galaxy = np.take_along_axis(spectrum, near, axis=1).mean(axis=1)
-    nucleus = np.take_along_axis(light[:, ON_MODEL], near, axis=1).mean(axis=1)
-    share = rng.uniform(*share_range, n)
-    scale = share / (1 - share) * galaxy / nucleus  # to 1e-17 erg/s/cm2/A in the fibre
-
-    seeing = pairs["seeing"].astype(float)
-    beta = rng.uniform(2.5, 4.5, n)
-    total = 1e-17 * scale / _fibre_share(seeing[:, 1], beta)
-    flux = _total_flux(light, basis) * total[:, None]
-    points = render_points(rng, flux, seeing, beta, neighbors=False).numpy()
-    host = 10 ** (-0.4 * (pairs["magnitude"].astype(float) - 22.5))
-    return {
-        **pairs,
-        "image": np.minimum(pairs["image"] + points, 6e4).astype(np.float16),
-        "spectrum": np.minimum(spectrum + scale[:, None] * light[:, ON_MODEL], 6e4).astype(
-            np.float16
-        ),
-        "magnitude": (22.5 - 2.5 * np.log10(host + flux)).astype(np.float32),
-        "nuclear_share": share.astype(np.float32),
     }

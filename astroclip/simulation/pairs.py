@@ -2,17 +2,17 @@
 
 import dataclasses
 import multiprocessing
-import os
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from astroclip._files import written
 from astroclip.simulation.basis import build_basis, load_basis, save_basis
 from astroclip.simulation.images import render_images
-from astroclip.simulation.instruments import WAVELENGTH
 from astroclip.simulation.population import GalaxySample, draw_galaxies
 from astroclip.simulation.spectra import SpectrumSimulator
+from astroclip.simulation.spectrographs import WAVELENGTH
 
 __all__ = [
     "FLAT",
@@ -144,14 +144,14 @@ def make_pairs(n_pairs, simulator, *, seed, selections=MIX):
     dict of str to `numpy.ndarray`
         ``image`` (N, 3, 64, 64) float16, g, r, z in nanomaggies per 0.524 arcsec pixel;
         ``seeing`` (N, 3) float32, arcsec; ``spectrum`` (N, 4360) float16, observed
-        1e-17 erg/s/cm2/A on ``astroclip.simulation.instruments.WAVELENGTH`` (vacuum);
+        1e-17 erg/s/cm2/A on ``astroclip.simulation.spectrographs.WAVELENGTH`` (vacuum);
         ``magnitude`` (N, 3) float32, total g, r, z (AB), and ``fibre_magnitude``, of the
-        light inside the fibre; ``disc_radius`` and ``bulge_radius``, arcsec; and the
+        light inside the fiber; ``disc_radius`` and ``bulge_radius``, arcsec; and the
         properties by name.
     """
     rng = np.random.default_rng(seed)
     galaxies = select_mix(rng, n_pairs, simulator, selections)
-    images, seeing, spectra, fibre = [], [], [], []
+    images, seeing, spectra, inside = [], [], [], []
     for first in range(0, n_pairs, RENDER_BATCH):
         part = galaxies[first : first + RENDER_BATCH]
         rendered = render_images(rng, part)
@@ -161,7 +161,7 @@ def make_pairs(n_pairs, simulator, *, seed, selections=MIX):
         images.append(rendered.pixels.clamp(max=6e4).numpy().astype(np.float16))
         seeing.append(rendered.seeing.astype(np.float32))
         spectra.append(flux.clamp(max=6e4).cpu().numpy().astype(np.float16))
-        fibre.append(
+        inside.append(
             part.bulge_flux * rendered.bulge_fraction[:, None]
             + part.disc_flux * rendered.disc_fraction[:, None]
         )
@@ -171,7 +171,7 @@ def make_pairs(n_pairs, simulator, *, seed, selections=MIX):
         "seeing": np.concatenate(seeing),
         "spectrum": np.concatenate(spectra),
         "magnitude": (22.5 - 2.5 * np.log10(total)).astype(np.float32),
-        "fibre_magnitude": (22.5 - 2.5 * np.log10(np.concatenate(fibre))).astype(np.float32),
+        "fibre_magnitude": (22.5 - 2.5 * np.log10(np.concatenate(inside))).astype(np.float32),
         "disc_radius": galaxies.disc_radius.astype(np.float32),
         "bulge_radius": galaxies.bulge_radius.astype(np.float32),
         **{name: getattr(galaxies, name).astype(np.float32) for name in PROPERTIES},
@@ -185,15 +185,15 @@ def _write_shard(task):
     simulator = SpectrumSimulator(load_basis(basis_path))
     pairs = make_pairs(n_pairs, simulator, seed=seed, selections=selections)
     # processes of a distributed run may make the same shard: the last one to finish stays
-    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
-    with partial.open("wb") as file:
-        np.savez(file, **pairs)
-    partial.replace(path)
-    return path
+    with written(path) as partial:
+        np.savez(partial, **pairs)
 
 
-def write_pairs(folder, n_pairs, *, seed, selections=MIX, n_workers=1, show_progress=False):
-    """Simulate pairs into ``folder`` as shards of 1,000, resuming where a run stopped.
+def write_pairs(
+    folder, n_pairs, *, seed, selections=MIX, n_workers=1, shard_size=SHARD_SIZE,
+    show_progress=False,
+):
+    """Simulate pairs into ``folder`` as shards, resuming where a run stopped.
 
     Parameters
     ----------
@@ -207,45 +207,38 @@ def write_pairs(folder, n_pairs, *, seed, selections=MIX, n_workers=1, show_prog
     selections : sequence of `Selection`
     n_workers : int
         Processes, each with one thread.
+    shard_size : int
+        Pairs in a shard; another size is another draw.
     show_progress : bool
 
     Returns
     -------
     list of `pathlib.Path`
     """
+    from tqdm.auto import tqdm
+
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     basis_path = folder.parent / "basis.npz"
     if not basis_path.exists():
         save_basis(build_basis(), basis_path)
-    sizes = [min(SHARD_SIZE, n_pairs - first) for first in range(0, n_pairs, SHARD_SIZE)]
+    sizes = [min(shard_size, n_pairs - first) for first in range(0, n_pairs, shard_size)]
     paths = [folder / f"pairs-{number:05d}.npz" for number in range(len(sizes))]
     tasks = [
         (path, basis_path, size, (seed, number), selections)
         for number, (path, size) in enumerate(zip(paths, sizes, strict=True))
         if not path.exists()
     ]
-    _run_tasks(tasks, n_workers, show_progress)
-    return paths
-
-
-def _run_tasks(tasks, n_workers, show_progress):
-    """Write the shards of ``tasks`` in ``n_workers`` processes."""
-    if not tasks:
-        return
-    from tqdm.auto import tqdm
-
-    progress = tqdm(total=len(tasks), unit="shard", disable=not show_progress)
-    with progress:
-        if n_workers == 1:
+    with tqdm(total=len(tasks), unit="shard", disable=not show_progress) as progress:
+        if n_workers == 1 or not tasks:
             for task in tasks:
                 _write_shard(task)
                 progress.update()
-            return
-        context = multiprocessing.get_context("spawn")
-        with context.Pool(n_workers) as pool:
-            for _ in pool.imap_unordered(_write_shard, tasks):
-                progress.update()
+        else:
+            with multiprocessing.get_context("spawn").Pool(n_workers) as pool:
+                for _ in pool.imap_unordered(_write_shard, tasks):
+                    progress.update()
+    return paths
 
 
 def read_pairs(folder, *, n_pairs=None):

@@ -3,57 +3,19 @@
 import dataclasses
 
 import numpy as np
+from astropy.cosmology import FlatLambdaCDM
 
-__all__ = ["Cosmology", "GalaxySample", "draw_galaxies", "mass_function"]
+__all__ = ["COSMOLOGY", "GalaxySample", "draw_galaxies", "kpc_per_arcsec", "mass_function"]
 
-SPEED_OF_LIGHT = 299792.458  # km/s
+COSMOLOGY = FlatLambdaCDM(70.0, 0.3)
+LARGEST_REDSHIFT = 0.8  # the relations below are of galaxies nearer than this
 LOG_MASS_RANGE = (7.0, 12.3)
 SOLAR_R_MAGNITUDE = 4.65  # AB, absolute, DECam r
 
 
-class Cosmology:
-    """Distances, ages and volumes of the flat universe with H0 = 70 km/s/Mpc, Om = 0.3.
-
-    Tabulated once on a fine redshift grid, in plain numpy so that no part of the
-    simulator needs astropy; equal to `astropy.cosmology.FlatLambdaCDM` to 1e-4.
-    """
-
-    hubble = 70.0
-    matter = 0.3
-
-    def __init__(self):
-        self.redshift = np.linspace(0.0, 0.8, 8001)
-        rate = self._rate(self.redshift)
-        step = self.redshift[1] - self.redshift[0]
-        integral = np.concatenate([[0.0], np.cumsum(0.5 * step * (1 / rate[1:] + 1 / rate[:-1]))])
-        self._comoving = SPEED_OF_LIGHT / self.hubble * integral
-
-    def _rate(self, redshift):
-        """Return the rate of expansion in units of today's."""
-        return np.sqrt(self.matter * (1 + np.asarray(redshift)) ** 3 + 1 - self.matter)
-
-    def luminosity_distance(self, redshift):
-        """Return the luminosity distance in Mpc."""
-        return np.interp(redshift, self.redshift, self._comoving) * (1 + np.asarray(redshift))
-
-    def kpc_per_arcsec(self, redshift):
-        """Return the proper kpc that one arcsecond subtends."""
-        distance = np.interp(redshift, self.redshift, self._comoving) / (1 + np.asarray(redshift))
-        return distance * 1e3 * np.pi / (180 * 3600)
-
-    def age(self, redshift):
-        """Return the age of the universe in Gyr."""
-        dark = 1 - self.matter
-        scale = (dark / self.matter) ** 0.5 * (1 + np.asarray(redshift)) ** -1.5
-        return 977.792 / self.hubble * 2 / (3 * dark**0.5) * np.arcsinh(scale)
-
-    def volume(self, redshift):
-        """Return the comoving volume per unit redshift over the whole sky in Mpc^3."""
-        comoving = np.interp(redshift, self.redshift, self._comoving)
-        return 4 * np.pi * SPEED_OF_LIGHT / self.hubble * comoving**2 / self._rate(redshift)
-
-
-COSMOLOGY = Cosmology()
+def kpc_per_arcsec(redshift):
+    """Return the proper kpc that one arcsecond subtends."""
+    return 1.0 / COSMOLOGY.arcsec_per_kpc_proper(redshift).value
 
 
 @dataclasses.dataclass
@@ -158,8 +120,7 @@ def _faintest_mass(redshift, r_limit):
     The bluest populations have log(M/L_r) near -0.6; one magnitude per unit redshift
     allows for the K correction of red galaxies.
     """
-    modulus = 5 * np.log10(COSMOLOGY.luminosity_distance(redshift) * 1e5)
-    absolute = r_limit - modulus - 1.0 * redshift
+    absolute = r_limit - COSMOLOGY.distmod(redshift).value - 1.0 * redshift
     return 0.4 * (SOLAR_R_MAGNITUDE - absolute) - 0.6
 
 
@@ -173,7 +134,7 @@ def _draw_redshift_and_mass(rng, n_galaxies, r_limit, redshift_range, flat_redsh
     below = np.interp(faintest, log_mass, cumulative)
     weight = np.ones_like(redshift)
     if not flat_redshift:
-        weight = (cumulative[-1] - below) * COSMOLOGY.volume(redshift)
+        weight = (cumulative[-1] - below) * COSMOLOGY.differential_comoving_volume(redshift).value
     share = np.cumsum(weight)
     drawn = np.interp(rng.random(n_galaxies), share / share[-1], redshift)
     start = np.interp(drawn, redshift, below)
@@ -216,17 +177,20 @@ def _bulge_to_total(rng, log_mass, quiescent):
     return np.where((log_mass < 9.3) & ~quiescent, 0.2 * fraction, fraction)
 
 
-def _sizes(rng, log_mass, quiescent, kpc_per_arcsec):
-    """Return disc and bulge half-light radii in arcsec: Shen et al. (2003), table 1."""
+def _sizes(rng, log_mass, quiescent, scale):
+    """Return disc and bulge half-light radii in arcsec: Shen et al. (2003), table 1.
+
+    ``scale`` is kpc per arcsec.
+    """
     n = len(log_mass)
     mass = 10**log_mass
     late = np.log10(0.1 * mass**0.14 * (1 + mass / 3.98e10) ** 0.25)
     early = np.log10(2.88e-6 * mass**0.56)
-    disc = 10 ** (late + 0.18 * rng.standard_normal(n)) / kpc_per_arcsec
+    disc = 10 ** (late + 0.18 * rng.standard_normal(n)) / scale
     spheroid = np.maximum(
         early + 0.13 * rng.standard_normal(n), np.log10(0.5) + 0.1 * rng.standard_normal(n)
     )
-    bulge = np.where(quiescent, 1.0, 0.3) * 10**spheroid / kpc_per_arcsec
+    bulge = np.where(quiescent, 1.0, 0.3) * 10**spheroid / scale
     return disc, np.maximum(bulge, 0.05)
 
 
@@ -272,7 +236,7 @@ def draw_galaxies(
     Raises
     ------
     ValueError
-        If the redshift range is empty or leaves the tabulated cosmology.
+        If the redshift range is empty or goes beyond what the relations hold for.
 
     References
     ----------
@@ -281,10 +245,10 @@ def draw_galaxies(
     sizes Shen et al. (2003); dispersions Faber & Jackson (1976).
     """
     low, high = redshift_range
-    if not 0.0 < low < high <= COSMOLOGY.redshift[-1]:
+    if not 0.0 < low < high <= LARGEST_REDSHIFT:
         msg = (
             f"redshift_range is {redshift_range}; expected 0 < lowest < highest <= "
-            f"{COSMOLOGY.redshift[-1]}."
+            f"{LARGEST_REDSHIFT}."
         )
         raise ValueError(msg)
     redshift, log_mass = _draw_redshift_and_mass(
@@ -293,14 +257,12 @@ def draw_galaxies(
     if shuffled_redshift:
         redshift = rng.uniform(low, high, n_galaxies)
     n, normal = n_galaxies, rng.standard_normal
-    age = COSMOLOGY.age(redshift)
+    age = COSMOLOGY.age(redshift).value  # Gyr
     quiescent, log_ssfr = _star_formation(rng, log_mass, age)
     log_metallicity = _metallicity(rng, log_mass)
     thickness = 0.2
     axis_ratio = np.sqrt(thickness**2 + (1 - thickness**2) * rng.random(n) ** 2)
-    disc_radius, bulge_radius = _sizes(
-        rng, log_mass, quiescent, COSMOLOGY.kpc_per_arcsec(redshift)
-    )
+    disc_radius, bulge_radius = _sizes(rng, log_mass, quiescent, kpc_per_arcsec(redshift))
     dispersion = 10 ** (2.2 + 0.28 * (log_mass - 10.6) + 0.07 * normal(n))
     early_index = np.clip(2.2 + 1.2 * (log_mass - 9.5) + 0.6 * normal(n), 1, 6)
     late_index = np.clip(1.8 + 0.8 * normal(n), 0.7, 4.5)

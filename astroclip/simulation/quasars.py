@@ -105,27 +105,18 @@ def draw_quasars(rng, n_quasars, *, redshift_range=(0.5, 4.0)):
     )
 
 
-def _continuum(rest, slope, *, with_break):
-    """Return the continuum (N, P) at rest wavelengths, one at the break."""
-    x = rest / CONTINUUM_BREAK
-    red = RED_SLOPE if with_break else BLUE_SLOPE
-    return np.where(x < 1, x**BLUE_SLOPE, x**red) * x ** slope[:, None]
-
-
-def _emission(rest, quasars, *, narrow):
+def _emission(rest, quasars):
     """Return emission (N, P) relative to the continuum."""
     total = np.zeros_like(rest)
     width = quasars.line_width[:, None]
-    for column, (centre, equivalent, sigma, is_broad) in enumerate(LINES):
-        if not (is_broad or narrow):
-            continue
+    for column, (center, equivalent, sigma, is_broad) in enumerate(LINES):
         spread = sigma * (width if is_broad else 1.0)
         peak = equivalent * quasars.line_strength[:, column, None] / (spread * np.sqrt(2 * np.pi))
-        total += peak * np.exp(-0.5 * ((rest - centre) / spread) ** 2)
+        total += peak * np.exp(-0.5 * ((rest - center) / spread) ** 2)
     shared = quasars.line_strength.mean(axis=1, keepdims=True)
-    for centre, equivalent, sigma in BLENDS:
+    for center, equivalent, sigma in BLENDS:
         peak = equivalent * shared / (sigma * np.sqrt(2 * np.pi))
-        total += peak * np.exp(-0.5 * ((rest - centre) / sigma) ** 2)
+        total += peak * np.exp(-0.5 * ((rest - center) / sigma) ** 2)
     return total
 
 
@@ -153,7 +144,7 @@ def _forest(rng, rest, redshift):
     return np.where(inside, np.exp(-drawn), 1.0) * limit
 
 
-def quasar_light(rng, quasars, wavelength, *, with_break=True, narrow=True):
+def quasar_light(rng, quasars, wavelength):
     """Return the observed light of quasars.
 
     Parameters
@@ -163,16 +154,12 @@ def quasar_light(rng, quasars, wavelength, *, with_break=True, narrow=True):
     quasars : `QuasarSample`
     wavelength : (P,) `numpy.ndarray`
         Observed vacuum wavelengths in Angstrom.
-    with_break : bool
-        The light flattens beyond 5000 A at rest, for the most part by host galaxies;
-        without, the power law goes on.
-    narrow : bool
-        Whether narrow lines are added to the broad ones.
 
     Returns
     -------
     (N, P) `numpy.ndarray`
-        f_lambda, with the unreddened continuum one at 5000 A at rest.
+        f_lambda, with the unreddened continuum one at 5000 A at rest, beyond which it is
+        flatter, for the most part by the light of host galaxies.
 
     References
     ----------
@@ -189,6 +176,7 @@ def quasar_light(rng, quasars, wavelength, *, with_break=True, narrow=True):
     (3, 500)
     """
     rest = wavelength / (1 + quasars.redshift[:, None])
-    light = _continuum(rest, quasars.slope, with_break=with_break)
-    light = light * (1 + _emission(rest, quasars, narrow=narrow))
+    x = rest / CONTINUUM_BREAK
+    light = np.where(x < 1, x**BLUE_SLOPE, x**RED_SLOPE) * x ** quasars.slope[:, None]
+    light = light * (1 + _emission(rest, quasars))
     return light * _dust(rest, quasars.reddening) * _forest(rng, rest, quasars.redshift)

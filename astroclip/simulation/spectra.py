@@ -5,12 +5,15 @@ import math
 import numpy as np
 import torch
 
-from astroclip.simulation.population import COSMOLOGY, SPEED_OF_LIGHT
+from astroclip.simulation.numerics import gaussian_blur
+from astroclip.simulation.population import COSMOLOGY
 
 __all__ = ["SpectrumSimulator"]
 
 SOLAR_LUMINOSITY = 3.828e33  # erg/s
 MEGAPARSEC = 3.0857e24  # cm
+SPEED_OF_LIGHT = 299792.458  # km/s
+DESI_LINE_SPREAD = 35.0  # km/s, standard deviation; in the noiseless light already
 COARSE = 8  # photometry needs every eighth wavelength only
 NARROW_LINES = {  # vacuum, Angstrom: LINER and AGN strengths relative to the continuum
     3727.0: (1.6 * 0.7, 4.0),
@@ -79,10 +82,10 @@ class SpectrumSimulator:
         with the rate wanted today, and its last 100 Myr are scaled to it (with a burst).
         """
         low, high = self.basis.age_edges[:-1] / 1e9, self.basis.age_edges[1:] / 1e9
-        centre = 0.5 * (low + high)[None]
+        center = 0.5 * (low + high)[None]
         age = galaxies.bulge_age[:, None]
-        exists = centre < COSMOLOGY.age(galaxies.redshift)[:, None]
-        episode = np.exp(-0.5 * ((centre - age) / np.clip(0.12 * age, 0.3, None)) ** 2)
+        exists = center < COSMOLOGY.age(galaxies.redshift).value[:, None]
+        episode = np.exp(-0.5 * ((center - age) / np.clip(0.12 * age, 0.3, None)) ** 2)
         bulge = (episode * (high - low) + 1e-12) * exists
 
         start = galaxies.formation_age[:, None]
@@ -183,7 +186,7 @@ class SpectrumSimulator:
 
     def _flux_scale(self, redshift):
         """Return (N, 1) factors from solar luminosities/A at rest to erg/s/cm2/A observed."""
-        distance = COSMOLOGY.luminosity_distance(redshift) * MEGAPARSEC
+        distance = COSMOLOGY.luminosity_distance(redshift).value * MEGAPARSEC
         factor = SOLAR_LUMINOSITY / (4 * np.pi * distance**2) / (1 + redshift)
         return torch.from_numpy(factor).float().to(self.device)[:, None]
 
@@ -214,10 +217,9 @@ class SpectrumSimulator:
         """Return light convolved with Gaussian velocity distributions (km/s per row)."""
         n_pixels = light.shape[1]
         n_padded = 1 << math.ceil(math.log2(n_pixels + 200))
-        frequency = torch.fft.rfftfreq(n_padded, device=self.device)
+        padded = torch.nn.functional.pad(light, (0, n_padded - n_pixels))
         sigma = self._tensor(dispersion)[:, None] / self.velocity_step
-        transfer = torch.exp(-2 * (math.pi * frequency[None] * sigma) ** 2)
-        return torch.fft.irfft(torch.fft.rfft(light, n_padded) * transfer, n_padded)[:, :n_pixels]
+        return gaussian_blur(padded, sigma)[:, :n_pixels]
 
     def _add_lines(self, light, luminosity, wavelength, dispersion):
         """Add Gaussian lines (N, L) of velocity width ``dispersion`` (km/s, N) in place."""
@@ -242,13 +244,13 @@ class SpectrumSimulator:
         return continuum * (drive @ strengths.T)
 
     def spectra(self, galaxies, bulge_fraction, disc_fraction, wavelength):
-        """Return noiseless observed spectra through a fibre.
+        """Return noiseless observed spectra through a fiber.
 
         Parameters
         ----------
         galaxies : `~astroclip.simulation.population.GalaxySample`
         bulge_fraction, disc_fraction : (N,) `numpy.ndarray`
-            Fractions of bulge and disc light inside the fibre.
+            Fractions of bulge and disc light inside the fiber.
         wavelength : (P,) `numpy.ndarray`
             Observed vacuum wavelengths in Angstrom.
 
@@ -260,12 +262,11 @@ class SpectrumSimulator:
         bulge, disc, lines = self.rest_light(galaxies)
         bulge = self._broaden(bulge, galaxies.bulge_dispersion)
         disc = self._broaden(disc, galaxies.disc_dispersion)
-        spectrograph = 35.0  # km/s, a DESI-like line spread
-        gas = np.hypot(galaxies.gas_dispersion, spectrograph)
+        gas = np.hypot(galaxies.gas_dispersion, DESI_LINE_SPREAD)
         self._add_lines(disc, lines, self.basis.line_wavelength, gas)
-        nuclear = np.hypot(np.maximum(0.9 * galaxies.bulge_dispersion, 90), spectrograph)
+        nuclear = np.hypot(np.maximum(0.9 * galaxies.bulge_dispersion, 90), DESI_LINE_SPREAD)
         self._add_lines(bulge, self._nuclear_lines(galaxies, bulge), NARROW_LINES, nuclear)
-        fibre = [self._tensor(fraction)[:, None] for fraction in (bulge_fraction, disc_fraction)]
-        total = bulge * fibre[0] + disc * fibre[1]
+        inside = [self._tensor(fraction)[:, None] for fraction in (bulge_fraction, disc_fraction)]
+        total = bulge * inside[0] + disc * inside[1]
         observed = self._observe(total, galaxies.redshift, wavelength)
         return observed * self._flux_scale(galaxies.redshift) * 1e17

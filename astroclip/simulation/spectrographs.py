@@ -1,8 +1,8 @@
 """What a spectrograph records: noise, resolution, range, aperture and flux calibration.
 
-Noiseless light is stored once and observed afresh whenever it is used, which is both
-the simulation's last room and the training's augmentation. Everything here is torch,
-driven by one `torch.Generator`, so a seed fixes every draw.
+Noiseless light is stored once and observed afresh whenever it is used: the simulation's last
+step is training's augmentation. Everything here is torch, driven by one `torch.Generator`, so a
+seed fixes every draw.
 """
 
 import dataclasses
@@ -12,10 +12,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from astroclip.simulation._draws import log_uniform, normal, uniform
+from astroclip.preparation.grids import wavelength_grid
+from astroclip.simulation.numerics import gaussian_blur, log_uniform, normal, uniform
+from astroclip.simulation.spectra import DESI_LINE_SPREAD, SPEED_OF_LIGHT
 
 __all__ = [
+    "SDSS_SPECTROGRAPHS",
+    "WAVELENGTH",
     "ObservedSpectra",
+    "SDSSSpectrograph",
     "noise_templates",
     "observe_spectra_desi",
     "observe_spectra_sdss",
@@ -23,13 +28,12 @@ __all__ = [
 ]
 
 NOISE_FILE = Path(__file__).parents[1] / "data" / "desi_noise.npz"
-WAVELENGTH = 3600.0 * 10 ** (1e-4 * np.arange(4360))  # A, vacuum: the model's grid
-NORMALIZATION_RANGE = (6400.0, 7200.0)
+WAVELENGTH = wavelength_grid("log")  # A, vacuum: the model's grid
+NORMALIZATION_RANGE = (6400.0, 7200.0)  # A: where noise levels are stated
 NATIVE_PIXEL = 0.8  # A, DESI
-PIXEL_VELOCITY = 1e-4 * math.log(10) * 299792.458  # km/s: 69 per pixel of the model's grid
-DESI_LINE_SPREAD = 35.0  # km/s, already in the noiseless light
+PIXEL_VELOCITY = 1e-4 * math.log(10) * SPEED_OF_LIGHT  # km/s: 69 per pixel of the model's grid
 SDSS_DICHROIC = 6000.0  # A
-# centre, width (A) and depth of the O2 and H2O bands seen at low resolution
+# center, width (A) and depth of the O2 and H2O bands seen at low resolution
 TELLURIC_BANDS = (
     (6885.0, 22.0, 0.4),
     (7210.0, 50.0, 0.2),
@@ -38,6 +42,34 @@ TELLURIC_BANDS = (
     (9000.0, 80.0, 0.2),
     (9370.0, 90.0, 0.5),
 )
+
+
+@dataclasses.dataclass(frozen=True)
+class SDSSSpectrograph:
+    """What tells the SDSS spectrographs before and after their upgrade from each other.
+
+    Attributes
+    ----------
+    light : float
+        Typical light in a fiber, that in DESI's of 1.5 arcsec being one.
+    noise : float
+        Factor of the noise range.
+    first, last : (float, float)
+        Ranges of the first and last recorded wavelength, A.
+    """
+
+    light: float
+    noise: float
+    first: tuple
+    last: tuple
+
+
+# fibers of 3 arcsec: York et al. (2000), AJ 120, 1579; of 2 arcsec: Smee et al. (2013), AJ 146, 32
+SDSS_SPECTROGRAPHS = {
+    "sdss": SDSSSpectrograph(2.3, 1.0, (3795.0, 3830.0), (9185.0, 9210.0)),
+    "boss": SDSSSpectrograph(1.5, 0.45, (3650.0, 3650.0), (9820.0, 9820.0)),
+}
+"""By name."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,12 +125,9 @@ def observe_spectra_desi(flux, generator, *, templates, noise_range=(0.2, 0.9)):
 
 def _smooth(values, sigma):
     """Return rows convolved with Gaussians of ``sigma`` (N, 1) pixels, reflected at the ends."""
-    pad = 32
+    pad = 32  # pixels, seven standard deviations of the widest blur
     padded = torch.nn.functional.pad(values[:, None], (pad, pad), mode="reflect")[:, 0]
-    frequency = torch.fft.rfftfreq(padded.shape[1], device=values.device)
-    transfer = torch.exp(-2 * (math.pi * frequency[None] * sigma) ** 2)
-    smooth = torch.fft.irfft(torch.fft.rfft(padded) * transfer, padded.shape[1])
-    return smooth[:, pad:-pad]
+    return gaussian_blur(padded, sigma)[:, pad:-pad]
 
 
 def _calibration(generator, n_spectra, n_pixels, *, broad, tilt):
@@ -113,7 +142,7 @@ def _calibration(generator, n_spectra, n_pixels, *, broad, tilt):
     phase = uniform(generator, shape, 0, 2 * math.pi)
     strength = normal(generator, shape, 0.02)
     ripple = strength * torch.sin(uniform(generator, shape, 3, 15) * x + phase)
-    # the aperture differs between surveys: 1.5 arcsec fibres to slits scaled to total light
+    # the aperture differs between surveys: 1.5 arcsec fibers to slits scaled to total light
     scale = normal(generator, shape, 0.5) + 0.4
     if broad:
         wide = uniform(generator, shape) < 0.4
@@ -124,8 +153,8 @@ def _calibration(generator, n_spectra, n_pixels, *, broad, tilt):
 def _telluric(generator, n_spectra, wavelength):
     """Return transmission (N, P) of the air in its red bands, uncorrected in a third."""
     absorption = 0.0
-    for centre, width, depth in TELLURIC_BANDS:
-        profile = torch.exp(-0.5 * ((wavelength - centre) / width) ** 2)
+    for center, width, depth in TELLURIC_BANDS:
+        profile = torch.exp(-0.5 * ((wavelength - center) / width) ** 2)
         absorption = absorption + depth * profile
     strength = (uniform(generator, (n_spectra, 1)) < 0.35) * uniform(generator, (n_spectra, 1))
     return 1 - strength * absorption.clamp(max=0.9)[None]
@@ -151,9 +180,9 @@ def observe_spectra_varied(
     flux, generator, *, templates, signal_to_noise=(0.7, 42.0), broad=False, tilt=0.12,
     largest_blur=4.5, blue_cut=0.25,
 ):
-    """Record spectra with an instrument drawn at random for each: domain randomisation.
+    """Record spectra with an instrument drawn at random for each: domain randomization.
 
-    Resolution from DESI's to about 700 km/s FWHM by default, noise level, colour and correlation,
+    Resolution from DESI's to about 700 km/s FWHM by default, noise level, color and correlation,
     misjudged errors, flux calibration, aperture, recorded range and gaps all vary, so
     that an encoder trained on it takes spectra of instruments it never saw.
 
@@ -167,7 +196,7 @@ def observe_spectra_varied(
     signal_to_noise : (float, float)
         The median S/N per pixel is log-uniform between these.
     broad : bool
-        Vary more: brightness over decades, noise colour up to DESI's own, and uncorrected
+        Vary more: brightness over decades, noise color up to DESI's own, and uncorrected
         telluric bands.
     tilt : float
         Scatter of the natural logarithm of the flux calibration from the middle of the
@@ -187,10 +216,10 @@ def observe_spectra_varied(
         wavelength = torch.from_numpy(WAVELENGTH).float().to(flux.device)
         flux = flux * _telluric(generator, n, wavelength)
     flux = _smooth(flux, log_uniform(generator, shape, 0.1, largest_blur))
-    colour = uniform(generator, shape) * uniform(generator, shape, 0.4, 1.0)
+    color = uniform(generator, shape) * uniform(generator, shape, 0.4, 1.0)
     if broad:
-        colour = uniform(generator, shape, 0.0, 1.5).clamp(max=1.0)
-    sky = _blend_templates(generator, n, templates) ** colour
+        color = uniform(generator, shape, 0.0, 1.5).clamp(max=1.0)
+    sky = _blend_templates(generator, n, templates) ** color
     middle = flux.clamp(min=0).median(dim=1, keepdim=True).values.clamp(min=1e-3)
     level = middle / log_uniform(generator, shape, *signal_to_noise)
     poisson = uniform(generator, shape, 0, 0.5)
@@ -253,14 +282,14 @@ def observe_spectra_sdss(
 ):
     """Record spectra as the SDSS spectrographs do, before or after their BOSS upgrade.
 
-    Line spread, noise level, colour and correlation, and the share of bad pixels follow
-    public spectra of both; R is about 1900 on average. A fibre of 3 arcsec (2 for BOSS)
+    Line spread, noise level, color and correlation, and the share of bad pixels follow
+    public spectra of both; R is about 1900 on average. A fiber of 3 arcsec (2 for BOSS)
     collects more of a galaxy than DESI's of 1.5.
 
     Parameters
     ----------
     flux : (N, P) `torch.Tensor`
-        Noiseless flux density through a DESI fibre with a DESI-like line spread of 35
+        Noiseless flux density through a DESI fiber with a DESI-like line spread of 35
         km/s, 1e-17 erg/s/cm2/A, on the model's logarithmic grid.
     generator : `torch.Generator`
     templates : (2, P) `torch.Tensor`
@@ -283,22 +312,32 @@ def observe_spectra_sdss(
     n, n_pixels = flux.shape
     shape = (n, 1)
     wavelength = torch.from_numpy(WAVELENGTH).float().to(flux.device)
-    boss = uniform(generator, shape) < boss_share
-    typical = torch.where(boss, 1.5, 2.3)
+    sdss, boss = SDSS_SPECTROGRAPHS["sdss"], SDSS_SPECTROGRAPHS["boss"]
+    is_boss = uniform(generator, shape) < boss_share
+    typical = torch.where(is_boss, boss.light, sdss.light)
     aperture = typical * torch.exp(normal(generator, shape, 0.2)).clamp(0.65, 1.6)
     spread = _sdss_line_spread(generator, n, wavelength)
     native = DESI_LINE_SPREAD / PIXEL_VELOCITY
     flux = aperture * _blur_variably(flux, torch.sqrt(spread**2 - native**2))
 
     sky = _blend_templates(generator, n, templates)
-    level = log_uniform(generator, shape, *noise_range) * torch.where(boss, 0.45, 1.0)
+    level = log_uniform(generator, shape, *noise_range)
+    level = level * torch.where(is_boss, boss.noise, sdss.noise)
     sigma, noise = _sdss_noise(generator, flux, sky, level, wavelength)
     x = torch.linspace(-1, 1, n_pixels, device=flux.device)[None]
     slope, curve = normal(generator, shape, 0.05), normal(generator, shape, 0.03)
     response = torch.exp(slope * x + curve * x**2 + normal(generator, shape, 0.05))
 
-    first = torch.where(boss, 3650.0, uniform(generator, shape, 3795.0, 3830.0))
-    last = torch.where(boss, 9820.0, uniform(generator, shape, 9185.0, 9210.0))
+    start, stop = uniform(generator, shape), uniform(generator, shape)  # within their ranges
+    first, last = (
+        torch.where(
+            is_boss, boss_range[0] + (boss_range[1] - boss_range[0]) * share,
+            sdss_range[0] + (sdss_range[1] - sdss_range[0]) * share,
+        )
+        for share, boss_range, sdss_range in (
+            (start, boss.first, sdss.first), (stop, boss.last, sdss.last),
+        )
+    )
     good = (wavelength[None] >= first) & (wavelength[None] <= last)
     bad_share = uniform(generator, shape, 0, 0.012)
     good &= uniform(generator, (n, n_pixels)) > bad_share

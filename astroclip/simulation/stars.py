@@ -83,7 +83,7 @@ def blanketing(wavelength):
     return np.interp(wavelength, *zip(*BLANKETING, strict=True))
 
 
-def _line(wavelength, centre, width, damping):
+def _line(wavelength, center, width, damping):
     """Return the optical depth of a line of equivalent width ``width`` (A), Lorentzian.
 
     Saturation is solved for on a table, so that the width of 1 - exp(-depth) is right.
@@ -93,7 +93,7 @@ def _line(wavelength, centre, width, damping):
     profile = 1 / (1 + offset**2)
     grown = np.trapezoid(1 - np.exp(-depths[:, None] * profile), offset, axis=1)
     depth = np.interp(width / damping, grown, depths)
-    return depth / (1 + ((wavelength - centre) / damping) ** 2)
+    return depth / (1 + ((wavelength - center) / damping) ** 2)
 
 
 def _band(wavelength, head, extent, depth):
@@ -111,13 +111,13 @@ def _weak_lines(wavelength):
     cumulative = np.cumsum(blanketing(grid))
     total = cumulative[-1] * (grid[1] - grid[0])  # A of equivalent width
     n_lines = 1500
-    centres = np.interp(rng.random(n_lines), cumulative / cumulative[-1], grid)
+    centers = np.interp(rng.random(n_lines), cumulative / cumulative[-1], grid)
     widths = rng.exponential(total / n_lines, n_lines)
     depth = np.zeros_like(wavelength)
-    for centre, width in zip(centres, widths, strict=True):
-        sigma = centre * 60.0 / 299792.458
-        first, last = np.searchsorted(wavelength, [centre - 5 * sigma, centre + 5 * sigma])
-        x = (wavelength[first:last] - centre) / sigma
+    for center, width in zip(centers, widths, strict=True):
+        sigma = center * 60.0 / 299792.458
+        first, last = np.searchsorted(wavelength, [center - 5 * sigma, center + 5 * sigma])
+        x = (wavelength[first:last] - center) / sigma
         depth[first:last] += width / (sigma * np.sqrt(2 * np.pi)) * np.exp(-0.5 * x**2)
     return depth
 
@@ -126,8 +126,8 @@ def _balmer(wavelength):
     """Return the optical depth of the Balmer series and its confluence, the Sun's strength."""
     depth = np.zeros_like(wavelength)
     for upper in range(3, 22):
-        centre = 1 / (RYDBERG * (0.25 - 1 / upper**2))
-        depth += 0.42 * min(1.0, (8.5 / upper) ** 2) / (1 + ((wavelength - centre) / 3.0) ** 2)
+        center = 1 / (RYDBERG * (0.25 - 1 / upper**2))
+        depth += 0.42 * min(1.0, (8.5 / upper) ** 2) / (1 + ((wavelength - center) / 3.0) ** 2)
     return depth + np.where(wavelength < BALMER_LIMIT, 0.10, 0.0)
 
 
@@ -139,9 +139,9 @@ def _features(start, stop, n_pixels):
     depths["balmer"] = _balmer(wavelength)
     depths["iron"] = _weak_lines(wavelength)
     for name, lines in LINES.items():
-        for centre, width in lines:
+        for center, width in lines:
             damping = 2.5 if name == "calcium" else 0.8
-            depths[name] += _line(wavelength, float(air_to_vacuum(centre)), width, damping)
+            depths[name] += _line(wavelength, float(air_to_vacuum(center)), width, damping)
     for name, bands in BANDS.items():
         for head, extent, depth in bands:
             depths[name] += _band(wavelength, float(air_to_vacuum(head)), extent, depth)
@@ -152,7 +152,7 @@ def _continuum(wavelength, temperature):
     """Return f_lambda of black bodies (N, P), one at 5500 A, hot ones redder beyond it.
 
     The slope stands for the opacity of the negative hydrogen ion and of the Paschen
-    continuum; it brings the colours onto the locus of stars of the SDSS.
+    continuum; it brings the colors onto the locus of stars of the SDSS.
     """
     reach = 1.4387769e8 / temperature[:, None]  # A
     at = reach / 5500.0

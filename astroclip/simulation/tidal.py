@@ -11,8 +11,13 @@ import numpy as np
 import torch
 
 from astroclip._validation import check_choice
-from astroclip.simulation.images import OVERSAMPLING, _moffat_transform
-from astroclip.simulation.population import COSMOLOGY
+from astroclip.simulation.images import (
+    MOFFAT_INDEX,
+    OVERSAMPLING,
+    moffat_transform,
+    pixels_of_transform,
+)
+from astroclip.simulation.population import kpc_per_arcsec
 
 __all__ = [
     "KINDS",
@@ -28,15 +33,15 @@ WIDTHS = {"stream": (1.5, 4.0), "shell": (3.0, 8.0), "tail": (3.0, 7.0)}
 DISTANCES = {"stream": (4.0, 10.0), "shell": (3.0, 8.0), "tail": (5.0, 10.0)}
 SPANS = {"stream": (120.0, 330.0), "shell": (50.0, 120.0), "tail": (40.0, 150.0)}
 SMALLEST_WIDTH, LARGEST_WIDTH = 0.4, 5.0  # arcsec
-SMALLEST_DISTANCE = 3.0  # arcsec, outside a fibre and its seeing
+SMALLEST_DISTANCE = 3.0  # arcsec, outside a fiber and its seeing
 LARGEST_DISTANCE = 0.8  # of half the image's side
-TAIL_START = 1.2  # half-light radii
+TAIL_START = 1.2  # half-light radii from the center
 TAIL_FADE = 1.5  # e-foldings of brightness along a tail
 STREAM_BLUER = 0.1  # mag in g - r
-COLOUR_SCATTER = 0.05  # mag
-CURVE_POINTS = 240
+COLOR_SCATTER = 0.05  # mag
+CURVE_POINTS = 240  # along a stream or a tail
 BRIGHTEST = 15.0  # mag per square arcsec, brighter than any galaxy's outskirts
-BRIGHT_PART = 0.2  # of the brightest point: what the surface brightness is the mean of
+BRIGHT_PART = 0.2  # of the brightest point: surface brightness is the mean of what is brighter
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,15 +53,15 @@ class TidalFeatures:
     kind : ``"stream"``, ``"shell"`` or ``"tail"``
     surface_brightness : r (AB) per square arcsec, the mean over the part that is brighter than
         a fifth of the brightest point, before seeing
-    distance : of the loop, the outermost shell or the end of the tail from the centre, arcsec
-    start : of a tail from the centre, arcsec
+    distance : of the loop, the outermost shell or the end of the tail from the center, arcsec
+    start : of a tail from the center, arcsec
     width : full width at half maximum of streams and tails; e-folding length of the light
         inside a shell's edge; arcsec
     span : azimuth covered, rad
     axis_ratio : minor over major axis of the loop or the shells
     position_angle : from the image's x axis, rad
     count : number of shells or tails
-    g_r, r_z : colours
+    g_r, r_z : colors
     """
 
     kind: np.ndarray
@@ -88,7 +93,7 @@ def draw_tidal_features(
     half_light_radius : (N,) array-like
         Arcsec.
     g_r, r_z : (N,) array-like
-        The galaxies' colours.
+        The galaxies' colors.
     kinds : sequence of str
         Kinds to draw from, equally often.
     surface_brightness : (float, float)
@@ -113,7 +118,7 @@ def draw_tidal_features(
     streams there; on average 25.1 against 26.3 in g' around cluster galaxies (Zoller et al.
     2025). Here all kinds share one range of surface brightness, so that kinds can be
     compared. Streams are 0.1 mag bluer in g - r than their galaxies, shells and tails
-    have their colour.
+    have their color.
 
     References
     ----------
@@ -137,7 +142,7 @@ def draw_tidal_features(
         _between(rng, table, kind) for table in (WIDTHS, DISTANCES, SPANS)
     )
     radius = np.asarray(half_light_radius, dtype=float)
-    width = width / COSMOLOGY.kpc_per_arcsec(np.maximum(redshift, 1e-4))
+    width = width / kpc_per_arcsec(np.maximum(redshift, 1e-4))
     distance = (distance * radius).clip(SMALLEST_DISTANCE, largest_distance)
     bluer = np.where(kind == "stream", STREAM_BLUER, 0.0)
     return TidalFeatures(
@@ -150,8 +155,8 @@ def draw_tidal_features(
         axis_ratio=np.where(kind == "stream", rng.uniform(0.4, 0.95, n), rng.uniform(0.75, 1, n)),
         position_angle=rng.uniform(0, 2 * np.pi, n),
         count=np.where(kind == "stream", 1, rng.integers(1, np.where(kind == "shell", 4, 3))),
-        g_r=np.asarray(g_r, dtype=float) - bluer + COLOUR_SCATTER * rng.standard_normal(n),
-        r_z=np.asarray(r_z, dtype=float) - bluer / 2 + COLOUR_SCATTER * rng.standard_normal(n),
+        g_r=np.asarray(g_r, dtype=float) - bluer + COLOR_SCATTER * rng.standard_normal(n),
+        r_z=np.asarray(r_z, dtype=float) - bluer / 2 + COLOR_SCATTER * rng.standard_normal(n),
     )
 
 
@@ -236,7 +241,7 @@ def render_tidal_features(features, seeing, beta, *, size=64, pixel_scale=0.524)
     Returns
     -------
     (N, 3, S, S) `torch.Tensor`
-        Nanomaggies per pixel; the galaxy's place is the centre.
+        Nanomaggies per pixel; the galaxy is at the center.
     """
     seeing, beta = np.asarray(seeing, dtype=float), np.asarray(beta, dtype=float)
     n_fine, step = size * OVERSAMPLING, pixel_scale / OVERSAMPLING
@@ -248,14 +253,12 @@ def render_tidal_features(features, seeing, beta, *, size=64, pixel_scale=0.524)
         )
         light = torch.from_numpy(_feature_map(one, axis).astype(np.float32))
         transform = torch.fft.rfft2(light)
-        colour = (one.g_r, 0.0, -one.r_z)
+        color = (one.g_r, 0.0, -one.r_z)
         for band in range(3):
             shape = seeing[row : row + 1, band], beta[row : row + 1]
-            spread = _moffat_transform(*shape, n_fine, step)[0]
-            seen = torch.fft.irfft2(transform * spread, (n_fine, n_fine))
-            binned = seen.view(size, OVERSAMPLING, size, OVERSAMPLING).sum(dim=(1, 3))
-            flux = 10 ** (-0.4 * (one.surface_brightness + colour[band] - 22.5)) * step**2
-            pixels[row, band] = binned.clamp(min=0) * flux
+            spread = moffat_transform(*shape, n_fine, step)[0]
+            flux = 10 ** (-0.4 * (one.surface_brightness + color[band] - 22.5)) * step**2
+            pixels[row, band] = pixels_of_transform(transform * spread, size).clamp(min=0) * flux
     return pixels
 
 
@@ -277,7 +280,7 @@ def add_tidal_features(pairs, *, seed, kinds=KINDS, surface_brightness=(25.0, 27
         The pairs with changed ``image`` and ``magnitude``, and ``tidal_kind``,
         ``tidal_surface_brightness`` (r, AB per square arcsec), ``tidal_distance`` and
         ``tidal_width`` (arcsec), and ``tidal_share`` of the r-band light. The features lie
-        outside the fibre: spectra stay.
+        outside the fiber: spectra stay.
 
     Raises
     ------
@@ -298,7 +301,7 @@ def add_tidal_features(pairs, *, seed, kinds=KINDS, surface_brightness=(25.0, 27
         surface_brightness=surface_brightness,
         largest_distance=LARGEST_DISTANCE * 0.524 * size / 2,
     )
-    beta = rng.uniform(2.5, 4.5, len(magnitude))
+    beta = rng.uniform(*MOFFAT_INDEX, len(magnitude))
     light = render_tidal_features(features, pairs["seeing"], beta, size=size).numpy()
     added = light.sum(axis=(2, 3), dtype=float)
     total = 10 ** (-0.4 * (magnitude - 22.5)) + added

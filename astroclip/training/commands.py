@@ -58,14 +58,23 @@ def add_parser(subparsers):
     train.set_defaults(run=run_train)
     bundle = subparsers.add_parser(
         "bundle",
-        help="write weights, reference table and model card of a trained workspace",
+        help="write weights and reference table of a trained workspace",
+        description="Write a trained model as a weights file that every command takes as --model, "
+        "and a table of embeddings that they take as --reference.",
         epilog="Examples:\n  astroclip bundle work out --recipe small-heads",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     bundle.add_argument("workspace", help="folder that `astroclip train` filled")
-    bundle.add_argument("output", help="folder for the files, astroclip/data to ship them")
+    bundle.add_argument("output", help="folder for the files")
     bundle.add_argument("--recipe", default="small", help="the recipe it was trained with")
-    bundle.add_argument("--real-data", default=None, help="folder of real spectra to score")
+    bundle.add_argument(
+        "--pairs", nargs="+", default=None, metavar="SOURCE",
+        help="your own pairs for the reference; by default simulated ones of the workspace",
+    )
+    bundle.add_argument(
+        "--validation", default=None, metavar="SOURCE",
+        help="held-out pairs to calibrate redshifts on; by default those of the workspace",
+    )
     bundle.set_defaults(run=run_bundle)
 
 
@@ -82,20 +91,15 @@ def run_train(arguments):
 
 
 def run_bundle(arguments):
-    """Write the shippable files of a trained workspace; return the exit status."""
+    """Write the files of every objective that was trained; return the exit status."""
     from astroclip.training.bundle import write_bundle
     from astroclip.training.data import Workspace
     from astroclip.training.objective import find_checkpoint
     from astroclip.training.recipe import read_recipe
-    from astroclip.training.rest_bundle import write_rest_bundle
 
     workspace = Workspace(arguments.workspace, read_recipe(arguments.recipe))
-    write_bundle(
-        workspace,
-        arguments.output,
-        recipe_name=arguments.recipe,
-        real_data=arguments.real_data,
-    )
+    options = {"pairs": arguments.pairs, "validation": arguments.validation}
+    write_bundle(workspace, arguments.output, **options)
     if find_checkpoint(workspace.folder / workspace.recipe.rest.folder) is not None:
-        write_rest_bundle(workspace, arguments.output)
+        write_bundle(workspace, arguments.output, objective="rest", **options)
     return 0

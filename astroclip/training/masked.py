@@ -56,10 +56,10 @@ def hide_chunks(n_rows, length, generator, *, n_chunks, chunk_length):
         )
         raise ValueError(msg)
     device = generator.device
-    place = torch.randint(
+    offset = torch.randint(
         section - chunk_length, (n_rows, n_chunks, 1), generator=generator, device=device
     )
-    first = place + (torch.arange(n_chunks, device=device) * length // n_chunks)[:, None]
+    first = offset + (torch.arange(n_chunks, device=device) * length // n_chunks)[:, None]
     position = torch.arange(length, device=device)
     return ((position >= first) & (position < first + chunk_length)).any(dim=1)
 

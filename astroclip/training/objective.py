@@ -181,21 +181,21 @@ class Objective(lightning.LightningModule):
             tensors = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
         # remembered galaxies belong to the run that saw them
         own = {k: v for k, v in self.state_dict().items() if not k.startswith("memory.")}
-        found = {}
+        fitting = {}
         for name, tensor in tensors.items():
             name = REDSHIFT_HEAD.sub(r"\1_redshift", name)
             # self-supervised runs call theirs just "encoder": shapes tell which one it is
             for own_name in (name, f"spectrum_{name}", f"image_{name}"):
                 if own_name in own and own[own_name].shape == tensor.shape:
-                    found[own_name] = tensor.to(own[own_name].dtype)
-        if not found:
+                    fitting[own_name] = tensor.to(own[own_name].dtype)
+        if not fitting:
             msg = (
                 f"start is {str(path)!r}, none of whose tensors fits; expected weights of this "
                 f"recipe's encoders."
             )
             raise ValueError(msg)
-        self.load_state_dict(found, strict=False)
-        return [name for name in self.state_dict() if name not in found]
+        self.load_state_dict(fitting, strict=False)
+        return [name for name in self.state_dict() if name not in fitting]
 
 
 def neighbor_r2(features, values, *, n_neighbors=16):

@@ -14,8 +14,8 @@ from torch.nn import functional
 
 from astroclip.models.small import ARCSINH_SCALES
 from astroclip.preparation.bands import EXTINCTION
-from astroclip.simulation._draws import normal, uniform
 from astroclip.simulation.cameras import observe_images, observe_images_varied
+from astroclip.simulation.numerics import normal, uniform
 from astroclip.simulation.spectrographs import (
     ObservedSpectra,
     noise_templates,

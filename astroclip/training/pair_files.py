@@ -1,25 +1,24 @@
-"""Where pairs are kept: simulated shards, HDF5 and Parquet files, arrays in memory.
-
-Each kind of source is a class with the same four things: ``n_pairs`` (at most; None where
-it is not known beforehand), ``noiseless``, ``incomplete`` (what to say of groups that cannot
-be used) and ``blocks(split)``, which yields its pairs a few at a time.
-"""
+"""Where pairs are kept: simulated shards, HDF5 and Parquet files, arrays in memory."""
 
 import contextlib
+import dataclasses
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 
 from astroclip._validation import import_extra
-from astroclip.simulation.pairs import SHARD_SIZE
-from astroclip.training.conversion import LABEL_SHAPES, RawPairs
+from astroclip.simulation.pairs import PROPERTIES, SHARD_SIZE
 
-__all__ = ["open_parts", "split_rows"]
+__all__ = ["LABEL_SHAPES", "Part", "RawPairs", "open_parts", "split_rows"]
 
-BLOCK = 128  # pairs in memory beside the result: 40 MB of 152-pixel images and spectra
-TRAIN_SHARE = 0.8
+TRAIN_SHARE = 0.8  # of the pairs of every group, as AstroCLIP divides its file
+LABEL_SHAPES = {
+    **{name: () for name in PROPERTIES if name != "redshift"},
+    "fibre_magnitude": (3,),
+}
+"""What a simulation knows of its galaxies and a source may, and the shape of each."""
 NAMES = {
     "image": ("image", "images"),
     "spectrum": ("spectrum", "spectra", "flux"),
@@ -32,6 +31,68 @@ NAMES = {
     **{name: (name,) for name in LABEL_SHAPES},
 }
 """Names under which sources hold what training needs."""
+
+
+@dataclasses.dataclass(eq=False)
+class Part:
+    """One file, folder of shards or sequence of dicts, opened and examined but not yet read.
+
+    Attributes
+    ----------
+    n_pairs : int or None
+        At most; None where it is not known beforehand.
+    noiseless : bool
+    blocks : callable
+        ``blocks(split, size)`` yields its pairs, ``size`` at a time, as `RawPairs` or, of shards,
+        as arrays that need no conversion.
+    incomplete : list of str
+        What to say of groups that cannot be used.
+    is_shards : bool
+        Whether they are simulated shards, with arrays beyond those of a survey.
+    """
+
+    n_pairs: int | None
+    noiseless: bool
+    blocks: Callable
+    incomplete: list = dataclasses.field(default_factory=list)
+    is_shards: bool = False
+
+
+@dataclasses.dataclass(eq=False)
+class RawPairs:
+    """A block of pairs as a source holds them.
+
+    Attributes
+    ----------
+    origin : str
+        File and group, or number of the dict, that it comes from.
+    first : int
+        Number of its first pair there.
+    image, spectrum, ivar, mask : (N, ...) `numpy.ndarray`, list of N arrays or None
+        In the source's own shapes; None for a pair that has none.
+    wavelength : (P,) or (N, P) `numpy.ndarray` or None
+        Vacuum Angstrom.
+    redshift : (N,) `numpy.ndarray`
+    id : (N,) `numpy.ndarray` of str
+    labels : dict of str to `numpy.ndarray`
+        Those of ``LABEL_SHAPES`` that are known.
+    seeing : (N, 3) `numpy.ndarray` or None
+    noiseless : bool
+        Light that awaits recording: a simulation's.
+    """
+
+    origin: str
+    first: int
+    image: object
+    spectrum: object
+    redshift: np.ndarray
+    id: np.ndarray
+    ivar: object = None
+    mask: object = None
+    wavelength: np.ndarray | None = None
+    labels: dict = dataclasses.field(default_factory=dict)
+    seeing: np.ndarray | None = None
+    noiseless: bool = False
 
 
 def split_rows(n_pairs, split):
@@ -51,36 +112,36 @@ def split_rows(n_pairs, split):
 
 def open_parts(source, noiseless):
     """Return the parts a source consists of; see `~astroclip.training.sources.read_source`."""
-    if isinstance(source, str | os.PathLike):
-        return _open_path(Path(source), noiseless)
-    if isinstance(source, Mapping):
-        return [ArrayPart([source], noiseless)]
-    if isinstance(source, list | tuple):
-        paths = [isinstance(item, str | os.PathLike) for item in source]
-        if any(paths):
-            if not all(paths):
-                item = source[paths.index(False)]
-                msg = (
-                    f"source[{paths.index(False)}] is of type {type(item).__name__} among paths; "
-                    f"expected all to be paths, or all dicts of arrays."
-                )
-                raise TypeError(msg)
-            return [part for path in source for part in _open_path(Path(path), noiseless)]
-    if isinstance(source, Iterable):
-        return [ArrayPart(source, noiseless)]
-    msg = (
-        f"source is of type {type(source).__name__}; expected a path, a list of paths, a dict "
-        f"of arrays or an iterable of such dicts."
-    )
-    raise TypeError(msg)
+    if isinstance(source, str | os.PathLike | Mapping):
+        source = [source]
+    if not isinstance(source, Iterable):
+        msg = (
+            f"source is of type {type(source).__name__}; expected a path, a list of paths, a dict "
+            f"of arrays or an iterable of such dicts."
+        )
+        raise TypeError(msg)
+    if not isinstance(source, list | tuple):  # a generator of dicts is not run through twice
+        return [_open_arrays(source, noiseless)]
+    paths = [isinstance(item, str | os.PathLike) for item in source]
+    if not any(paths):
+        return [_open_arrays(source, noiseless)]
+    if not all(paths):
+        number = paths.index(False)
+        msg = (
+            f"source[{number}] is of type {type(source[number]).__name__} among paths; expected "
+            f"all to be paths, or all dicts of arrays."
+        )
+        raise TypeError(msg)
+    return [part for path in source for part in _open_path(Path(path), noiseless)]
 
 
 def _open_path(path, noiseless):
     """Return the parts of a file or folder."""
+    files = [path]
     if path.is_dir():
         shards = sorted(path.glob("pairs-*.npz"))
         if shards:
-            return [ShardPart(path, shards)]
+            return [_open_shards(path, shards)]
         files = sorted(
             file for ending in ("parquet", "pq", "h5", "hdf5") for file in path.rglob(f"*.{ending}")
         )
@@ -90,226 +151,194 @@ def _open_path(path, noiseless):
                 f"a simulation, or .parquet, .pq, .h5 or .hdf5 files."
             )
             raise FileNotFoundError(msg)
-        return [_open_file(file, noiseless) for file in files]
-    if not path.exists():
+    elif not path.exists():
         msg = f"source {str(path)!r} does not exist; expected a file or folder of pairs."
         raise FileNotFoundError(msg)
-    return [_open_file(path, noiseless)]
+    parts = []
+    for file in files:
+        with file.open("rb") as stream:
+            start = stream.read(8)  # tells the format
+        if start == b"\x89HDF\r\n\x1a\n":
+            parts.append(_open_hdf5(file, noiseless))
+        elif start[:4] == b"PAR1":
+            parts.append(_open_parquet(file, noiseless))
+        else:
+            msg = (
+                f"source {str(file)!r} begins with {start!r}; expected an HDF5 or a Parquet file, "
+                f"or the folder of npz shards. Is the download complete?"
+            )
+            raise ValueError(msg)
+    return parts
 
 
-def _open_file(path, noiseless):
-    """Return the part of a file, whose first bytes tell its format."""
-    with path.open("rb") as file:
-        start = file.read(8)
-    if start == b"\x89HDF\r\n\x1a\n":
-        return Hdf5Part(path, noiseless)
-    if start[:4] == b"PAR1":
-        return ParquetPart(path, noiseless)
-    msg = (
-        f"source {str(path)!r} begins with {start!r}; expected an HDF5 or a Parquet file, or the "
-        f"folder of npz shards. Is the download complete?"
-    )
-    raise ValueError(msg)
+def _names_of(held):
+    """Return the names under which a source holds what training needs, by our names."""
+    own = {
+        wanted: next((name for name in names if name in held), None)
+        for wanted, names in NAMES.items()
+    }
+    return {wanted: name for wanted, name in own.items() if name is not None}
 
 
-def _find(names, wanted):
-    """Return the one of ``names`` under which something wanted is held, None if there is none."""
-    return next((name for name in NAMES[wanted] if name in names), None)
+def _n_pairs_of(lengths, origin, arrays):
+    """Return the number of pairs of a group, whose arrays must agree."""
+    if len(set(lengths.values())) > 1:
+        msg = (
+            f"{origin} has {arrays} of different lengths {lengths}; expected one row for each pair "
+            f"in all of them."
+        )
+        raise ValueError(msg)
+    return next(iter(lengths.values()))
 
 
-def _as_text(values):
-    """Return ids as strings."""
-    return np.array(
-        [value.decode() if isinstance(value, bytes) else str(value) for value in values], dtype=str
-    )
-
-
-def _make_block(fields, place, first, n_pairs, noiseless):
-    """Return `RawPairs` of what was found, with what is unknown filled in."""
+def _raw_pairs(fields, origin, first, n_pairs, noiseless):
+    """Return `RawPairs` of the arrays of a source, with what is unknown filled in."""
     if fields.get("redshift") is None:
         fields["redshift"] = np.full(n_pairs, np.nan)
     if fields.get("id") is None:
-        fields["id"] = [f"{place}/{first + row}" for row in range(n_pairs)]
-    fields["id"] = _as_text(np.asarray(fields["id"]).reshape(-1))
+        fields["id"] = [f"{origin}/{first + row}" for row in range(n_pairs)]
+    ids = np.asarray(fields["id"]).reshape(-1)
+    fields["id"] = np.array(
+        [name.decode() if isinstance(name, bytes) else str(name) for name in ids], dtype=str
+    )
     fields["redshift"] = np.asarray(fields["redshift"], dtype=float).reshape(-1)
     labels = {name: fields.pop(name) for name in LABEL_SHAPES if name in fields}
-    return RawPairs(place=place, first=first, labels=labels, noiseless=noiseless, **fields)
+    return RawPairs(origin=origin, first=first, labels=labels, noiseless=noiseless, **fields)
 
 
-class ShardPart:
-    """A folder of shards from `~astroclip.simulation.pairs.write_pairs`."""
+# ---------------------------------------------------------------------- simulated shards
+def _open_shards(folder, paths):
+    """Return the part of a folder from `~astroclip.simulation.pairs.write_pairs`."""
 
-    noiseless = True
-    incomplete = ()
-
-    def __init__(self, folder, paths):
-        self.folder, self.paths = folder, paths
-        self.n_pairs = SHARD_SIZE * len(paths)  # the last may hold fewer
-
-    def blocks(self, split):
-        """Yield shards as they are: they need no conversion."""
+    def blocks(split, size):
         number = 0
-        for path in self.paths:
+        for path in paths:
             with np.load(path, allow_pickle=False) as archive:
                 pairs = {name: archive[name] for name in archive.files}
             n_pairs = len(pairs["redshift"])
-            names = [f"{self.folder.name}/{number + row}" for row in range(n_pairs)]
+            pairs["id"] = np.array([f"{folder.name}/{number + row}" for row in range(n_pairs)])
             number += n_pairs
             rows = slice(*split_rows(n_pairs, split))
-            yield {
-                **{name: values[rows] for name, values in pairs.items()},
-                "id": np.array(names)[rows],
-            }
+            yield {name: values[rows] for name, values in pairs.items()}
+
+    # the last shard may hold fewer
+    return Part(SHARD_SIZE * len(paths), noiseless=True, blocks=blocks, is_shards=True)
 
 
-class Hdf5Part:
-    """An HDF5 file with groups of datasets, or datasets without a group."""
+# ---------------------------------------------------------------------- HDF5
+def _open_hdf5(path, noiseless):
+    """Return the part of an HDF5 file: groups of datasets, or datasets without a group."""
+    h5py = import_extra("h5py", "catalogs")
 
-    def __init__(self, path, noiseless):
-        self.path = path
-        self.incomplete = []  # what to say of groups without images or spectra
-        self.groups = {}
-        h5py = import_extra("h5py", "catalogs")
-        with self._open(h5py) as file:
-            own = bool(file.attrs.get("noiseless", False))
-            self._examine(h5py, file)
-        self.noiseless = own if noiseless is None else noiseless
-        if not self.groups:
-            msg = (
-                f"source {str(path)!r} holds no pairs: {'; '.join(self.incomplete) or 'no groups'}."
-                f" Expected groups '0', '1', ... with datasets images, spectra, redshifts and "
-                f"targetids."
-            )
-            raise ValueError(msg)
-        self.n_pairs = sum(n_pairs for _, n_pairs in self.groups.values())
-
-    def _open(self, h5py):
+    def opened():
         try:
-            return h5py.File(self.path, "r")
+            return h5py.File(path, "r")
         except OSError as error:
             msg = (
-                f"source {str(self.path)!r} cannot be read as HDF5: {error}. Check that the file "
-                f"is complete."
+                f"source {str(path)!r} cannot be read as HDF5: {error}. Check that the file is "
+                f"complete."
             )
             raise ValueError(msg) from error
 
-    def _examine(self, h5py, file):
-        """Find the groups with pairs, their datasets and lengths."""
+    groups, incomplete = {}, []  # by name: the datasets by our names, and the number of pairs
+    with opened() as file:
+        if noiseless is None:
+            noiseless = bool(file.attrs.get("noiseless", False))
         names = [name for name, item in file.items() if isinstance(item, h5py.Group)]
         names.sort(key=lambda name: (not name.isdigit(), int(name) if name.isdigit() else 0, name))
         if any(isinstance(item, h5py.Dataset) for item in file.values()):
             names = ["/", *names]
         for name in names:
-            held = [key for key, item in file[name].items() if isinstance(item, h5py.Dataset)]
-            found = {wanted: _find(held, wanted) for wanted in NAMES}
-            lacking = [NAMES[key][1] for key in ("image", "spectrum") if found[key] is None]
-            if lacking:
-                self._note_incomplete(name, held, lacking)
-                continue
-            self.groups[name] = found, self._length(file[name], found, name)
+            group = file[name]
+            held = [key for key, item in group.items() if isinstance(item, h5py.Dataset)]
+            datasets = _names_of(held)
+            lacking = [NAMES[key][1] for key in ("image", "spectrum") if key not in datasets]
+            if not lacking:
+                lengths = {
+                    dataset: len(group[dataset])
+                    for key, dataset in datasets.items()
+                    if not (key == "wavelength" and group[dataset].ndim == 1)
+                }
+                origin = f"source {str(path)!r} group {name!r}"
+                groups[name] = datasets, _n_pairs_of(lengths, origin, "datasets")
+            elif name != "/" or len(lacking) == 1:  # the top may have other datasets
+                incomplete.append(
+                    f"{path.name} group {name!r} has no {' and no '.join(lacking)} "
+                    f"(it has {', '.join(held) or 'nothing'})"
+                )
+    if not groups:
+        msg = (
+            f"source {str(path)!r} holds no pairs: {'; '.join(incomplete) or 'no groups'}."
+            f" Expected groups '0', '1', ... with datasets images, spectra, redshifts and "
+            f"targetids."
+        )
+        raise ValueError(msg)
 
-    def _note_incomplete(self, name, held, lacking):
-        """Remember a group without images or spectra; the top one only if it has either."""
-        if name != "/" or len(lacking) == 1:
-            self.incomplete.append(
-                f"{self.path.name} group {name!r} has no {' and no '.join(lacking)} "
-                f"(it has {', '.join(held) or 'nothing'})"
-            )
-
-    def _length(self, group, found, name):
-        """Return the number of pairs of a group, whose datasets must agree."""
-        lengths = {
-            found[key]: len(group[found[key]])
-            for key in found
-            if found[key] is not None and not self._shared_wavelength(group, found, key)
-        }
-        if len(set(lengths.values())) > 1:
-            msg = (
-                f"source {str(self.path)!r} group {name!r} has datasets of different lengths "
-                f"{lengths}; expected one row for each pair in all of them."
-            )
-            raise ValueError(msg)
-        return lengths[found["image"]]
-
-    @staticmethod
-    def _shared_wavelength(group, found, key):
-        return key == "wavelength" and group[found[key]].ndim == 1
-
-    def blocks(self, split):
-        """Yield the pairs of group after group."""
-        h5py = import_extra("h5py", "catalogs")
-        with self._open(h5py) as file:
-            for name, (found, n_pairs) in self.groups.items():
-                group, place = file[name], f"{self.path.name}/{name}".replace("//", "")
-                present = {key: held for key, held in found.items() if held is not None}
+    def blocks(split, size):
+        with opened() as file:
+            for name, (datasets, n_pairs) in groups.items():
+                group, origin = file[name], f"{path.name}/{name}".replace("//", "")
                 first, end = split_rows(n_pairs, split)
-                for start in range(first, end, BLOCK):
-                    rows = slice(start, min(start + BLOCK, end))
+                for start in range(first, end, size):
+                    rows = slice(start, min(start + size, end))
                     fields = {
-                        key: group[held][()]
-                        if self._shared_wavelength(group, found, key)
-                        else group[held][rows]
-                        for key, held in present.items()
+                        key: group[dataset][()]
+                        if key == "wavelength" and group[dataset].ndim == 1
+                        else group[dataset][rows]
+                        for key, dataset in datasets.items()
                     }
-                    yield _make_block(fields, place, start, rows.stop - start, self.noiseless)
+                    yield _raw_pairs(fields, origin, start, rows.stop - start, noiseless)
+
+    return Part(sum(n_pairs for _, n_pairs in groups.values()), noiseless, blocks, incomplete)
 
 
-class ParquetPart:
-    """A Parquet file with one row for each pair; a split goes by the file's name if it can."""
+# ---------------------------------------------------------------------- Parquet
+def _open_parquet(path, noiseless):
+    """Return the part of a Parquet file with one row for each pair."""
+    parquet = import_extra("pyarrow.parquet", "catalogs")
+    pyarrow = import_extra("pyarrow", "catalogs")
+    try:
+        with parquet.ParquetFile(path) as file:
+            n_pairs = file.metadata.num_rows
+            names = file.schema_arrow.names
+            metadata = file.schema_arrow.metadata or {}
+    except (OSError, pyarrow.ArrowInvalid) as error:
+        msg = (
+            f"source {str(path)!r} cannot be read as Parquet: {error}. Check that the file is "
+            f"complete."
+        )
+        raise ValueError(msg) from error
+    if noiseless is None:
+        noiseless = metadata.get(b"noiseless") == b"1"
+    columns = _names_of(names)
+    lacking = [key for key in ("image", "spectrum") if key not in columns]
+    if lacking:
+        msg = (
+            f"source {str(path)!r} has no column {' and no '.join(lacking)}; it has "
+            f"{', '.join(names)}. Expected image, spectrum, redshift and targetid."
+        )
+        raise ValueError(msg)
 
-    incomplete = ()
-
-    def __init__(self, path, noiseless):
-        self.path = path
-        parquet = import_extra("pyarrow.parquet", "catalogs")
-        pyarrow = import_extra("pyarrow", "catalogs")
-        try:
-            with parquet.ParquetFile(path) as file:
-                self.n_pairs = file.metadata.num_rows
-                names = file.schema_arrow.names
-                metadata = file.schema_arrow.metadata or {}
-        except (OSError, pyarrow.ArrowInvalid) as error:
-            msg = (
-                f"source {str(path)!r} cannot be read as Parquet: {error}. Check that the file "
-                f"is complete."
-            )
-            raise ValueError(msg) from error
-        self.noiseless = metadata.get(b"noiseless") == b"1" if noiseless is None else noiseless
-        self.columns = {wanted: _find(names, wanted) for wanted in NAMES}
-        lacking = [key for key in ("image", "spectrum") if self.columns[key] is None]
-        if lacking:
-            msg = (
-                f"source {str(path)!r} has no column {' and no '.join(lacking)}; it has "
-                f"{', '.join(names)}. Expected image, spectrum, redshift and targetid."
-            )
-            raise ValueError(msg)
-
-    def _rows(self, split):
-        """Return the rows of a split: all or none where files are named train- and test-."""
-        for name in ("train", "test"):
-            if self.path.name.startswith(name) or self.path.parent.name == name:
-                return (0, self.n_pairs) if split in (None, name) else (0, 0)
-        return split_rows(self.n_pairs, split)
-
-    def blocks(self, split):
-        """Yield the rows in order."""
-        parquet = import_extra("pyarrow.parquet", "catalogs")
-        first, end = self._rows(split)
+    def blocks(split, size):
+        first, end = split_rows(n_pairs, split)
+        for name in ("train", "test"):  # files named so belong to one split as a whole
+            if path.name.startswith(name) or path.parent.name == name:
+                first, end = (0, n_pairs) if split in (None, name) else (0, 0)
         if first == end:
             return
-        present = {key: held for key, held in self.columns.items() if held is not None}
         row = 0
-        with parquet.ParquetFile(self.path) as file:
-            for batch in file.iter_batches(BLOCK, columns=list(present.values())):
+        with parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(size, columns=list(columns.values())):
                 rows = slice(max(first - row, 0), max(min(end - row, len(batch)), 0))
                 start, row = row + rows.start, row + len(batch)
-                if rows.start >= rows.stop:
-                    continue
-                part = batch[rows]
-                fields = {key: _column(part.column(held)) for key, held in present.items()}
-                yield _make_block(fields, self.path.name, start, len(part), self.noiseless)
+                if rows.start < rows.stop:
+                    chosen = batch[rows]
+                    fields = {key: _column(chosen.column(name)) for key, name in columns.items()}
+                    yield _raw_pairs(fields, path.name, start, len(chosen), noiseless)
                 if row >= end:
                     return
+
+    return Part(n_pairs, noiseless, blocks)
 
 
 def _column(column):
@@ -349,66 +378,44 @@ def _row(values):
     return np.empty(0)
 
 
-class ArrayPart:
-    """Dicts of arrays, each a group of pairs."""
+# ---------------------------------------------------------------------- arrays
+def _open_arrays(dicts, noiseless):
+    """Return the part of dicts of arrays, each a group of pairs."""
+    noiseless = bool(noiseless)
 
-    n_pairs = None
-    incomplete = ()
+    def blocks(split, size):
+        for number, item in enumerate(dicts):
+            origin = f"source[{number}]"
+            if not isinstance(item, Mapping):
+                msg = f"{origin} is of type {type(item).__name__}; expected a dict of arrays."
+                raise TypeError(msg)
+            names = _names_of(item)
+            lacking = [key for key in ("image", "spectrum") if key not in names]
+            if lacking:
+                msg = (
+                    f"{origin} has no {' and no '.join(lacking)}; it has "
+                    f"{', '.join(map(str, item)) or 'nothing'}. Expected image, spectrum, redshift."
+                )
+                raise ValueError(msg)
+            fields = {  # rows of several shapes stay a list
+                key: item[name]
+                if isinstance(item[name], list) and key != "wavelength"
+                else np.asarray(item[name])
+                for key, name in names.items()
+            }
+            grid = fields.get("wavelength")
+            shared = {"wavelength": grid} if grid is not None and grid.ndim == 1 else {}
+            rowwise = {key: values for key, values in fields.items() if key not in shared}
+            lengths = {
+                key: len(values) if isinstance(values, list) or values.ndim else 0
+                for key, values in rowwise.items()
+            }
+            first, end = split_rows(_n_pairs_of(lengths, origin, "arrays"), split)
+            for start in range(first, end, size):
+                rows = slice(start, min(start + size, end))
+                chosen = {key: values[rows] for key, values in rowwise.items()}
+                yield _raw_pairs(
+                    {**chosen, **shared}, origin, start, rows.stop - start, noiseless
+                )
 
-    def __init__(self, dicts, noiseless):
-        self.dicts = dicts
-        self.noiseless = bool(noiseless)
-
-    def blocks(self, split):
-        """Yield the pairs of dict after dict."""
-        for number, item in enumerate(self.dicts):
-            place = f"source[{number}]"
-            fields = self._fields(item, place)
-            n_pairs = self._length(fields, place)
-            first, end = split_rows(n_pairs, split)
-            shared = "wavelength" in fields and fields["wavelength"].ndim == 1
-            for start in range(first, end, BLOCK):
-                rows = slice(start, min(start + BLOCK, end))
-                part = {
-                    key: values if key == "wavelength" and shared else values[rows]
-                    for key, values in fields.items()
-                }
-                yield _make_block(part, place, start, rows.stop - start, self.noiseless)
-
-    @staticmethod
-    def _fields(item, place):
-        """Return what a dict holds by our names."""
-        if not isinstance(item, Mapping):
-            msg = f"{place} is of type {type(item).__name__}; expected a dict of arrays."
-            raise TypeError(msg)
-        found = {wanted: _find(item, wanted) for wanted in NAMES}
-        lacking = [key for key in ("image", "spectrum") if found[key] is None]
-        if lacking:
-            msg = (
-                f"{place} has no {' and no '.join(lacking)}; it has "
-                f"{', '.join(map(str, item)) or 'nothing'}. Expected image, spectrum, redshift."
-            )
-            raise ValueError(msg)
-        return {
-            key: item[held]
-            if isinstance(item[held], list) and key != "wavelength"
-            else np.asarray(item[held])
-            for key, held in found.items()
-            if held is not None
-        }
-
-    @staticmethod
-    def _length(fields, place):
-        """Return the number of pairs of a dict, whose arrays must agree."""
-        lengths = {
-            key: len(values) if isinstance(values, list) or values.ndim else 0
-            for key, values in fields.items()
-            if not (key == "wavelength" and values.ndim == 1)
-        }
-        if len(set(lengths.values())) > 1:
-            msg = (
-                f"{place} has arrays of different lengths {lengths}; expected one row for each "
-                f"pair in all of them."
-            )
-            raise ValueError(msg)
-        return lengths["image"]
+    return Part(None, noiseless, blocks)

@@ -151,7 +151,7 @@ class ProjectionAlignment(Alignment):
         view = torch.randint(n_views, (n_galaxies,), generator=generator, device=device)
         other = torch.randperm(n_galaxies, generator=generator, device=device)
         seen = summaries[torch.arange(n_galaxies, device=device), view]
-        embedding = encoder.project(seen, lender=other).float()
+        embedding = encoder.project(seen, tokens_of=other).float()
         features = HEAD_SCALE * functional.normalize(embedding, dim=1)
         return {"swapped_logits": self.spectrum_redshift(features), "swapped_target": redshift}
 

@@ -145,11 +145,11 @@ class RestRecipe(Schedule):
     ----------
     losses : dict of str to float
         Table ``[rest.losses]``: weights of ``contrast`` (finding a galaxy's other view among all,
-        which keeps whatever both share, mass and with it redshift among it), ``kinds`` (the kind
-        of galaxy, read off the embedding), ``neighbors`` (the same from neighbors) and
-        ``redshift_leak`` (what neighbors tell about the redshift, see
+        which keeps whatever both share, mass and with it redshift among it), ``labels`` (star
+        formation and metallicity read off the embedding), ``neighbors`` (the same estimated from
+        neighbors) and ``redshift_leak`` (what neighbors tell about the redshift, see
         `astroclip.training.losses.redshift_leak`).
-    kind_weights : of the specific star-formation rate and the metallicity in the kind
+    label_weights : of the specific star-formation rate and of the metallicity
     memory_size : galaxies that the losses on neighbors compare with
     spectrum : dict
         Table ``[rest.spectrum]``: options of the encoder; by default it sees 3600-5950 Angstrom,
@@ -162,10 +162,10 @@ class RestRecipe(Schedule):
     learning_rate: float = 7e-4
     losses: dict = dataclasses.field(
         default_factory=lambda: {
-            "contrast": 1.0, "kinds": 0.5, "neighbors": 1.0, "redshift_leak": 3.0
+            "contrast": 1.0, "labels": 0.5, "neighbors": 1.0, "redshift_leak": 3.0
         }
     )
-    kind_weights: tuple = (1.0, 1.0)
+    label_weights: tuple = (1.0, 1.0)
     memory_size: int = 4096
     spectrum: dict = dataclasses.field(
         default_factory=lambda: {"window": (1233, 3416), "brightness": False}
@@ -259,9 +259,9 @@ def read_recipe(recipe):
     return _filled(Recipe, content, f"recipe file {str(path)!r}", "")
 
 
-def _filled(kind, values, source, table):
+def _filled(settings_class, values, source, table):
     """Return a dataclass of settings from one table of a recipe, and those within it."""
-    fields = {field.name: field for field in dataclasses.fields(kind)}
+    fields = {field.name: field for field in dataclasses.fields(settings_class)}
     _check_names(values, fields, source, table)
     settings = {}
     for name, value in values.items():
@@ -276,7 +276,7 @@ def _filled(kind, values, source, table):
             settings[name] = {key: _tupled(item) for key, item in value.items()}
         else:
             settings[name] = _tupled(value)
-    return kind(**settings)
+    return settings_class(**settings)
 
 
 def _options(encoder):

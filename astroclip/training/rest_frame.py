@@ -1,9 +1,9 @@
-"""A rest-frame spectrum encoder: galaxies alike in kind, wherever they are.
+"""A rest-frame spectrum encoder: galaxies of one kind, at whatever redshift.
 
 One galaxy is put at two redshifts, recorded by two instruments and brought back to rest:
 what both recordings share is the galaxy, what differs is distance, range and noise. The
 contrast between them therefore asks for an embedding without redshift, and what its
-neighbours still tell about the redshift is penalized.
+neighbors still tell about the redshift is penalized.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ from torch.nn import functional
 from astroclip.metrics import r2_score
 from astroclip.models.small import SmallSpectrumEncoder
 from astroclip.preparation.grids import GRIDS
-from astroclip.simulation._draws import uniform
+from astroclip.simulation.numerics import uniform
 from astroclip.simulation.pairs import read_pairs
 from astroclip.simulation.spectrographs import WAVELENGTH, ObservedSpectra
 from astroclip.training.data import LABELS, label_values
@@ -34,7 +34,7 @@ from astroclip.training.sources import join_pairs
 __all__ = ["RestFrame", "redshifted", "rest_frame"]
 
 REST_START, LOG_STEP, N_REST_PIXELS = GRIDS["rest"][1]
-KINDS = ("log_ssfr", "log_metallicity")  # what the embedding is to tell; no mass, no redshift
+LEARNED = ("log_ssfr", "log_metallicity")  # what the embedding is to tell; no mass, no redshift
 N_SCORED = 4  # labels that are estimated for held-out galaxies
 LIMITS = {"train-mix": 16_000}  # galaxies used of a data set, all of the others
 REDSHIFT_RANGE = (0.005, 0.6)  # that galaxies are put at, drawn uniformly
@@ -132,8 +132,8 @@ class RestFrame(Objective):
         self.spectrum_encoder.to(memory_format=torch.channels_last)
         dim = self.spectrum_encoder.head[-1].out_features
         self.scale = InverseTemperature()
-        self.kinds = nn.Linear(dim, len(KINDS))
-        self.memory = NeighborMemory(self.settings.memory_size, dim, len(KINDS) + 1)
+        self.labels = nn.Linear(dim, len(LEARNED))
+        self.memory = NeighborMemory(self.settings.memory_size, dim, len(LEARNED) + 1)
         labels = label_values(pairs) if pairs is not None else torch.zeros(2, len(LABELS))
         self.register_buffer("label_mean", labels.mean(dim=0))
         self.register_buffer("label_scale", labels.std(dim=0).clamp(min=1e-3))
@@ -199,29 +199,29 @@ class RestFrame(Objective):
         generator = self.step_generator(7_000 + self.current_epoch, batch_index)
         flux, redshift = batch["spectrum"], batch["redshift"]
         views = [self.view(flux, redshift, generator) for _ in range(2)]
-        columns = [LABELS.index(name) for name in (*KINDS, "redshift")]
-        labels = ((batch["labels"] - self.label_mean) / self.label_scale)[:, columns]
-        kinds, redshift, memory = labels[:, :-1], labels[:, -1], self.memory()
+        columns = [LABELS.index(name) for name in (*LEARNED, "redshift")]
+        standardized = ((batch["labels"] - self.label_mean) / self.label_scale)[:, columns]
+        labels, redshift, memory = standardized[:, :-1], standardized[:, -1], self.memory()
         terms = {
             "contrast": info_nce(*views, self.scale()),
-            "kinds": self.kind_error(views, kinds),
+            "labels": self.label_error(views, labels),
             "neighbors": neighbor_error(
-                views, kinds, memory, label_weights=self.settings.kind_weights
+                views, labels, memory, label_weights=self.settings.label_weights
             ),
             "redshift_leak": redshift_leak(views, redshift, memory),
         }
-        self.memory.remember(*views, labels, redshift)
+        self.memory.remember(*views, standardized, redshift)
         loss = sum(weight * terms[name] for name, weight in self.settings.losses.items())
         self.log_dict({"loss": loss, **terms}, prog_bar=True, on_step=False, on_epoch=True)
         return loss
 
-    def kind_error(self, views, kinds):
-        """Return the error of kinds (N, L) read off both views."""
-        weights = kinds.new_tensor(self.settings.kind_weights)
-        total = kinds.new_zeros(())
+    def label_error(self, views, labels):
+        """Return the error of labels (N, L) read off both views."""
+        weights = labels.new_tensor(self.settings.label_weights)
+        total = labels.new_zeros(())
         for view in views:
-            read = self.kinds(HEAD_SCALE * functional.normalize(view, dim=1))
-            error = functional.smooth_l1_loss(read, kinds, reduction="none")
+            read = self.labels(HEAD_SCALE * functional.normalize(view, dim=1))
+            error = functional.smooth_l1_loss(read, labels, reduction="none")
             total = total + (weights * error).mean()
         return total
 

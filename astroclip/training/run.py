@@ -82,7 +82,7 @@ def train(
         for the objective, or start weights do not fit.
     """
     check_choice(objective, tuple(OBJECTIVES), "objective")
-    recipe, kind = read_recipe(recipe), OBJECTIVES[objective]
+    recipe, objective_class = read_recipe(recipe), OBJECTIVES[objective]
     workspace = Workspace(workspace, recipe)
     if pairs is None:
         workspace.simulate(n_workers=n_workers, show_progress=show_progress)
@@ -90,7 +90,7 @@ def train(
     elif validation is None:
         msg = "validation is missing; pairs need held-out ones (--validation), in any of the forms."
         raise ValueError(msg)
-    elif kind is RestFrame:
+    elif objective_class is RestFrame:
         msg = (
             "objective 'rest' takes no pairs of your own: it puts galaxies at other redshifts, for "
             "which their light must be noiseless. Leave pairs out to train on simulated ones."
@@ -99,9 +99,9 @@ def train(
     start = [start] if isinstance(start, (str, os.PathLike)) else list(start or ())
     if n_threads is not None:
         torch.set_num_threads(n_threads)
-    settings = getattr(recipe, kind.section)
+    settings = getattr(recipe, objective_class.section)
     lightning.seed_everything(settings.seed, verbose=False)
-    module = kind.load(recipe, workspace, pairs, validation, start)
+    module = objective_class.load(recipe, workspace, pairs, validation, start)
     output = workspace.folder / settings.folder
     if find_checkpoint(output) is None:
         for path in start:

@@ -1,6 +1,7 @@
-"""One door for pairs to train on: simulated shards, survey files, arrays of one's own."""
+"""Read pairs to train on: simulated shards, survey files or arrays, as the arrays of training."""
 
-import itertools
+import dataclasses
+import math
 import warnings
 
 import numpy as np
@@ -8,21 +9,24 @@ from tqdm.auto import tqdm
 
 from astroclip._validation import check_choice, check_integer
 from astroclip.exceptions import RejectedPairsWarning
-from astroclip.simulation.instruments import WAVELENGTH
-from astroclip.training.conversion import (
-    LABEL_SHAPES,
-    RawPairs,
-    Rules,
-    convert_pairs,
-    unknown_labels,
-)
-from astroclip.training.pair_files import ShardPart, open_parts
+from astroclip.preparation.bands import center_crop
+from astroclip.preparation.grids import wavelength_grid
+from astroclip.preparation.resampling import estimate_ivar, resample_flux
+from astroclip.simulation.spectrographs import WAVELENGTH
+from astroclip.training.pair_files import LABEL_SHAPES, RawPairs, open_parts
 
-__all__ = ["join_pairs", "read_source"]
+__all__ = ["Rules", "convert_pairs", "join_pairs", "read_source"]
 
 COMMON = ("image", "seeing", "spectrum", "redshift", *LABEL_SHAPES, "id")
-N_LISTED = 10
-FIRST_CAPACITY = 1000
+N_LISTED = 10  # pairs that a message names; the warning's attribute names all
+SIZE = 64  # pixels on a side that training uses
+PIXEL_SCALE = 0.524  # arcsec
+SCALE_TOLERANCE = 0.02  # of a pixel scale, relative
+N_BANDS = 3
+LARGEST = 6e4  # float16 ends at 65504
+LEAST_IVAR = 1e-7  # and begins at 6e-8
+LOWEST_REDSHIFT = -0.01  # blueshifts of nearby galaxies stay above it
+LEAST_PIXEL_COVERAGE = 0.5  # of a binned pixel's area, below which it is bad
 
 
 def read_source(
@@ -35,6 +39,7 @@ def read_source(
     pixel_scale=0.262,
     channels=None,
     min_coverage=0.1,
+    block_size=128,
     show_progress=False,
 ):
     """Read pairs of images and spectra from anywhere, as training takes them.
@@ -63,8 +68,9 @@ def read_source(
         Read only the first ones.
     noiseless : bool, optional
         Whether pairs are noiseless light, to which training adds an instrument. By default
-        shards and what `write_hdf5_pairs` and `write_parquet_pairs` made of them are, and
-        all others are recorded. Noiseless pairs need ``seeing`` (N, 3), arcsec.
+        shards are, and HDF5 files whose attribute and Parquet files whose metadata
+        ``noiseless`` says so; all others are recorded. Noiseless pairs need ``seeing`` (N, 3),
+        arcsec.
     wavelength : str or (P,) array-like, optional
         Vacuum Angstrom, or the name of a grid, of all spectra that come without; by default
         ``linspace(3600, 9824, 7781)`` for 7781 pixels and the model's own grid for 4360.
@@ -76,6 +82,8 @@ def read_source(
     min_coverage : float
         Pairs are left out whose spectrum covers less than this fraction of the model's
         range, or whose image has fewer valid pixels.
+    block_size : int
+        Pairs that are read and converted at a time; 128 take 40 MB.
     show_progress : bool
 
     Returns
@@ -83,7 +91,7 @@ def read_source(
     dict of str to `numpy.ndarray`
         ``image`` (N, 3, 64, 64) float16, nanomaggies per 0.524 arcsec pixel, NaN where bad;
         ``seeing`` (N, 3) float32, arcsec, NaN for recorded pairs; ``spectrum`` (N, 4360)
-        float16, 1e-17 erg/s/cm2/A on ``astroclip.simulation.instruments.WAVELENGTH``, zero
+        float16, 1e-17 erg/s/cm2/A on ``astroclip.simulation.spectrographs.WAVELENGTH``, zero
         where bad; ``redshift``, the simulation's other properties and ``fibre_magnitude``
         (N, 3), float32, NaN where unknown; ``id`` (N,) str. If any pair is recorded also
         ``ivar`` (N, 4360) float16 and ``mask`` (N, 4360) bool, True where bad. Of shards
@@ -113,7 +121,8 @@ def read_source(
     missing. Spectra are resampled conserving flux (`~astroclip.preparation.resample_flux`).
     Without ivar it is estimated from the scatter of the pixels, and exact zeros are bad.
 
-    Memory: the result (46 kB for a recorded pair) and one block of pairs.
+    Memory: the result (46 kB for a recorded pair), its largest array once more while it is put
+    together, and one block of pairs.
 
     Examples
     --------
@@ -131,22 +140,33 @@ def read_source(
     check_choice(split, (None, "train", "test"), "split")
     if n_pairs is not None:
         n_pairs = check_integer(n_pairs, "n_pairs")
-    rules = Rules(wavelength, pixel_scale, channels, min_coverage).checked()
+    rules = Rules(wavelength, pixel_scale, channels, min_coverage)
     parts = open_parts(source, noiseless)
-    table = _PairTable(parts, n_pairs)
-    rejected = []
+    has_recorded = not all(part.noiseless for part in parts)
+    all_shards = all(part.is_shards for part in parts)
+    sizes = [part.n_pairs for part in parts]
+    total = n_pairs if None in sizes else min(sum(sizes), n_pairs or sum(sizes))
+    blocks, n_read, rejected = [], 0, []
     incomplete = [line for part in parts for line in part.incomplete]
-    blocks = itertools.chain.from_iterable(part.blocks(split) for part in parts)
-    with tqdm(total=table.n_expected, unit="pair", disable=not show_progress) as progress:
-        for block in blocks:
+    with tqdm(total=total, unit="pair", disable=not show_progress) as progress:
+        for block in (block for part in parts for block in part.blocks(split, block_size)):
             if isinstance(block, RawPairs):
                 block, lines = convert_pairs(block, rules)
                 rejected.extend(lines)
-            progress.update(table.append(block))
-            if table.is_full:
+            if not all_shards:
+                block = {**unknown_labels(len(block["redshift"])), **block}  # old shards lack some
+                names = (*COMMON, "ivar", "mask")
+                block = {name: block[name] for name in names if name in block}
+            if has_recorded:
+                block = _with_errors(block)
+            rows = slice(None if n_pairs is None else n_pairs - n_read)
+            blocks.append({name: values[rows] for name, values in block.items()})
+            n_read += len(blocks[-1]["redshift"])
+            progress.update(len(blocks[-1]["redshift"]))
+            if n_read == n_pairs:
                 break
-    _report(rejected, incomplete, table.n_pairs, split)
-    return table.arrays()
+    _report(rejected, incomplete, n_read, split)
+    return {name: np.concatenate([block.pop(name) for block in blocks]) for name in list(blocks[0])}
 
 
 def _with_errors(pairs):
@@ -206,63 +226,273 @@ def _report(rejected, incomplete, n_pairs, split):
         warnings.warn(RejectedPairsWarning(msg, rejected=lines), stacklevel=3)
 
 
-class _PairTable:
-    """Arrays of pairs that blocks are appended to, as large as the parts say they get."""
+# ---------------------------------------------------------------------- conversion
+@dataclasses.dataclass(frozen=True)
+class Rules:
+    """How pairs are to be understood; see `read_source`, which says what may be given.
 
-    def __init__(self, parts, n_wanted):
-        self.n_wanted = n_wanted
-        self.n_pairs = 0
-        sizes = [part.n_pairs for part in parts]
-        expected = None if None in sizes else sum(sizes)
-        wanted = [size for size in (expected, n_wanted) if size is not None]
-        self.n_expected = min(wanted) if wanted else None
-        self.has_recorded = not all(part.noiseless for part in parts)
-        self.keeps_all = all(isinstance(part, ShardPart) for part in parts)
-        self._arrays = {}
-        self._ids = []
+    Raises
+    ------
+    ValueError
+        If a value is impossible.
+    """
+
+    wavelength: object = None
+    pixel_scale: float = 0.262
+    channels: str | None = None
+    min_coverage: float = 0.1
+
+    def __post_init__(self):
+        usable = self.pixel_scale > 0 and math.isfinite(self.pixel_scale)
+        ratio = PIXEL_SCALE / self.pixel_scale if usable else 0.0
+        if round(ratio) < 1 or abs(ratio / round(ratio) - 1) > SCALE_TOLERANCE:
+            msg = (
+                f"pixel_scale is {self.pixel_scale}; expected {PIXEL_SCALE} arcsec or a whole "
+                f"fraction of it, such as 0.262. Resample other images first: "
+                f"prepare_images(..., pixel_scale={PIXEL_SCALE}, size={SIZE})."
+            )
+            raise ValueError(msg)
+        check_choice(self.channels, (None, "first", "last"), "channels")
+        if not 0 <= self.min_coverage <= 1:
+            msg = f"min_coverage is {self.min_coverage}; expected a fraction from 0 to 1."
+            raise ValueError(msg)
+        if self.wavelength is not None:
+            object.__setattr__(self, "wavelength", wavelength_grid(self.wavelength))
 
     @property
-    def is_full(self):
-        """Whether there are as many pairs as wanted."""
-        return self.n_wanted is not None and self.n_pairs >= self.n_wanted
+    def binning(self):
+        """Pixels along an axis that are summed to one."""
+        return round(PIXEL_SCALE / self.pixel_scale)
 
-    def append(self, block):
-        """Append a block of pairs as far as it is wanted; return how many were."""
-        n_new = len(block["redshift"])
-        if self.n_wanted is not None:
-            n_new = min(n_new, self.n_wanted - self.n_pairs)
-        block = self._completed(block)
-        self._ids.extend(block.pop("id")[:n_new])
-        if not self._arrays:
-            capacity = max(self.n_expected or FIRST_CAPACITY, n_new)
-            self._arrays = {
-                name: np.empty((capacity, *values.shape[1:]), values.dtype)
-                for name, values in block.items()
-            }
-        end = self.n_pairs + n_new
-        for name, values in block.items():
-            self._reserve(name, end)
-            self._arrays[name][self.n_pairs : end] = values[:n_new]
-        self.n_pairs = end
-        return n_new
 
-    def _reserve(self, name, n_pairs):
-        """Make room for ``n_pairs`` in one array."""
-        full = self._arrays[name]
-        if n_pairs > len(full):
-            larger = np.empty((max(n_pairs, 3 * len(full) // 2), *full.shape[1:]), full.dtype)
-            larger[: self.n_pairs] = full[: self.n_pairs]
-            self._arrays[name] = larger
+def convert_pairs(raw, rules):
+    """Convert a block of pairs and tell which cannot be used.
 
-    def _completed(self, block):
-        """Return a block with the columns of this table."""
-        n_pairs = len(block["redshift"])
-        if not self.keeps_all:
-            block = {**unknown_labels(n_pairs), **block}  # old shards lack some
-            block = {name: block[name] for name in (*COMMON, "ivar", "mask") if name in block}
-        return _with_errors(block) if self.has_recorded else dict(block)
+    Parameters
+    ----------
+    raw : `RawPairs`
+    rules : `Rules`
 
-    def arrays(self):
-        """Return the pairs."""
-        arrays = {name: values[: self.n_pairs] for name, values in self._arrays.items()}
-        return {**arrays, "id": np.array(self._ids, dtype=str)}
+    Returns
+    -------
+    pairs : dict of str to `numpy.ndarray`
+        The usable ones; see `read_source`.
+    rejected : list of str
+        One line for each of the others.
+    """
+    reasons = np.full(len(raw.redshift), "", dtype=object)
+    redshift = np.asarray(raw.redshift, dtype=np.float32)
+    impossible = np.isinf(redshift) | (redshift < LOWEST_REDSHIFT)
+    for row in np.flatnonzero(impossible):
+        reasons[row] = f"its redshift is {redshift[row]:g}"
+    image = _convert_images(raw, rules, reasons)
+    spectrum, ivar, mask = _convert_spectra(raw, rules, reasons)
+    seeing = np.full((len(reasons), N_BANDS), np.nan, dtype=np.float32)
+    if raw.noiseless:
+        if raw.seeing is None:
+            msg = (
+                f"{raw.origin} is noiseless and has no seeing; expected seeing (N, 3), the full "
+                f"width at half maximum of g, r, z in arcsec that images were blurred with."
+            )
+            raise ValueError(msg)
+        seeing = np.asarray(raw.seeing, dtype=np.float32).reshape(seeing.shape)
+        _note(reasons, ~(seeing > 0).all(axis=1), "its seeing is not positive")
+    good = np.flatnonzero(reasons == "")
+    pairs = {"image": image, "seeing": seeing, "spectrum": spectrum, "redshift": redshift}
+    if not raw.noiseless:
+        pairs |= {"ivar": ivar, "mask": mask}
+    for name, values in unknown_labels(len(reasons)).items():
+        pairs[name] = np.asarray(raw.labels.get(name, values), np.float32).reshape(values.shape)
+    pairs["id"] = raw.id
+    rejected = [
+        f"{raw.origin} row {raw.first + row} (id {raw.id[row]}): {reasons[row]}"
+        for row in np.flatnonzero(reasons != "")
+    ]
+    return {name: values[good] for name, values in pairs.items()}, rejected
+
+
+def unknown_labels(n_pairs):
+    """Return the labels of pairs of which nothing is known: NaN."""
+    return {
+        name: np.full((n_pairs, *shape), np.nan, dtype=np.float32)
+        for name, shape in LABEL_SHAPES.items()
+    }
+
+
+def _note(reasons, bad, reason, rows=slice(None)):
+    """Write a reason, or one for each row, into ``reasons`` where there is none yet."""
+    numbers = np.arange(len(reasons))[rows]
+    for position in np.flatnonzero(bad):
+        row = numbers[position]
+        if reasons[row] == "":
+            reasons[row] = reason if isinstance(reason, str) else reason(position)
+
+
+def _groups(rows):
+    """Yield the numbers and stacked values of rows of one shape and type, absent ones left out."""
+    if isinstance(rows, np.ndarray) and rows.dtype != object:
+        yield np.arange(len(rows)), rows
+        return
+    arrays = {number: np.asarray(row) for number, row in enumerate(rows) if row is not None}
+    alike = {}
+    for number, array in arrays.items():
+        alike.setdefault((array.shape, array.dtype.kind), []).append(number)
+    for numbers in alike.values():
+        yield np.array(numbers), np.stack([arrays[number] for number in numbers])
+
+
+# ---------------------------------------------------------------------- images
+def _convert_images(raw, rules, reasons):
+    """Return images (N, 3, 64, 64) float16, NaN where bad; add to the reasons."""
+    image = np.zeros((len(reasons), N_BANDS, SIZE, SIZE), dtype=np.float16)
+    seen = np.zeros(len(reasons), dtype=bool)
+    for rows, values in _groups(raw.image):
+        seen[rows] = True
+        planes, fault = _planes(values, rules)
+        if fault:
+            _note(reasons, np.ones(len(rows), bool), f"its image {fault}", rows)
+            continue
+        empty = ~np.any(planes, axis=(1, 2, 3))
+        _note(reasons, empty, "its image is zero throughout", rows)
+        missing = (planes == 0).all(axis=(2, 3)) if not raw.noiseless else False
+        binned = _bin(np.where(np.expand_dims(missing, (-1, -2)), np.nan, planes), rules.binning)
+        coverage = np.isfinite(binned).mean(axis=(1, 2, 3))
+        _note(reasons, coverage == 0, "its image has no finite pixel", rows)
+        thin = coverage < (1 if raw.noiseless else rules.min_coverage)
+        percent = 100 * coverage
+        _note(reasons, thin, lambda k, p=percent: f"its image is {p[k]:.1f} % valid", rows)
+        image[rows] = binned
+    _note(reasons, ~seen, "it has no image")
+    return image
+
+
+def _planes(values, rules):
+    """Return images (N, 3, S, S) cut to what is binned, or None and what is wrong with them."""
+    shape = values.shape[1:]
+    if values.dtype.kind not in "fiu":
+        return None, f"holds values of type {values.dtype}; expected numbers"
+    if len(shape) == 1 and math.isqrt(shape[0] // N_BANDS) ** 2 * N_BANDS == shape[0]:
+        side = math.isqrt(shape[0] // N_BANDS)  # flat: the axes' order is the file's custom
+        shape = (N_BANDS, side, side) if rules.channels == "first" else (side, side, N_BANDS)
+        values = values.reshape(len(values), *shape)
+    if len(shape) != 3 or N_BANDS not in (shape[0], shape[2]):
+        return None, f"has shape {shape}; expected (S, S, 3) or (3, S, S), bands g, r, z"
+    first = shape[2] != N_BANDS if rules.channels is None else rules.channels == "first"
+    if not first:
+        values = np.moveaxis(values, 3, 1)
+    needed = SIZE * rules.binning
+    if values.shape[1] != N_BANDS or min(values.shape[2:]) < needed:
+        return None, (
+            f"has shape {shape}; expected 3 bands of at least {needed} x {needed} pixels of "
+            f"{rules.pixel_scale} arcsec"
+        )
+    return center_crop(values, needed), None
+
+
+def _bin(planes, binning):
+    """Return planes summed over squares of pixels; bad ones are made up for by the others."""
+    good = np.isfinite(planes) & (np.abs(planes) <= LARGEST)
+    shape = (*planes.shape[:2], SIZE, binning, SIZE, binning)
+    flux = np.where(good, planes, 0.0).reshape(shape).sum(axis=(3, 5), dtype=float)
+    area = good.reshape(shape).mean(axis=(3, 5))
+    usable = area >= LEAST_PIXEL_COVERAGE
+    flux = np.divide(flux, area, out=np.full(flux.shape, np.nan), where=usable)
+    flux[np.abs(flux) > LARGEST] = np.nan
+    return flux
+
+
+# ---------------------------------------------------------------------- spectra
+def _convert_spectra(raw, rules, reasons):
+    """Return flux, ivar and mask (N, P) on the model's grid; add to the reasons."""
+    shape = (len(reasons), len(WAVELENGTH))
+    all_flux, all_ivar = np.zeros((2, *shape), dtype=np.float16)
+    all_mask, seen = np.ones(shape, dtype=bool), np.zeros(len(reasons), dtype=bool)
+    for rows, values in _groups(raw.spectrum):
+        seen[rows] = True
+        faults = np.full(len(rows), "", dtype=object)
+        if values.dtype.kind not in "fiu":
+            faults[:] = f"holds values of type {values.dtype}; expected numbers"
+        elif sum(size > 1 for size in values.shape[1:]) != 1:
+            faults[:] = f"has shape {values.shape[1:]}; expected (P,) or (P, 1)"
+        else:
+            flux = values.reshape(len(values), -1).astype(float)
+            wavelength = _wavelength(raw, rules, rows, flux.shape[1], faults)
+            mask = _companion(raw.mask, rows, flux.shape, faults, "mask")
+            ivar = _companion(raw.ivar, rows, flux.shape, faults, "ivar")
+        _note(reasons, faults != "", lambda k, f=faults: f"its spectrum {f[k]}", rows)
+        usable = faults == ""
+        rows = rows[usable]
+        if not len(rows):
+            continue
+        flux = flux[usable]
+        wavelength = wavelength[usable] if wavelength.ndim == 2 else wavelength
+        good = np.isfinite(flux)
+        if mask is not None:
+            good &= mask[usable] == 0
+        if ivar is not None:
+            ivar = ivar[usable]
+            good &= np.isfinite(ivar) & (ivar > 0)
+        elif raw.noiseless:
+            ivar = np.ones_like(flux)
+        else:
+            good &= flux != 0  # no noise leaves an exact zero
+            ivar = estimate_ivar(flux, ~good)
+            good &= ivar > 0
+        flux = np.where(good, flux, 0.0)
+        _note(reasons, ~good.any(axis=1), "its spectrum has no valid pixel", rows)
+        _note(reasons, ~flux.any(axis=1), "its spectrum is zero throughout", rows)
+        new = resample_flux(wavelength, flux, ivar, ~good, WAVELENGTH)
+        bad = new.mask | (np.abs(new.flux) > LARGEST)
+        covered = 1 - bad.mean(axis=1)
+        thin = covered < (1 if raw.noiseless else rules.min_coverage)
+        _note(
+            reasons, thin | (covered == 0),
+            lambda k, c=covered: f"its spectrum covers {100 * c[k]:.1f} % of the model's range",
+            rows,
+        )
+        all_flux[rows] = np.where(bad, 0, new.flux)
+        all_ivar[rows] = np.where(bad, 0, new.ivar.clip(LEAST_IVAR, LARGEST))
+        all_mask[rows] = bad
+    _note(reasons, ~seen, "it has no spectrum")
+    return all_flux, all_ivar, all_mask
+
+
+def _wavelength(raw, rules, rows, n_pixels, faults):
+    """Return wavelengths, one grid for all or one for each; add to the faults."""
+    wavelength = rules.wavelength if raw.wavelength is None else raw.wavelength
+    if wavelength is None:
+        known = {len(grid): grid for grid in (wavelength_grid("desi"), WAVELENGTH)}
+        if n_pixels not in known:
+            faults[:] = (
+                f"has {n_pixels} pixels; expected {' or '.join(map(str, known))}, or the "
+                f"argument wavelength"
+            )
+        return known.get(n_pixels)
+    wavelength = np.asarray(wavelength, dtype=float)
+    wavelength = wavelength[rows] if wavelength.ndim == 2 else wavelength
+    if wavelength.shape[-1] != n_pixels:
+        faults[:] = f"has {n_pixels} pixels; expected {wavelength.shape[-1]}, as its wavelength"
+        return None
+    grids = np.atleast_2d(wavelength)
+    ascending = (np.diff(grids, axis=1) > 0).all(axis=1) & (grids[:, 0] > 0)
+    ascending &= np.isfinite(grids[:, -1])
+    wrong = "has wavelengths that are not positive, finite and ascending"
+    faults[np.broadcast_to(~ascending, len(faults))] = wrong
+    return wavelength
+
+
+def _companion(values, rows, shape, faults, name):
+    """Return ivar or mask (N, P) of some rows, None without; add to the faults."""
+    if values is None:
+        return None
+    companion = np.zeros(shape)
+    for position, row in enumerate(rows):
+        part = np.asarray(() if values[row] is None else values[row]).reshape(-1)
+        if part.shape == shape[1:] and part.dtype.kind in "fiub":
+            companion[position] = part
+        elif faults[position] == "":
+            values_given = f"{len(part)} values of {name}" if len(part) else f"no {name}"
+            faults[position] = (
+                f"of {shape[1]} pixels has {values_given}; expected one for each pixel"
+            )
+    return companion

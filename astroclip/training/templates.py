@@ -5,7 +5,7 @@ import torch
 
 from astroclip.models.redshift_scan import BINNING, LAG_STEP, contrast, n_lags
 
-__all__ = ["QUIESCENT_BELOW", "fit_templates", "kinds_of", "templates_of"]
+__all__ = ["QUIESCENT_BELOW", "fit_templates", "galaxy_classes", "templates_of"]
 
 QUIESCENT_BELOW = -11.0  # log sSFR, per year
 N_ITERATIONS = 15
@@ -15,13 +15,13 @@ BATCH = 1000
 N_GALAXIES = 4_000  # of each source
 
 
-def kinds_of(log_ssfr):
-    """Return the kind (N,) of galaxies: 0 quiescent, 1 star-forming."""
+def galaxy_classes(log_ssfr):
+    """Return the class (N,) of galaxies: 0 quiescent, 1 star-forming."""
     return (np.asarray(log_ssfr) >= QUIESCENT_BELOW).astype(int)
 
 
-def fit_templates(flux, redshift, kinds, *, largest, n_components, seed=0):
-    """Fit the mean and the principal components of the light of each kind of galaxy.
+def fit_templates(flux, redshift, galaxy_class, *, largest, n_components, seed=0):
+    """Fit the mean and the principal components of the light of each class of galaxy.
 
     Parameters
     ----------
@@ -29,8 +29,8 @@ def fit_templates(flux, redshift, kinds, *, largest, n_components, seed=0):
         Noiseless spectra in the observed frame, on the model's grid.
     redshift : (N,) array-like
         Not above ``largest``.
-    kinds : (N,) array-like of int
-        Kind of each galaxy, counted from zero.
+    galaxy_class : (N,) array-like of int
+        Class of each galaxy, counted from zero.
     largest : float
         Redshift that the templates shall be scanned to.
     n_components : int
@@ -38,13 +38,13 @@ def fit_templates(flux, redshift, kinds, *, largest, n_components, seed=0):
 
     Returns
     -------
-    (n_kinds, 1 + n_components, R) `torch.Tensor`
+    (n_classes, 1 + n_components, R) `torch.Tensor`
         In the rest frame; components are as long as their coefficients scatter.
 
     Raises
     ------
     ValueError
-        If a kind has too few galaxies for so many components.
+        If a class has too few galaxies for so many components.
 
     Notes
     -----
@@ -53,13 +53,13 @@ def fit_templates(flux, redshift, kinds, *, largest, n_components, seed=0):
     Bishop 1999, J. R. Stat. Soc. B 61, 611; Bailey 2012, PASP 124, 1015), the scatter of
     coefficients being a further parameter (Liu, Rubin & Wu 1998, Biometrika 85, 755).
     """
-    redshift, kinds = np.asarray(redshift, float), np.asarray(kinds)
+    redshift, galaxy_class = np.asarray(redshift, float), np.asarray(galaxy_class)
     templates = []
-    for kind in range(kinds.max() + 1):
-        rows = np.flatnonzero(kinds == kind)
+    for number in range(galaxy_class.max() + 1):
+        rows = np.flatnonzero(galaxy_class == number)
         if len(rows) <= n_components:
             msg = (
-                f"kinds has {len(rows)} galaxies of kind {kind}; expected more than "
+                f"galaxy_class has {len(rows)} galaxies of class {number}; expected more than "
                 f"n_components = {n_components}. Give more spectra or ask for fewer components."
             )
             raise ValueError(msg)
@@ -110,7 +110,7 @@ def templates_of(scan, sources, *, seed):
     flux, redshift, log_ssfr = (np.concatenate(part) for part in zip(*parts, strict=True))
     n_components = scan.templates.shape[1] - 1
     return fit_templates(
-        flux, redshift, kinds_of(log_ssfr), largest=scan.largest, n_components=n_components,
+        flux, redshift, galaxy_classes(log_ssfr), largest=scan.largest, n_components=n_components,
         seed=seed,
     )
 
@@ -126,10 +126,10 @@ def _at_rest(flux, redshift, rows, n_shifts):
         lines, weight = contrast(seen, certain, torch.zeros_like(seen, dtype=torch.bool))
         shift = torch.from_numpy(np.round(np.log1p(redshift[chosen]) / LAG_STEP)).long()
         start = (n_shifts - 1 - shift)[:, None]
-        place = start + torch.arange(lines.shape[1])
+        position = start + torch.arange(lines.shape[1])
         empty = torch.zeros(len(chosen), lines.shape[1] + n_shifts - 1)
         known = (weight > 0).float()
-        parts.append((empty.scatter(1, place, lines), empty.scatter(1, place, known)))
+        parts.append((empty.scatter(1, position, lines), empty.scatter(1, position, known)))
     return (torch.cat(part) for part in zip(*parts, strict=True))
 
 

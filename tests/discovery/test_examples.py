@@ -21,10 +21,10 @@ def search(rare):
 
 def scaled(matrix):
     """Return principal components over their floored scatter, by a singular value decomposition."""
-    centred = matrix - matrix.mean(axis=0)
-    _, size, axes = np.linalg.svd(centred, full_matrices=False)
+    centered = matrix - matrix.mean(axis=0)
+    _, size, axes = np.linalg.svd(centered, full_matrices=False)
     variance = size**2 / len(matrix)
-    components = centred @ axes.T / np.sqrt(variance + 0.01 * variance[0])
+    components = centered @ axes.T / np.sqrt(variance + 0.01 * variance[0])
     return 5 * components / np.sqrt((components**2).sum(axis=1).mean())
 
 
@@ -243,6 +243,7 @@ def test_labels_can_be_changed_and_taken_back(search):
         ([1, 2], r"values\[1\] is .*2"),
         ([1.0, np.nan], r"values\[1\] is .*nan"),
         (["yes", "no"], "dtype"),
+        (np.ma.MaskedArray([True, False], mask=[False, True]), r"values\[1\] is masked"),
     ],
 )
 def test_wrong_labels_are_refused(search, values, message):
@@ -254,7 +255,7 @@ def test_wrong_labels_are_refused(search, values, message):
 def test_wrong_use_is_refused(rare):
     table = rare[0]
     search = ExampleSearch(table)
-    with pytest.raises(ValueError, match="no example is labelled"):
+    with pytest.raises(ValueError, match="no example is labeled"):
         search.rank()
     search.label("g0", False)
     with pytest.raises(ValueError, match="1 counter-examples"):

@@ -13,9 +13,9 @@ from tests.discovery.conftest import make_table, unit
 def clusters(rng, n_objects):
     """Return unit vectors in a dense and a sparse cluster."""
     dense = np.arange(n_objects) % 2 == 0
-    centre = np.where(dense[:, None], [1.0, 0, 0, 0, 0], [0, 1.0, 0, 0, 0])
+    center = np.where(dense[:, None], [1.0, 0, 0, 0, 0], [0, 1.0, 0, 0, 0])
     scatter = np.where(dense[:, None], 0.05, 0.4)
-    return unit(centre + scatter * rng.standard_normal((n_objects, 5)))
+    return unit(center + scatter * rng.standard_normal((n_objects, 5)))
 
 
 @pytest.fixture(scope="module")
@@ -147,14 +147,13 @@ def test_duplicates_do_not_divide_by_zero():
         assert np.isfinite(detector.null_scores_["image"]).all()
 
 
-def test_large_references_are_sampled_reproducibly(tables, monkeypatch):
-    monkeypatch.setattr("astroclip.discovery.outliers.CALIBRATION_ROWS", 150)
-    reference, _ = tables
+def test_large_references_are_sampled_reproducibly():
+    reference = make_table(clusters(np.random.default_rng(9), 10_400))
     nulls = [
         OutlierDetector(n_neighbors=4, random_state=seed).fit(reference).null_scores_["image"]
         for seed in (1, 1, 2)
     ]
-    assert len(nulls[0]) == 150
+    assert len(nulls[0]) == 10_000
     np.testing.assert_array_equal(nulls[0], nulls[1])
     assert not np.array_equal(nulls[0], nulls[2])
 

@@ -1,4 +1,4 @@
-"""Few-shot heads on tables: what they learn, cover and say of themselves; their files."""
+"""Few-shot estimators: what they learn, cover and say of themselves."""
 
 import subprocess
 import sys
@@ -8,8 +8,12 @@ import pytest
 from astropy import units as u
 from astropy.table import vstack
 from numpy.testing import assert_allclose, assert_array_equal
+from scipy.special import softmax
 from sklearn.base import clone
-from sklearn.linear_model import LinearRegression
+from sklearn.linear_model import LinearRegression, LogisticRegression, RidgeCV
+from sklearn.model_selection import cross_val_predict
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from astroclip import FewShotEstimator, PropertyEstimator
 from astroclip.exceptions import ModelMismatchError
@@ -93,29 +97,7 @@ def test_class_probabilities_are_honest(tables):
         assert abs(gap) < 3 * np.sqrt(0.25 / part.sum())
 
 
-@pytest.mark.parametrize("kind", ["ridge", "mlp"])
-def test_files_go_there_and_back(tables, kind, tmp_path):
-    reference, held_out = tables
-    reference = reference.copy()
-    reference["angle"][:100] = np.nan
-    estimator = FewShotEstimator(kind=kind, hidden=(8,), n_folds=2, **OPTIONS)
-    estimator.fit(reference[:300], NAMES if kind == "ridge" else NAMES[1:5])
-    estimator.save(tmp_path / "heads")
-    again = FewShotEstimator.open(tmp_path / "heads")
-    assert again.get_params() == estimator.get_params()
-    assert again.calibration_ == estimator.calibration_
-    assert again.similarity_threshold_ == estimator.similarity_threshold_
-    assert (again.scores_ == estimator.scores_).all()
-    first, second = estimator.predict(held_out), again.predict(held_out)
-    assert first.colnames == second.colnames
-    assert "angle_n_reference" in first.colnames
-    for name in first.colnames:
-        assert_array_equal(first[name], second[name])
-    assert first["kind"].dtype == second["kind"].dtype
-    again.save(tmp_path / "heads")  # and over itself
-
-
-def test_opening_and_estimating_need_neither_torch_nor_scikit_learn(fitted, tables, tmp_path):
+def test_opening_and_estimating_need_no_torch(fitted, tables, tmp_path):
     from astroclip.tables import write_table
 
     fitted.save(tmp_path / "heads")
@@ -125,13 +107,13 @@ import sys, astroclip
 from astroclip.tables import read_table
 estimator = astroclip.FewShotEstimator.open({str(tmp_path / "heads")!r})
 estimator.predict(read_table({str(tmp_path / "queries.ecsv")!r}))
-print([name for name in ("torch", "sklearn") if name in sys.modules])
+print("torch" in sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    assert done.stdout.strip() == "False"
 
 
-def test_modalities_have_heads_of_their_own():
+def test_modalities_have_models_of_their_own():
     spectra, _ = survey(100, 3)
     images, _ = survey(100, 4, modality="image")
     images["mass"] += 100
@@ -167,6 +149,83 @@ def test_rows_of_one_object_are_never_on_both_sides():
     assert estimator.scores_["score"][0] < 0
 
 
+# ---------------------------------------------------------------------- what is learned
+def labeled(n_rows, seed, *, n_classes=0):
+    """Return examples on a sphere with a number, or a class, that is linear in them."""
+    rng = np.random.default_rng(seed)
+    vectors = as_unit(rng.normal(size=(n_rows, 6)))
+    values = vectors @ rng.normal(size=(6, max(n_classes, 1))) * 4
+    if n_classes:
+        values = (values + rng.gumbel(size=values.shape)).argmax(axis=1).astype(str)
+    else:
+        values = values[:, 0] + rng.normal(size=n_rows)
+    return vectors, values
+
+
+@pytest.mark.parametrize("n_rows", [12, 40])
+def test_ridge_is_scikit_learns(n_rows):
+    vectors, mass = labeled(n_rows, 10)
+    queries = labeled(9, 11)[0]
+    table, asked = make_table(vectors, mass=mass), make_table(queries)
+    found = FewShotEstimator(kind="ridge").fit(table, "mass").predict(asked)["mass"]
+    model = make_pipeline(StandardScaler(), RidgeCV(alphas=np.logspace(-3, 5, 17)))
+    expected = model.fit(vectors.astype(float), mass).predict(queries.astype(float))
+    assert_allclose(found, expected, atol=1e-4)
+
+
+def test_left_out_examples_give_score_and_intervals():
+    vectors, mass = labeled(60, 12)
+    estimator = FewShotEstimator(kind="linear", n_folds=60, confidence=0.8)
+    estimator.fit(make_table(vectors, mass=mass), "mass")
+    left_out = cross_val_predict(LinearRegression(), vectors.astype(float), mass, cv=60)
+    residual = np.sort(np.abs(mass - left_out))
+    assert estimator.calibration_["spectrum", "mass"] == pytest.approx(residual[48], rel=1e-4)
+    expected = 1 - np.mean(residual**2) / mass.var()
+    assert estimator.scores_["score"][0] == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_logistic_regression_is_scikit_learns(n_classes):
+    vectors, kinds = labeled(300, 13, n_classes=n_classes)
+    queries = labeled(50, 14)[0]
+    estimator = FewShotEstimator(kind="logistic").fit(make_table(vectors, kind=kinds), "kind")
+    result = estimator.predict(make_table(queries))
+    models = [
+        make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=1000))
+        .fit(vectors.astype(float), kinds)
+        for strength in 10.0 ** np.arange(-3, 3)
+    ]  # fmt: skip
+    names = models[0].classes_
+    found = np.stack([result[f"kind_probability_{name}"] for name in names], axis=1)
+    power = estimator.calibration_["spectrum", "kind"]
+    differences = []
+    for model in models:  # one of the six, with its temperature
+        logs = model.predict_log_proba(queries.astype(float)) / power
+        differences.append(np.abs(softmax(logs, axis=1) - found).max())
+    assert min(differences) < 1e-4
+
+
+@pytest.mark.parametrize("kind", ["ridge", "mlp"])
+def test_a_class_that_folds_lack_is_learned_all_the_same(kind):
+    vectors, kinds = labeled(60, 15, n_classes=2)
+    kinds = np.where(np.isin(np.arange(60), [3, 4]), "rare", kinds)
+    table = make_table(vectors, kind=kinds)
+    estimator = FewShotEstimator(kind=kind, hidden=(8,), n_folds=2).fit(table, "kind")
+    result = estimator.predict(table)
+    total = sum(np.asarray(result[f"kind_probability_{name}"]) for name in ("0", "1", "rare"))
+    assert_allclose(total, 1)
+    assert np.mean(np.asarray(result["kind"]) == kinds) > 0.6
+
+
+@pytest.mark.parametrize("kind", ["linear", "ridge", "mlp"])
+def test_constant_features_and_values(kind):
+    vectors, _ = labeled(30, 16)
+    vectors[:, 2] = 0.0
+    table = make_table(as_unit(vectors), mass=np.full(30, 4.0))
+    result = FewShotEstimator(kind=kind, hidden=(8,), n_folds=2).fit(table, "mass").predict(table)
+    assert_allclose(result["mass"], 4.0, atol=0.5)
+
+
 def test_settings_are_cloned():
     estimator = FewShotEstimator(kind="mlp", hidden=(300, 5), **OPTIONS)
     assert clone(estimator).get_params() == estimator.get_params()
@@ -193,6 +252,3 @@ def test_refusals(fitted, tables, tmp_path):
         fitted.predict(foreign)
     with pytest.raises(KeyError, match="properties names 'z', which was not learned; expected so"):
         fitted.predict(reference, properties=["z"])
-    (tmp_path / "text").write_text("no heads")
-    with pytest.raises(ValueError, match="no readable file of its kind .*FewShotEstimator.save"):
-        FewShotEstimator.open(tmp_path / "text")

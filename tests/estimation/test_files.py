@@ -1,92 +1,157 @@
-"""Files of heads: whole or not at all, and nothing else is taken for one."""
+"""Files of few-shot estimators: whole or not at all, and nothing else is taken for one."""
 
 import json
 import pickle
-import zipfile
 
 import numpy as np
 import pytest
+from astropy import units as u
+from numpy.testing import assert_array_equal
+from safetensors import safe_open
+from safetensors.numpy import save_file
 
-from astroclip.estimation import files
-from astroclip.estimation.files import read_archive, write_archive
+from astroclip import FewShotEstimator
+from astroclip.estimation.files import _checksum
+from tests.estimation.surveys import sky
 
-KNOWN = {"format_name": "toy", "version": "1"}
+NAMES = ["age", "angle", "size", "kind"]
+OPTIONS = {"circular": {"angle": 180 * u.deg}, "positive": ("size",), "confidence": (0.68, 0.95)}
+
+
+@pytest.fixture(scope="module")
+def examples():
+    table, _ = sky(120, 1)
+    table["angle"][:40] = np.nan
+    return table
+
+
+@pytest.fixture(scope="module")
+def fitted(examples):
+    return FewShotEstimator(n_folds=2, **OPTIONS).fit(examples, NAMES)
 
 
 @pytest.fixture
-def path(tmp_path):
-    path = tmp_path / "toy.zip"
-    write_archive(path, {"a": [1, None]}, {"x": np.arange(300.0), "t": np.array(["b"])}, **KNOWN)
-    return path
+def path(fitted, tmp_path):
+    fitted.save(tmp_path / "few.safetensors")
+    return tmp_path / "few.safetensors"
 
 
-def read(path):
-    return read_archive(path, maker="the maker", **KNOWN)
+def parts_of(path):
+    """Return a file's arrays, settings and metadata."""
+    with safe_open(path, framework="np") as file:
+        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        metadata = file.metadata()
+    return arrays, json.loads(metadata["settings"]), metadata
 
 
-def test_there_and_back(path):
-    settings, arrays = read(path)
-    assert settings == {"a": [1, None]}
-    assert arrays["x"].tolist() == list(range(300))
-    assert arrays["t"].tolist() == ["b"]
-    assert [entry.name for entry in path.parent.iterdir()] == ["toy.zip"]
+@pytest.mark.parametrize("kind", ["ridge", "mlp"])
+def test_files_go_there_and_back(examples, fitted, kind, tmp_path):
+    if kind == "ridge":
+        estimator = fitted
+    else:
+        estimator = FewShotEstimator(kind="mlp", hidden=(8,), n_folds=2, learning_rate=0.01)
+        estimator.fit(examples, ["age", "kind"])
+    estimator.save(tmp_path / "few")
+    again = FewShotEstimator.open(tmp_path / "few")
+    assert again.get_params() == estimator.get_params()
+    assert again.calibration_ == estimator.calibration_
+    assert again.similarity_threshold_ == estimator.similarity_threshold_
+    assert (again.scores_ == estimator.scores_).all()
+    held_out, _ = sky(40, 2, failed=np.arange(40) == 3)
+    first, second = estimator.predict(held_out), again.predict(held_out)
+    assert first.colnames == second.colnames
+    assert ("angle_n_reference" in first.colnames) == (kind == "ridge")
+    for name in first.colnames:
+        assert_array_equal(first[name], second[name])
+    assert first["kind"].dtype == second["kind"].dtype
+    again.save(tmp_path / "few")  # and over itself
+    assert [entry.name for entry in tmp_path.iterdir()] == ["few"]
 
 
-def test_no_byte_can_be_changed(path):
+def test_no_byte_can_be_changed(path, examples):
     content = path.read_bytes()
-    good = read(path)[1]["x"]
-    for place in range(0, len(content), 7):
-        path.write_bytes(content[:place] + bytes([content[place] ^ 0x41]) + content[place + 1 :])
+    expected = FewShotEstimator.open(path).predict(examples[:5])
+    for position in range(0, len(content), len(content) // 150):
+        changed = bytes([content[position] ^ 0x41])
+        path.write_bytes(content[:position] + changed + content[position + 1 :])
         try:
-            found = read(path)[1]["x"]
+            found = FewShotEstimator.open(path).predict(examples[:5])
         except ValueError as error:
             assert str(path) in str(error)
         else:
-            assert np.array_equal(found, good)
+            assert_array_equal(found["age"], expected["age"])
     for length in (0, 10, len(content) // 2, len(content) - 1):
         path.write_bytes(content[:length])
         with pytest.raises(ValueError, match="is no readable file of its kind"):
-            read(path)
-
-
-def test_an_interrupted_write_leaves_the_old_file(path, monkeypatch):
-    content = path.read_bytes()
-
-    def fail(_):
-        raise OSError("disk full")
-
-    monkeypatch.setattr(files.os, "fsync", fail)
-    with pytest.raises(OSError, match="disk full"):
-        write_archive(path, {}, {}, **KNOWN)
-    assert path.read_bytes() == content
-    assert [entry.name for entry in path.parent.iterdir()] == ["toy.zip"]
+            FewShotEstimator.open(path)
 
 
 def test_other_files_are_refused(path, tmp_path):
-    with pytest.raises(FileNotFoundError, match="is no file; expected one written by the maker"):
-        read(tmp_path / "absent")
+    with pytest.raises(FileNotFoundError, match=r"is no file; expected one written by FewShotEst"):
+        FewShotEstimator.open(tmp_path / "absent")
     np.savez(tmp_path / "arrays.npz", x=np.zeros(2))
     (tmp_path / "pickle").write_bytes(pickle.dumps({"a": 1}))
-    for name in ("arrays.npz", "pickle"):
-        with pytest.raises(ValueError, match="is no readable file of its kind .*the maker"):
-            read(tmp_path / name)
-    with pytest.raises(ValueError, match="is a file of format 'toy'; expected 'other'"):
-        read_archive(path, format_name="other", version="1", maker="m")
-    with pytest.raises(ValueError, match="is of format version '1'; expected '2'"):
-        read_archive(path, format_name="toy", version="2", maker="m")
-
-
-def test_settings_that_were_changed_are_noticed(path):
-    with zipfile.ZipFile(path) as archive:
-        parts = {name: archive.read(name) for name in archive.namelist()}
-    parts["settings.json"] = json.dumps({"a": [2, None]}).encode()
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, content in parts.items():
-            archive.writestr(name, content)
+    (tmp_path / "text").write_text("no estimator")
+    for name in ("arrays.npz", "pickle", "text"):
+        with pytest.raises(ValueError, match="is no readable file of its kind .*FewShotEstimator"):
+            FewShotEstimator.open(tmp_path / name)
+    save_file({"x": np.zeros(2)}, tmp_path / "weights")
+    with pytest.raises(ValueError, match="has format None; expected 'astroclip-few-shot'"):
+        FewShotEstimator.open(tmp_path / "weights")
+    arrays, _, metadata = parts_of(path)
+    save_file(arrays, path, metadata={**metadata, "version": "0"})
+    with pytest.raises(ValueError, match="has version '0'; expected '2'"):
+        FewShotEstimator.open(path)
+    save_file(arrays, path, metadata={**metadata, "settings": metadata["settings"] + " "})
     with pytest.raises(ValueError, match="is damaged: its checksum differs"):
-        read(path)
+        FewShotEstimator.open(path)
 
 
-def test_objects_are_never_written(tmp_path):
-    with pytest.raises(ValueError, match="allow_pickle"):
-        write_archive(tmp_path / "x", {}, {"x": np.array([{}], dtype=object)}, **KNOWN)
+def change_entry(group, number, **values):
+    def change(settings, arrays):
+        settings[group][number].update(values)
+
+    return change
+
+
+def drop_array(settings, arrays):
+    del arrays["probe0.layer0.weight"]
+
+
+def bend_layer(settings, arrays):
+    arrays["probe0.layer0.weight"] = arrays["probe0.layer0.weight"][:, :3].copy()
+
+
+def bend_embedding(settings, arrays):
+    arrays["reference0.embedding"] = arrays["reference0.embedding"][:5].copy()
+
+
+def drop_settings(settings, arrays):
+    settings.clear()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        drop_array, bend_layer, bend_embedding, drop_settings,
+        change_entry("references", 0, n_neighbors=10**9),
+        change_entry("references", 0, n_neighbors="many"),
+        change_entry("references", 0, threshold=None),
+        change_entry("references", 0, ids="abc"),
+        change_entry("probes", 0, reference=9),
+        change_entry("probes", 0, n_layers=0),
+        change_entry("probes", 0, property="mass"),
+        change_entry("properties", 0, scale="cubic"),
+        change_entry("properties", 0, unit="kg of feathers"),
+        change_entry("properties", 0, scale="circular", period=[1]),
+        change_entry("properties", 3, classes=["a", "b"]),
+    ],
+)  # fmt: skip
+def test_files_that_do_not_fit_together_are_refused(path, change):
+    arrays, settings, metadata = parts_of(path)
+    change(settings, arrays)
+    text = json.dumps(settings)
+    forged = {**metadata, "settings": text, "sha256": _checksum(text, arrays)}
+    save_file(arrays, path, metadata=forged)
+    with pytest.raises(ValueError, match="holds no complete estimator .*FewShotEstimator.save"):
+        FewShotEstimator.open(path)

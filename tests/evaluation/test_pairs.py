@@ -75,7 +75,7 @@ def test_other_cameras_record_the_same_galaxies(pairs):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"camera": "hubble"}, "'legacy', 'sdss', 'varied'"),
+        ({"camera": "hubble"}, "'legacysurvey', 'sdss', 'varied'"),
         ({"blur": 0.5}, "one or more"),
         ({"camera": "sdss", "depth_loss": 1.0}, "expected 0"),
     ],

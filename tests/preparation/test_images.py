@@ -168,7 +168,7 @@ def test_positions_of_a_list():
     np.testing.assert_allclose(batch.ra, sky.ra.deg)
     with pytest.raises(ValueError, match="^position has 2 coordinates; expected one, or 1"):
         prepare(images[:1], bands="r", position=sky)
-    with pytest.raises(TypeError, match="^position is of type tuple; expected a SkyCoord"):
+    with pytest.raises(TypeError, match="^position is of type tuple; expected an astropy"):
         prepare(images, position=(150.0, 2.0))
 
 

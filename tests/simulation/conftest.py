@@ -11,8 +11,8 @@ from astroclip.simulation.spectra import SpectrumSimulator
 def basis():
     """Return populations with f_lambda ~ lambda^-2 (flat in AB) that fade with age."""
     wavelength = 10 ** np.arange(np.log10(2000.0), np.log10(10900.0), LOG_STEP)
-    centres, edges = age_bins()
-    fading = (centres / 1e9 + 0.01) ** -0.8
+    centers, edges = age_bins()
+    fading = (centers / 1e9 + 0.01) ** -0.8
     shape = 1e-4 * (wavelength / 5500.0) ** -2
     stars = np.ones((2, 1, 1)) * fading[None, :, None] * shape
     filter_wavelength = np.arange(3500.0, 10900.0, 4.0)
@@ -27,7 +27,7 @@ def basis():
         age_edges=edges,
         metallicity=np.array([0.1, 3.0]),
         stars=stars.astype(np.float32),
-        surviving=np.full((2, len(centres)), 0.7, np.float32),
+        surviving=np.full((2, len(centers)), 0.7, np.float32),
         log_ionization=np.linspace(-4, -2, 5),
         lines=np.full((5, 2, 15, 2), 1e-1, np.float32),
         line_wavelength=np.array([5008.24, 6564.61]),

@@ -35,12 +35,12 @@ def test_air_to_vacuum_agrees_with_specutils(wavelength):
 
 def test_rebinning_averages_a_constant_to_itself_and_a_ramp_to_its_mean():
     raw = np.concatenate([[1.0], 10 ** np.arange(5.0, 10.31, 0.025)])
-    centres, edges = age_bins()
+    centers, edges = age_bins()
     rebin = age_rebinning(raw, edges)
     np.testing.assert_allclose(rebin.sum(axis=1), 1.0)
     middle = 0.5 * (edges[1:] + edges[:-1])
     np.testing.assert_allclose((rebin @ raw)[10:-1], middle[10:-1], rtol=0.03)
-    assert np.all(np.diff(centres) > 0)
+    assert np.all(np.diff(centers) > 0)
 
 
 @given(st.integers(0, 1000))

@@ -1,5 +1,7 @@
 """Cameras: depth, seeing, flux and masks are what their options say."""
 
+import functools
+
 import numpy as np
 import pytest
 import torch
@@ -8,14 +10,15 @@ from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 
 from astroclip.simulation.cameras import (
-    SDSS_DEPTHS,
+    CAMERAS,
     _blur,
     _correlated_noise,
     _rescale,
     observe_images,
-    observe_images_sdss,
     observe_images_varied,
 )
+
+observe_images_sdss = functools.partial(observe_images, camera="sdss")
 
 
 def generator(seed=1):
@@ -23,7 +26,7 @@ def generator(seed=1):
 
 
 def gaussian(size, sigma):
-    """Return an image (1, 1, S, S) of unit flux at the centre."""
+    """Return an image (1, 1, S, S) of unit flux at the center."""
     axis = np.arange(size) - (size - 1) / 2
     image = np.exp(-0.5 * (axis[:, None] ** 2 + axis**2) / sigma**2)
     return torch.from_numpy(image / image.sum()).float()[None, None]
@@ -51,8 +54,8 @@ def test_image_noise_reaches_the_depth_asked_for():
     effective = 4 * np.pi * (seeing / 2.355 / scale) ** 2
     limit = 22.5 - 2.5 * np.log10(5 * float(sigma) * np.sqrt(effective))
     assert limit == pytest.approx(depth, abs=0.1)
-    neighbour = (seen.pixels[..., 1:] * seen.pixels[..., :-1]).mean() / (seen.pixels**2).mean()
-    assert 0.1 < float(neighbour) < 0.6
+    neighbor = (seen.pixels[..., 1:] * seen.pixels[..., :-1]).mean() / (seen.pixels**2).mean()
+    assert 0.1 < float(neighbor) < 0.6
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.1, 0.38])
@@ -119,7 +122,7 @@ def test_varied_images_keep_flux_and_blur_only_more():
     assert max(widths) > 2.2
 
 
-def test_masked_pixels_hold_zero_and_the_centre_stays_visible():
+def test_masked_pixels_hold_zero_and_the_center_stays_visible():
     empty, seeing = torch.ones(200, 3, 64, 64), torch.full((200, 3), 1.3)
     seen = observe_images_varied(empty, seeing, generator(), star_share=1.0, missing_band_share=0.0)
     assert torch.all(seen.pixels[seen.mask] == 0)
@@ -144,7 +147,7 @@ def test_sdss_images_reach_its_depths_and_its_seeing():
     scale, empty = 0.524, torch.zeros(200, 3, 32, 32)
     sharp = torch.full((200, 3), 0.8)
     seen = observe_images_sdss(empty, sharp, generator(), pixel_scale=scale)
-    for band, (seeing, depth) in enumerate(zip((1.50, 1.43, 1.40), SDSS_DEPTHS, strict=True)):
+    for band, (seeing, depth) in enumerate(zip((1.50, 1.43, 1.40), CAMERAS["sdss"].depths, strict=True)):
         found = np.median([measured_depth(one[band], seeing, scale) for one in seen.pixels])
         assert found == pytest.approx(depth, abs=0.12)
     star = 1e6 * gaussian(64, 0.8 / 2.355 / scale).expand(50, 3, -1, -1)
@@ -161,3 +164,9 @@ def test_same_seed_records_the_same(observe):
     assert torch.equal(first.pixels, second.pixels)
     assert torch.equal(first.mask, second.mask)
     assert not torch.equal(first.pixels, other.pixels)
+
+
+def test_an_unknown_camera_is_refused():
+    empty, seeing = torch.zeros(1, 3, 8, 8), torch.ones(1, 3)
+    with pytest.raises(ValueError, match="camera is 'hst'; expected one of 'legacysurvey', 'sdss'"):
+        observe_images(empty, seeing, generator(), camera="hst")

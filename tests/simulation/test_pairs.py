@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from astroclip.simulation import pairs as module
 from astroclip.simulation.basis import save_basis
 from astroclip.simulation.pairs import (
     FLAT,
@@ -17,9 +16,8 @@ from astroclip.simulation.pairs import (
 
 
 @pytest.fixture
-def small_shards(monkeypatch, basis, tmp_path):
-    """Return a folder whose parent holds the small basis; shards hold six pairs."""
-    monkeypatch.setattr(module, "SHARD_SIZE", 6)
+def folder(basis, tmp_path):
+    """Return a folder whose parent holds the small basis."""
     save_basis(basis, tmp_path / "basis.npz")
     return tmp_path / "pairs"
 
@@ -50,24 +48,24 @@ def test_pairs_have_the_documented_shapes(simulator):
         np.testing.assert_array_equal(made[name], again[name])
 
 
-def test_shards_resume_and_do_not_repeat(small_shards):
-    paths = write_pairs(small_shards, 14, seed=3)
+def test_shards_resume_and_do_not_repeat(folder):
+    paths = write_pairs(folder, 14, seed=3, shard_size=6)
     assert [path.name for path in paths] == [f"pairs-{k:05d}.npz" for k in range(3)]
-    first = read_pairs(small_shards)
+    first = read_pairs(folder)
     assert len(first["redshift"]) == 14
     assert len(np.unique(first["redshift"])) == 14
     paths[1].unlink()
     untouched = paths[0].stat().st_mtime_ns
-    write_pairs(small_shards, 14, seed=3)
-    second = read_pairs(small_shards)
+    write_pairs(folder, 14, seed=3, shard_size=6)
+    second = read_pairs(folder)
     assert paths[0].stat().st_mtime_ns == untouched
     for name in first:
         np.testing.assert_array_equal(first[name], second[name])
-    assert not list(small_shards.glob("*.part"))
+    assert sorted(folder.iterdir()) == paths
 
 
-def test_reading_stops_early_and_says_when_there_is_nothing(small_shards):
-    write_pairs(small_shards, 8, seed=3)
-    assert len(read_pairs(small_shards, n_pairs=7)["redshift"]) == 7
+def test_reading_stops_early_and_says_when_there_is_nothing(folder):
+    write_pairs(folder, 8, seed=3, shard_size=6)
+    assert len(read_pairs(folder, n_pairs=7)["redshift"]) == 7
     with pytest.raises(FileNotFoundError, match="holds no pairs"):
-        read_pairs(small_shards.parent)
+        read_pairs(folder.parent)

@@ -63,16 +63,6 @@ def test_the_continuum_is_the_power_law_asked_for():
     assert slope[0] == pytest.approx(BLUE_SLOPE + 0.3, abs=1e-6)
 
 
-def test_narrow_lines_and_the_break_can_be_left_out():
-    quasars = plain([0.2])
-    rng = np.random.default_rng(1)
-    full = quasar_light(rng, quasars, WAVELENGTH)[0]
-    bare = quasar_light(rng, quasars, WAVELENGTH, narrow=False, with_break=False)[0]
-    at = np.searchsorted(WAVELENGTH, 5008.24 * 1.2)
-    assert full[at] > 1.5 * bare[at]
-    assert full[-1] > bare[-1]
-
-
 def test_the_forest_has_its_mean_transmission():
     rest = np.broadcast_to(np.linspace(1100.0, 1110.0, 4000), (20, 4000))
     redshift = np.full(20, 3.0)

@@ -103,15 +103,15 @@ def test_options_of_varied_instruments_bound_what_they_say(templates):
 def test_sdss_resolving_power_follows_the_instrument_paper(templates):
     lines = {3900.0: (1100, 1600), 5200.0: (1500, 2050), 6600.0: (1700, 2300), 8700.0: (2350, 3000)}
     flux = torch.zeros(40, len(WAVELENGTH))
-    places = [int(np.searchsorted(WAVELENGTH, line)) for line in lines]
-    flux[:, places] = 1e6
+    columns = [int(np.searchsorted(WAVELENGTH, line)) for line in lines]
+    flux[:, columns] = 1e6
     seen = observe_spectra_sdss(
         flux, generator(), templates=templates, noise_range=(1e-9, 2e-9), boss_share=0.0
     )
     offset = torch.arange(-8, 9)
-    for place, (least, most) in zip(places, lines.values(), strict=True):
-        near = seen.flux[:, place - 8 : place + 9]
-        whole = ~seen.mask[:, place - 8 : place + 9].any(dim=1)
+    for column, (least, most) in zip(columns, lines.values(), strict=True):
+        near = seen.flux[:, column - 8 : column + 9]
+        whole = ~seen.mask[:, column - 8 : column + 9].any(dim=1)
         variance = (near * offset**2).sum(dim=1)[whole] / near.sum(dim=1)[whole]
         sigma = torch.sqrt(variance * PIXEL_VELOCITY**2 + DESI_LINE_SPREAD**2)
         power = 299792.458 / (2.3548 * sigma)
@@ -144,8 +144,8 @@ def test_sdss_noise_has_its_level_and_correlation(templates):
     sigma = seen.ivar[:, at - 150 : at + 150][good].rsqrt().median()
     assert float(sigma) == pytest.approx(1.0, rel=0.1)
     pull = (seen.flux * seen.ivar.sqrt())[:, at - 150 : at + 150]
-    neighbour = (pull[:, 1:] * pull[:, :-1]).mean() / (pull**2).mean()
-    assert 0.1 < float(neighbour) < 0.35
+    neighbor = (pull[:, 1:] * pull[:, :-1]).mean() / (pull**2).mean()
+    assert 0.1 < float(neighbor) < 0.35
     assert 1.0 < float(pull.std()) < 1.3
     red = seen.ivar[:, int(np.searchsorted(WAVELENGTH, 9100.0))]
     assert float(red[red > 0].rsqrt().median()) > 1.2  # DESI's falls there

@@ -10,9 +10,9 @@ from astroclip.simulation.stars import _line, blanketing, stellar_light
 WAVELENGTH = np.geomspace(3600.0, 10900.0, 12000)
 
 
-def equivalent_width(light, centre, half_width):
+def equivalent_width(light, center, half_width):
     """Return the width (A) of an absorption line below a straight continuum."""
-    near = np.abs(WAVELENGTH - centre) < half_width
+    near = np.abs(WAVELENGTH - center) < half_width
     x, y = WAVELENGTH[near], light[near]
     edge = max(len(x) // 12, 3)
     ends = [x[:edge].mean(), x[-edge:].mean()]

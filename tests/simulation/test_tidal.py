@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from astroclip.simulation.instruments import observe_images
+from astroclip.simulation.cameras import observe_images
 from astroclip.simulation.pairs import make_pairs
-from astroclip.simulation.population import COSMOLOGY
+from astroclip.simulation.population import kpc_per_arcsec
 from astroclip.simulation.tidal import (
     KINDS,
     WIDTHS,
@@ -56,7 +56,7 @@ def test_the_bright_part_has_the_surface_brightness_asked_for(kind, brightness):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_bands_differ_by_the_colours(kind):
+def test_bands_differ_by_the_colors(kind):
     light, _, _ = render(kind)
     magnitude = 22.5 - 2.5 * np.log10(light.sum(axis=(1, 2)))
     assert magnitude[0] - magnitude[1] == pytest.approx(0.7, abs=1e-3)
@@ -115,8 +115,8 @@ def test_tails_wind_outwards_and_fade():
     for share in (0.1, 0.5, 0.9):
         at = 3.0 * (10 / 3) ** share
         ring = np.abs(radius - at) < 0.2
-        centre = np.average(angle[ring], weights=light[1][ring])
-        assert centre == pytest.approx(share, abs=0.12)
+        center = np.average(angle[ring], weights=light[1][ring])
+        assert center == pytest.approx(share, abs=0.12)
     inner, outer = (light[1][np.abs(radius - at) < 0.2].max() for at in (4.0, 9.0))
     shares = np.log(np.array([4.0, 9.0]) / 3) / np.log(10 / 3)
     assert outer / inner == pytest.approx(np.exp(-1.5 * np.diff(shares)[0]), rel=0.1)
@@ -149,7 +149,7 @@ def test_draws_stay_in_their_published_ranges():
     for kind in KINDS:
         chosen = (drawn.kind == kind) & (drawn.width > 0.4) & (drawn.width < 0.39 * drawn.distance)
         chosen &= drawn.width < 5
-        width = drawn.width[chosen] * COSMOLOGY.kpc_per_arcsec(redshift[chosen])
+        width = drawn.width[chosen] * kpc_per_arcsec(redshift[chosen])
         assert width.min() >= WIDTHS[kind][0] - 1e-6
         assert width.max() <= WIDTHS[kind][1] + 1e-6
         assert abs((drawn.kind == kind).mean() - 1 / 3) < 0.04

@@ -1,110 +1,169 @@
-"""Bundles: what is written loads, is labelled as simulated and says its scores."""
+"""Bundles: what is written loads, embeds as the trained encoders and says what it holds."""
 
 import numpy as np
 import pytest
+import torch
+from scipy.special import log_softmax
+from torch.nn import functional
 
-from astroclip.datasets import read_reference
+from astroclip import SimilarityIndex
+from astroclip.cli import main
 from astroclip.models import load_model
-from astroclip.models.small import SmallSpectrumEncoder
-from astroclip.tables import embedding_matrix
-from astroclip.training import bundle as module
-from astroclip.training.align import Alignment
-from astroclip.training.bundle import write_bundle
-from astroclip.training.card import _own_text, _scan_text
+from astroclip.redshifts import read_redshift_heads
+from astroclip.simulation.pairs import PROPERTIES
+from astroclip.tables import embedding_matrix, read_table
+from astroclip.training.align import (
+    INSTRUMENTS,
+    VARIED_SHARE,
+    Alignment,
+    redshift_temperatures,
+)
+from astroclip.training.bundle import embed_recorded, export_weights, write_bundle
 from astroclip.training.data import Workspace
-from astroclip.training.recipe import AlignRecipe
-from astroclip.training.rest_bundle import write_rest_bundle
-from astroclip.training.run import train
-from tests.training.conftest import QUIET, make_recipe
-
-pytestmark = QUIET
+from astroclip.training.objective import HEAD_SCALE
+from astroclip.training.observers import Observer
+from astroclip.training.rest_frame import RestFrame
+from tests.training.conftest import make_recipe
 
 
 @pytest.fixture(scope="module")
-def made(workspace, tmp_path_factory):
-    """Return a bundle of untrained weights and its alignment."""
-    folder = tmp_path_factory.mktemp("bundle")
-    alignment = Alignment(workspace.recipe).eval()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "load_trained", lambda *_: alignment)
-        write_bundle(workspace, folder, recipe_name="tiny")
-    return folder, alignment
-
-
-def test_weights_load_and_embed_as_the_trained_encoders(made):
-    folder, alignment = made
-    model = load_model(folder / "astroclip-small.safetensors", device="cpu")
-    flux = np.abs(np.random.default_rng(1).normal(3, 1, (3, 4360))).astype(np.float32)
-    embedding = model.encode_spectra(flux)
-    for name, tensor in alignment.spectrum_encoder.state_dict().items():
-        half = tensor.half().to(tensor.dtype) if tensor.is_floating_point() else tensor
-        stored = model.network.spectrum_encoder.state_dict()[name]
-        assert np.allclose(half.numpy(), stored.numpy()), name
-    np.testing.assert_allclose(np.linalg.norm(embedding, axis=1), 1.0, rtol=1e-5)
-
-
-def test_reference_is_labelled_and_belongs_to_the_weights(made):
-    folder, _ = made
-    reference = read_reference(folder / "reference.npz")
-    assert len(reference) == 2 * 90
-    assert set(reference["source"]) == {"simulation"}
-    assert all(str(name).startswith("sim-") for name in reference["id"])
-    model = load_model(folder / "astroclip-small.safetensors", device="cpu")
-    assert reference.meta["WSHA"] == model.weights_sha256
-    matrix, valid = embedding_matrix(reference)
-    assert valid.all()
-    np.testing.assert_allclose(np.linalg.norm(matrix, axis=1), 1.0, rtol=1e-5)
-
-
-def test_previews_have_one_entry_a_galaxy(made):
-    folder, _ = made
-    with np.load(folder / "reference_previews.npz", allow_pickle=False) as previews:
-        assert len(previews["jpeg_start"]) == 91
-        assert previews["jpeg_start"][-1] == len(previews["jpeg"])
-        assert previews["spectrum"].shape == (90, len(previews["wavelength"]))
-
-
-def test_card_says_recipe_scores_and_limits(made):
-    text = (made[0] / "MODEL_CARD.rst").read_text()
-    for words in ("Seed 1", r"recall\@10", "Not measured", "Limits", "--recipe tiny", "sha256"):
-        assert words in text
-    assert not list(made[0].glob("*.part"))
-
-
-def test_card_says_that_templates_are_fitted():
-    scanning = SmallSpectrumEncoder(width=16, dim=16, scan_components=2, scan_largest=0.5)
-    text = " ".join(_scan_text(scanning).split())
-    assert "mean and 2 principal components" in text and "882 redshifts from 0 to 0.5" in text
-    assert _scan_text(SmallSpectrumEncoder(width=16, dim=16)) == ""
-
-
-def test_card_says_what_counts_among_spectra():
-    recipe = AlignRecipe(
-        neighbor_label_weights=(2, 5, 4, 1), spectrum_label_weights=(10, 800, 15, 6),
-        losses={"swapped_redshift": 1.5},
+def untrained(workspace, tmp_path_factory):
+    """Return a workspace that holds checkpoints of random weights, and their modules."""
+    folder = tmp_path_factory.mktemp("checkpoints")
+    recipe = make_recipe(
+        align={"folder": str(folder / "align")}, rest={"folder": str(folder / "rest")}
     )
-    text = " ".join(_own_text(recipe).split())
-    assert "count 10 (2), 800 (5), 15 (4) and 6 (1) times" in text and "(weight 1.5)" in text
-    assert _own_text(AlignRecipe()) == ""
+    torch.manual_seed(4)
+    modules = {"align": Alignment(recipe).eval(), "rest": RestFrame(recipe).eval()}
+    for name, module in modules.items():
+        (folder / name).mkdir()
+        torch.save({"state_dict": module.state_dict()}, folder / name / "last.ckpt")
+    return Workspace(workspace.folder, recipe), modules
 
 
-def test_the_rest_frame_bundle_holds_the_same_galaxies(made, workspace):
-    folder, _ = made
-    settings = {
-        "n_epochs": 1, "folder": "rest-again", "kind_weights": [1.0, 0.2],
-        "losses": {"contrast": 0.4, "kinds": 0.5, "neighbors": 1.0, "redshift_leak": 3.0},
-    }
-    recipe = make_recipe(rest=settings)
-    train("rest", recipe, workspace.folder, n_threads=1, precision="32-true")
-    write_rest_bundle(Workspace(workspace.folder, recipe), folder)
-    rest = read_reference(folder / "reference.npz", embeddings=folder / "reference_rest.npz")
-    assert len(rest) == 90
-    assert set(rest["modality"]) == {"spectrum"}
-    model = load_model(folder / "astroclip-small-rest.safetensors", device="cpu")
-    assert model.modalities == ("spectrum",)
-    assert model.preset.spectrum.frame == "rest"
-    assert rest.meta["WSHA"] == model.weights_sha256
-    text = (folder / "MODEL_CARD_REST.rst").read_text()
-    assert "R2 of redshift" in text and model.weights_sha256 in text
-    assert "(weight 0.4)" in text and "(weights 1 and 0.2)" in text
-    assert (workspace.folder / "rest-again" / "last.ckpt").exists()
+@pytest.fixture(scope="module")
+def made(untrained, tmp_path_factory):
+    """Return the folder of a bundle of both models."""
+    folder = tmp_path_factory.mktemp("bundle")
+    for objective in ("align", "rest"):
+        write_bundle(untrained[0], folder, objective=objective)
+    return folder
+
+
+def test_weights_load_and_embed_as_the_trained_encoders(untrained, made):
+    _, modules = untrained
+    rng = np.random.default_rng(1)
+    for objective, name in (("align", "astroclip-small"), ("rest", "astroclip-small-rest")):
+        model = load_model(made / f"{name}.safetensors", device="cpu")
+        encoder = modules[objective].spectrum_encoder
+        flux = np.abs(rng.normal(3, 1, (3, encoder.n_pixels))).astype(np.float32)
+        ivar, mask = np.ones_like(flux), np.zeros(flux.shape, bool)
+        with torch.inference_mode():
+            arrays = (torch.from_numpy(values) for values in (flux, ivar, mask))
+            expected = functional.normalize(encoder(*arrays), dim=1).numpy()
+        np.testing.assert_allclose(model.encode_spectra(flux, ivar, mask), expected, atol=5e-3)
+
+
+def test_the_reference_holds_the_properties_and_belongs_to_the_weights(untrained, made):
+    workspace, _ = untrained
+    known = np.concatenate(
+        [
+            workspace.read(f"reference-{name}")["log_stellar_mass"]
+            for name in ("mix", "wide", "flat")
+        ]
+    )
+    for suffix, name, modalities in (
+        ("", "astroclip-small", {"spectrum", "image"}),
+        ("-rest", "astroclip-small-rest", {"spectrum"}),
+    ):
+        reference = read_table(made / f"reference{suffix}.fits")
+        assert set(reference["modality"]) == modalities
+        assert set(PROPERTIES) <= set(reference.colnames)
+        model = load_model(made / f"{name}.safetensors", device="cpu")
+        assert reference.meta["WSHA"] == model.weights_sha256
+        spectra = reference[reference["modality"] == "spectrum"]
+        np.testing.assert_allclose(np.sort(spectra["log_stellar_mass"]), np.sort(known))
+        matrix, valid = embedding_matrix(reference)
+        assert valid.all()
+        np.testing.assert_allclose(np.linalg.norm(matrix, axis=1), 1.0, rtol=1e-5)
+        found = SimilarityIndex(spectra).query(spectra[:5], 1)
+        assert found["neighbor_id"].tolist() == spectra["id"][:5].tolist()
+
+
+def test_the_command_writes_what_was_trained_from_pairs_of_ones_own(untrained, tmp_path, capsys):
+    workspace, _ = untrained
+    folder = workspace.folder
+    recipe = tmp_path / "mine.toml"
+    checkpoint = workspace.recipe.align.folder
+    recipe.write_text(
+        f'[spectrum]\nwidth = 16\n[image]\nwidth = 8\n[align]\nfolder = "{checkpoint}"\n'
+        "n_redshift_bins = 300\nmemory_size = 48\n"
+        "[align.losses]\ncontrast = 1.0\nspectrum_redshift = 0.7\n"
+    )
+    output = tmp_path / "out"
+    status = main(
+        [
+            "bundle", str(folder), str(output), "--recipe", str(recipe),
+            "--pairs", str(workspace.pairs_folder("test")),
+            "--validation", str(workspace.pairs_folder("validation")),
+        ]
+    )
+    assert status == 0, capsys.readouterr().err
+    assert sorted(path.name for path in output.iterdir()) == [
+        "astroclip-small.safetensors", "reference.fits"
+    ]
+    assert len(read_table(output / "reference.fits")) == 2 * 60
+    assert main(["bundle", str(tmp_path), str(output), "--recipe", "tiny"]) == 1
+    assert "holds no checkpoint" in capsys.readouterr().err
+
+
+def test_recordings_are_embedded_with_what_was_seen(untrained, made):
+    workspace, _ = untrained
+    pairs = workspace.read("validation")
+    model = load_model(made / "astroclip-small.safetensors", device="cpu")
+    observer = Observer(varied_share=0.5)
+    encoded = embed_recorded(model, pairs, observer=observer, seed=3, keep_inputs=True)
+    assert encoded["flux"].shape == pairs["spectrum"].shape
+    assert encoded["pixels"].shape == pairs["image"].shape
+    again = embed_recorded(model, pairs, observer=observer, seed=3)
+    for name in ("spectrum_embedding", "image_embedding", "spectrum_coverage"):
+        np.testing.assert_array_equal(encoded[name], again[name])
+    rest = load_model(made / "astroclip-small-rest.safetensors", device="cpu")
+    encoded = embed_recorded(rest, pairs, seed=3)
+    assert sorted(encoded) == ["spectrum_coverage", "spectrum_embedding"]
+    assert (encoded["spectrum_coverage"] < 1).all()
+
+
+def test_temperatures_are_written_and_used(untrained, made, tmp_path):
+    workspace, modules = untrained
+    module, pairs = modules["align"], workspace.read("validation")
+    fitted = redshift_temperatures(
+        module, pairs, seed=workspace.recipe.align.seed, varied_share=VARIED_SHARE, **INSTRUMENTS
+    )
+    heads = read_redshift_heads(made / "astroclip-small.safetensors").heads
+    assert {name: head.temperature for name, head in heads.items()} == pytest.approx(fitted)
+
+    temperature = {"spectrum": 0.4, "image": 3.0}
+    path = tmp_path / "model.safetensors"
+    export_weights(module, path, temperature=temperature)
+    encoded = embed_recorded(load_model(path, device="cpu"), pairs, seed=3)
+    heads = read_redshift_heads(path).heads
+    for modality, value in temperature.items():
+        embedding = encoded[f"{modality}_embedding"]
+        layer = getattr(module, f"{modality}_redshift")
+        with torch.inference_mode():
+            logits = layer(HEAD_SCALE * torch.from_numpy(embedding)).numpy() / value
+        distribution = heads[modality].distribution(embedding)
+        expected = np.exp(log_softmax(logits, axis=1))
+        np.testing.assert_allclose(distribution.probability, expected, rtol=0.05)
+        assert distribution.edges[-1] == pytest.approx(module.settings.largest_redshift)
+
+
+def test_weights_that_diverged_are_refused(untrained, tmp_path):
+    recipe = untrained[0].recipe
+    module = Alignment(recipe)
+    with torch.no_grad():
+        module.spectrum_redshift.bias[0] = 1e6  # beyond float16
+    with pytest.raises(ValueError, match="redshift_head.spectrum.bias"):
+        export_weights(module, tmp_path / "model.safetensors")
+    assert not list(tmp_path.iterdir())

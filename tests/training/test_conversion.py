@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 from specutils import Spectrum
 
 from astroclip.preparation import prepare_spectra
-from astroclip.simulation.instruments import WAVELENGTH
-from astroclip.training.conversion import RawPairs, Rules, convert_pairs
+from astroclip.simulation.spectrographs import WAVELENGTH
+from astroclip.training.pair_files import RawPairs
+from astroclip.training.sources import Rules, convert_pairs
 from tests.training.survey import DESI, make_errors, make_survey
 
-RULES = Rules().checked()
+RULES = Rules()
 CUT = slice(12, 140)
 
 
@@ -23,7 +24,7 @@ def make_block(n_pairs=4, seed=1, **changes):
     """Return a block of made-up pairs."""
     survey = make_survey(n_pairs, seed)
     fields = {
-        "place": "survey", "first": 0, "image": survey["images"], "spectrum": survey["spectra"],
+        "origin": "survey", "first": 0, "image": survey["images"], "spectrum": survey["spectra"],
         "redshift": survey["redshifts"], "id": survey["targetids"].astype(str),
     }
     return RawPairs(**{**fields, **changes})
@@ -67,7 +68,7 @@ def test_flux_is_conserved():
 def test_whole_fractions_of_the_pixel_scale_are_binned(size, scale):
     rng = np.random.default_rng(3)
     image = rng.normal(0.1, 0.05, (1, size, size, 3))
-    pairs, rejected = convert_pairs(make_block(1, image=image), Rules(pixel_scale=scale).checked())
+    pairs, rejected = convert_pairs(make_block(1, image=image), Rules(pixel_scale=scale))
     factor = round(0.524 / scale)
     start = (size - 64 * factor) // 2
     kept = image[:, start : start + 64 * factor, start : start + 64 * factor]
@@ -137,7 +138,7 @@ def test_spectra_on_their_own_wavelengths():
     grids = DESI + np.arange(4)[:, None] * 0.3
     own, _ = convert_pairs(make_block(wavelength=grids), RULES)
     for row in range(4):
-        shared, _ = convert_pairs(block, Rules(wavelength=grids[row]).checked())
+        shared, _ = convert_pairs(block, Rules(wavelength=grids[row]))
         np.testing.assert_array_equal(own["mask"][row], shared["mask"][row])
         np.testing.assert_allclose(own["spectrum"][row], shared["spectrum"][row], rtol=2e-3)
 
@@ -233,11 +234,11 @@ def test_noiseless_light_must_be_complete():
         ({"pixel_scale": 0.396}, r"pixel_scale is 0.396; expected 0.524 arcsec or a whole"),
         ({"pixel_scale": 2.0}, "pixel_scale is 2.0"),
         ({"pixel_scale": -0.262}, "pixel_scale is -0.262"),
-        ({"channels": "middle"}, "channels is 'middle'; expected None, 'first' or 'last'"),
+        ({"channels": "middle"}, "channels is 'middle'; expected one of None, 'first', 'last'"),
         ({"min_coverage": 2}, "min_coverage is 2; expected a fraction"),
         ({"wavelength": [2, 1]}, "wavelength goes from 2 to 1, not ascending"),
     ],
 )
 def test_impossible_rules_raise(options, message):
     with pytest.raises(ValueError, match=message):
-        Rules(**options).checked()
+        Rules(**options)

@@ -14,9 +14,9 @@ H_ALPHA = 6564.61
 
 def line_spectrum(redshift):
     """Return spectra (N, P) of one line at ``redshift``."""
-    centre = H_ALPHA * (1 + redshift)[:, None]
-    width = 1e-4 * np.log(10) * centre * 2
-    flux = 1 + 5 * np.exp(-0.5 * ((WAVELENGTH[None] - centre) / width) ** 2)
+    center = H_ALPHA * (1 + redshift)[:, None]
+    width = 1e-4 * np.log(10) * center * 2
+    flux = 1 + 5 * np.exp(-0.5 * ((WAVELENGTH[None] - center) / width) ** 2)
     return torch.from_numpy(flux).float()
 
 
@@ -72,15 +72,15 @@ def test_a_step_has_a_finite_loss_and_gradients(workspace):
 def test_losses_are_weighed_as_the_recipe_says(workspace):
     pairs = workspace.read("train-mix")
     found, terms = {}, {}
-    for weights in ({"contrast": 1.0}, {"kinds": 1.0}, {"contrast": 0.5, "kinds": 3.0}):
+    for weights in ({"contrast": 1.0}, {"labels": 1.0}, {"contrast": 0.5, "labels": 3.0}):
         torch.manual_seed(2)
         module = RestFrame(make_recipe(rest={"losses": weights}), pairs=pairs)
         module.log_dict = lambda logged, **_: terms.update(logged)
         loss = module.training_step(next(iter(module.train_dataloader())), 0)
         found[tuple(weights)] = float(loss.detach())
-    expected = 0.5 * found["contrast",] + 3 * found["kinds",]
-    assert found["contrast", "kinds"] == pytest.approx(expected, rel=1e-5)
-    assert set(terms) == {"loss", "contrast", "kinds", "neighbors", "redshift_leak"}
+    expected = 0.5 * found["contrast",] + 3 * found["labels",]
+    assert found["contrast", "labels"] == pytest.approx(expected, rel=1e-5)
+    assert set(terms) == {"loss", "contrast", "labels", "neighbors", "redshift_leak"}
 
 
 def test_new_redshifts_stay_in_reach():
@@ -92,13 +92,13 @@ def test_new_redshifts_stay_in_reach():
     assert float(new.min()) >= 0 and float(new.max()) <= 0.6 + 1e-6
 
 
-def test_kinds_are_weighed():
+def test_labels_are_weighed():
     torch.manual_seed(5)
-    views, kinds, found = torch.randn(2, 5, 128), torch.randn(5, 2), {}
+    views, labels, found = torch.randn(2, 5, 128), torch.randn(5, 2), {}
     for weights in ((1.0, 0.0), (0.0, 1.0), (2.0, 0.5)):
         torch.manual_seed(6)
-        module = RestFrame(make_recipe(rest={"kind_weights": weights}))
-        found[weights] = module.kind_error(tuple(views), kinds).item()
+        module = RestFrame(make_recipe(rest={"label_weights": weights}))
+        found[weights] = module.label_error(tuple(views), labels).item()
     both = 2 * found[1.0, 0.0] + 0.5 * found[0.0, 1.0]
     assert found[2.0, 0.5] == pytest.approx(both, rel=1e-5)
     assert min(found.values()) > 0

@@ -10,7 +10,6 @@ from pyarrow import parquet
 from astroclip.exceptions import MissingExtraError, RejectedPairsWarning
 from astroclip.simulation.basis import save_basis
 from astroclip.simulation.pairs import PROPERTIES, read_pairs, write_pairs
-from astroclip.training import pair_files
 from astroclip.training.sources import join_pairs, read_source
 from tests.training.survey import make_errors, make_survey
 
@@ -93,15 +92,12 @@ def test_splits_are_those_of_astroclip(astroclip_file, expected, split):
 
 
 @pytest.mark.parametrize("n_pairs", [1, 3, 100])
-def test_blocks_of_any_size_and_the_first_pairs_only(
-    astroclip_file, expected, monkeypatch, n_pairs
-):
-    monkeypatch.setattr(pair_files, "BLOCK", 2)
-    assert_same(read_source(astroclip_file, n_pairs=n_pairs), expected, slice(n_pairs))
+def test_blocks_of_any_size_and_the_first_pairs_only(astroclip_file, expected, n_pairs):
+    pairs = read_source(astroclip_file, n_pairs=n_pairs, block_size=2)
+    assert_same(pairs, expected, slice(n_pairs))
 
 
 def test_only_a_block_of_pairs_is_in_memory(astroclip_file, monkeypatch):
-    monkeypatch.setattr(pair_files, "BLOCK", 3)
     sizes = []
     original = h5py.Dataset.__getitem__
 
@@ -111,7 +107,7 @@ def test_only_a_block_of_pairs_is_in_memory(astroclip_file, monkeypatch):
         return values
 
     monkeypatch.setattr(h5py.Dataset, "__getitem__", counted)
-    read_source(astroclip_file)
+    read_source(astroclip_file, block_size=3)
     assert max(sizes) == 3
 
 
@@ -226,11 +222,10 @@ def make_columns(survey, form):
 
 
 @pytest.mark.parametrize("form", ["nested", "flat", "fixed"])
-def test_lists_of_any_form_give_the_same_arrays(survey, expected, tmp_path, monkeypatch, form):
-    monkeypatch.setattr(pair_files, "BLOCK", 2)
+def test_lists_of_any_form_give_the_same_arrays(survey, expected, tmp_path, form):
     few = rows_of(survey, slice(3))
     parquet.write_table(pyarrow.table(make_columns(few, form)), tmp_path / "pairs.parquet")
-    assert_same(read_source(tmp_path / "pairs.parquet"), expected, slice(3))
+    assert_same(read_source(tmp_path / "pairs.parquet", block_size=2), expected, slice(3))
     train = read_source(tmp_path / "pairs.parquet", split="train")
     assert_same(train, expected, slice(2))
     assert_same(read_source(tmp_path / "pairs.parquet", split="test"), expected, slice(2, 3))
@@ -289,11 +284,6 @@ def test_dicts_are_read_one_after_the_other_and_no_more_than_needed(survey, expe
     assert taken == [0, 1, 2]
 
 
-def test_more_pairs_than_foreseen_find_room(monkeypatch, survey, expected):
-    monkeypatch.setattr("astroclip.training.sources.FIRST_CAPACITY", 1)
-    assert_same(read_source([rows_of(survey, [row]) for row in range(7)]), expected)
-
-
 def test_images_of_several_sizes_in_one_list(survey, expected):
     images = list(survey["images"])
     images[3] = np.pad(images[3], ((4, 4), (4, 4), (0, 0)), constant_values=9)
@@ -345,6 +335,22 @@ def test_joining_what_was_read_is_reading_all_at_once(shards, astroclip_file, or
     assert_same(joined, read_source(sources))
     simulated = read_source(shards)
     assert_same(join_pairs([simulated]), simulated)
+
+
+@pytest.mark.parametrize("ending", ["h5", "parquet"])
+def test_files_may_say_that_they_are_noiseless(survey, tmp_path, ending):
+    seeing, path = np.full((7, 3), 1.3, np.float32), tmp_path / f"pairs.{ending}"
+    if ending == "h5":
+        write_groups(path, {"0": {**survey, "seeing": seeing}})
+        with h5py.File(path, "a") as file:
+            file.attrs["noiseless"] = True
+    else:
+        table = pyarrow.table({**make_columns(survey, "fixed"), "seeing": nested(seeing)})
+        parquet.write_table(table.replace_schema_metadata({"noiseless": "1"}), path)
+    pairs = read_source(path)
+    assert not {"ivar", "mask"} & set(pairs)
+    np.testing.assert_array_equal(pairs["seeing"], seeing)
+    assert "ivar" in read_source(path, noiseless=False)
 
 
 # ---------------------------------------------------------------------- errors

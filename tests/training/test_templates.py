@@ -6,12 +6,11 @@ import torch
 from sklearn.decomposition import PCA
 
 from astroclip.models.redshift_scan import LAG_STEP, RedshiftScan, n_lags, rest_pixels
-from astroclip.training import templates as module
 from astroclip.training.templates import (
     RESIDUAL,
     _components,
     fit_templates,
-    kinds_of,
+    galaxy_classes,
     templates_of,
 )
 
@@ -19,8 +18,8 @@ N_PIXELS = 800
 LARGEST = 0.05
 
 
-def test_kinds_are_quiescent_and_star_forming():
-    assert kinds_of([-12.0, -11.0, -10.9, -11.1]).tolist() == [0, 1, 1, 0]
+def test_classes_are_quiescent_and_star_forming():
+    assert galaxy_classes([-12.0, -11.0, -10.9, -11.1]).tolist() == [0, 1, 1, 0]
 
 
 def low_rank(n_galaxies, n_rest, seed=0):
@@ -51,19 +50,19 @@ def test_missing_values_do_not_bias_components():
 
 
 def galaxies(n_galaxies, seed):
-    """Return spectra of two kinds, each with lines of varying strength, at known redshifts."""
+    """Return spectra of two classes, each with lines of varying strength, at known redshifts."""
     rng = np.random.default_rng(seed)
     redshift = rng.uniform(0, LARGEST, n_galaxies)
-    kinds = rng.integers(0, 2, n_galaxies)
+    classes = rng.integers(0, 2, n_galaxies)
     pixel = np.arange(N_PIXELS)
     flux = np.full((n_galaxies, N_PIXELS), 2.0)
     lines = {0: ((150, -0.3), (420, -0.5), (700, -0.2)), 1: ((230, 1.0), (510, 2.0))}
     for row in range(n_galaxies):
-        for place, depth in lines[kinds[row]]:
+        for place, depth in lines[classes[row]]:
             moved = place + np.log1p(redshift[row]) / LAG_STEP * 2 - 100
             strength = depth * rng.uniform(0.7, 1.3)
             flux[row] += 2 * strength * np.exp(-0.5 * ((pixel - moved) / 4) ** 2)
-    return flux, redshift, kinds
+    return flux, redshift, classes
 
 
 def test_templates_find_redshifts_of_other_galaxies():
@@ -72,19 +71,19 @@ def test_templates_find_redshifts_of_other_galaxies():
     assert torch.isfinite(templates).all()
     scan = RedshiftScan(N_PIXELS, largest=LARGEST, n_components=2)
     scan.templates.copy_(templates)
-    flux, redshift, kinds = galaxies(100, 2)
+    flux, redshift, classes = galaxies(100, 2)
     noise = 0.15
     seen = torch.from_numpy(flux + noise * np.random.default_rng(3).normal(size=flux.shape)).float()
     nothing = torch.zeros_like(seen, dtype=torch.bool)
     evidence, measured = scan(seen, torch.full_like(seen, noise**-2), nothing)
     error = evidence.argmax(dim=1) * LAG_STEP - torch.from_numpy(np.log1p(redshift))
     assert (error.abs() < 1.5 * LAG_STEP).float().mean() > 0.95
-    assert (measured[:, 1:3].argmax(dim=1) == torch.from_numpy(kinds)).float().mean() > 0.95
+    assert (measured[:, 1:3].argmax(dim=1) == torch.from_numpy(classes)).float().mean() > 0.95
 
 
 def test_wavelengths_that_nobody_covers_hold_nothing():
-    flux, _, kinds = galaxies(60, 1)
-    templates = fit_templates(flux, np.zeros(60), kinds, largest=LARGEST, n_components=2)
+    flux, _, classes = galaxies(60, 1)
+    templates = fit_templates(flux, np.zeros(60), classes, largest=LARGEST, n_components=2)
     covered = N_PIXELS // 2
     assert not templates[:, :, : n_lags(LARGEST) - 1].any()
     assert templates[:, :, -covered:].any()
@@ -92,26 +91,25 @@ def test_wavelengths_that_nobody_covers_hold_nothing():
 
 def test_too_few_galaxies_of_a_kind_are_refused():
     flux, redshift, _ = galaxies(10, 1)
-    kinds = [0] * 8 + [1] * 2
-    with pytest.raises(ValueError, match="^kinds has 2 galaxies of kind 1; expected more than"):
-        fit_templates(flux, redshift, kinds, largest=LARGEST, n_components=3)
+    classes = [0] * 8 + [1] * 2
+    with pytest.raises(ValueError, match="^galaxy_class has 2 galaxies of class 1; expected more"):
+        fit_templates(flux, redshift, classes, largest=LARGEST, n_components=3)
 
 
-def test_templates_are_of_noiseless_galaxies_with_known_properties(monkeypatch):
+def test_templates_are_of_noiseless_galaxies_with_known_properties():
+    flux, redshift, classes = galaxies(60, 4)
     pairs = {
-        "spectrum": np.arange(12.0).reshape(6, 2),
-        "redshift": np.array([0.1, 0.2, np.nan, 0.08, 0.5, 0.06]),
-        "log_ssfr": np.array([-10.0, np.nan, -11.0, -11.0, -12.0, -9.0]),
-        "ivar": np.full((6, 2), np.inf),
+        "spectrum": flux, "redshift": redshift.copy(), "ivar": np.full(flux.shape, np.inf),
+        "log_ssfr": np.where(classes == 0, -12.0, -10.0),
     }
-    pairs["ivar"][5, 0] = 3.0
-    seen = []
-    monkeypatch.setattr(module, "fit_templates", lambda *given, **options: seen.append(given))
-    scan = RedshiftScan(N_PIXELS, largest=0.3, n_components=2)
-    templates_of(scan, [pairs, pairs], seed=0)
-    flux, redshift, kinds = seen[0]
-    assert sorted(redshift) == [0.08, 0.08, 0.1, 0.1]
-    assert sorted(flux[:, 0]) == [0, 0, 6, 6] and sorted(kinds) == [1, 1, 1, 1]
+    pairs["ivar"][5, 0] = 3.0  # recorded
+    pairs["log_ssfr"][7] = np.nan
+    pairs["redshift"][[9, 11]] = np.nan, LARGEST + 0.01
+    usable = np.setdiff1d(np.arange(60), [5, 7, 9, 11])
+    scan = RedshiftScan(N_PIXELS, largest=LARGEST, n_components=2)
+    options = {"largest": scan.largest, "n_components": 2, "seed": 0}
+    expected = fit_templates(flux[usable], redshift[usable], classes[usable], **options)
+    torch.testing.assert_close(templates_of(scan, [pairs], seed=0), expected, rtol=0, atol=1e-3)
     del pairs["log_ssfr"]
     with pytest.raises(ValueError, match="^sources hold no noiseless spectra with known redshift"):
         templates_of(scan, [pairs], seed=0)
