@@ -1,4 +1,4 @@
-"""Figures of neighbours, embeddings, estimates and scores, each drawn into one Axes.
+"""Figures of neighbors, embeddings, estimates and scores, each drawn into one Axes.
 
 Every function takes ``ax``, draws into a new figure without it and returns the Axes;
 ``ax.figure.savefig(...)`` writes it. None touches pyplot or any global state.

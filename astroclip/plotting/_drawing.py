@@ -4,6 +4,7 @@ import numpy as np
 from astropy import units as u
 from astropy.table import Table
 
+from astroclip._columns import column_arrays
 from astroclip._validation import check_unit
 
 __all__ = [
@@ -50,12 +51,7 @@ def numbers(values, name, *, n_axes=1):
         How errors name it.
     n_axes : int
     """
-    unit = getattr(values, "unit", None)
-    unit = None if unit is None or unit == u.dimensionless_unscaled else u.Unit(unit)
-    mask = np.asarray(getattr(values, "mask", False))
-    data = getattr(values, "unmasked", values)
-    data = np.ma.getdata(getattr(data, "value", data))
-    data = np.asarray(data)
+    data, mask, unit = column_arrays(values)
     if data.dtype.kind not in "fiub" or data.ndim != n_axes:
         what = "a number for each object" if n_axes == 1 else f"numbers with {n_axes} axes"
         msg = f"{name} is of {data.dtype} with shape {data.shape}; expected {what}."

@@ -122,7 +122,7 @@ def plot_roc(scores, positive, *, label=None, log=False, ax=None):
     Raises
     ------
     ValueError
-        If lengths differ, or the objects with a score are not of both kinds.
+        If lengths differ, or the objects with a score are all positive or all negative.
 
     Examples
     --------
@@ -134,26 +134,27 @@ def plot_roc(scores, positive, *, label=None, log=False, ax=None):
     from sklearn.metrics import auc, roc_curve
 
     values, _ = numbers(scores, "scores")
-    kinds, _ = numbers(positive, "positive")
-    same_length(values, kinds, ("scores", "positive"))
-    known = ~np.isnan(values) & np.isfinite(kinds)
-    if not np.isin(kinds[known], (0, 1)).all() or len(np.unique(kinds[known])) < 2:
+    is_positive, _ = numbers(positive, "positive")
+    same_length(values, is_positive, ("scores", "positive"))
+    known = ~np.isnan(values) & np.isfinite(is_positive)
+    values_there = np.unique(is_positive[known])
+    if not np.isin(values_there, (0, 1)).all() or len(values_there) < 2:
         msg = (
-            f"positive holds {np.unique(kinds[known]).tolist()} for the objects with a score; "
+            f"positive holds {values_there.tolist()} for the objects with a score; "
             f"expected True for some and False for others."
         )
         raise ValueError(msg)
     finite = np.clip(values[known], -np.finfo(float).max, np.finfo(float).max)
-    false_alarms, found, _ = roc_curve(kinds[known] == 1, finite, drop_intermediate=False)
-    share = found[np.searchsorted(false_alarms, MARKED_RATE, side="right") - 1]
+    false_alarms, detected, _ = roc_curve(is_positive[known] == 1, finite, drop_intermediate=False)
+    share = detected[np.searchsorted(false_alarms, MARKED_RATE, side="right") - 1]
     text = (
-        f"area {auc(false_alarms, found):.3f}, {100 * share:.0f} % found at "
+        f"area {auc(false_alarms, detected):.3f}, {100 * share:.0f} % found at "
         f"{100 * MARKED_RATE:.0f} % false alarms"
     )
     ax = axes_of(ax)
-    ax.plot(false_alarms, found, lw=1.4, label=f"{label}: {text}" if label else text)
+    ax.plot(false_alarms, detected, lw=1.4, label=f"{label}: {text}" if label else text)
     _draw_chance(ax)
-    lowest = max(0.5 / max((kinds[known] == 0).sum(), 1), 1e-5)
+    lowest = max(0.5 / max((is_positive[known] == 0).sum(), 1), 1e-5)
     ax.set(
         xscale="log" if log else "linear", xlim=(lowest if log else 0, 1), ylim=(0, 1.01),
         xlabel="fraction of others taken (false alarms)", ylabel="fraction found",

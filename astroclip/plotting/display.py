@@ -8,7 +8,7 @@ __all__ = ["display_image", "plot_image", "plot_spectrum"]
 
 
 def display_image(pixels, *, scales=(40.0, 24.0, 12.0)):
-    """Return g, r, z images as colours for display.
+    """Return g, r, z images as colors for display.
 
     Parameters
     ----------
@@ -27,18 +27,18 @@ def display_image(pixels, *, scales=(40.0, 24.0, 12.0)):
     Lupton et al. (2004), PASP 116, 133.
     """
     pixels = np.nan_to_num(np.asarray(pixels, dtype=float), posinf=0.0, neginf=0.0)
-    colours = pixels * np.array(scales)[:, None, None]
-    mean = np.clip(colours.mean(axis=0), 1e-6, None)
-    display = colours[::-1] * np.arcsinh(8 * mean) / (3.5 * mean)
+    colors = pixels * np.array(scales)[:, None, None]
+    mean = np.clip(colors.mean(axis=0), 1e-6, None)
+    display = colors[::-1] * np.arcsinh(8 * mean) / (3.5 * mean)
     return np.round(255 * np.clip(display, 0, 1)).astype(np.uint8).transpose(1, 2, 0)
 
 
-def plot_image(colours, *, ax=None, title=None):
-    """Draw colours (S, S, 3), first row at the bottom, and return the Axes.
+def plot_image(colors, *, ax=None, title=None):
+    """Draw colors (S, S, 3), first row at the bottom, and return the Axes.
 
     Parameters
     ----------
-    colours : (S, S, 3) uint8 `numpy.ndarray`
+    colors : (S, S, 3) uint8 `numpy.ndarray`
         Such as `display_image` returns.
     ax : `~matplotlib.axes.Axes`, optional
     title : str, optional
@@ -48,7 +48,7 @@ def plot_image(colours, *, ax=None, title=None):
     `~matplotlib.axes.Axes`
     """
     ax = axes_of(ax)
-    ax.imshow(colours, origin="lower", interpolation="nearest")
+    ax.imshow(colors, origin="lower", interpolation="nearest")
     ax.set_xticks([])
     ax.set_yticks([])
     if title:

@@ -150,12 +150,12 @@ def _draw_intervals(ax, truth, values, ends, known):
         )
         return
     edges = np.unique(np.quantile(values[finite], np.linspace(0, 1, N_BAND_BINS + 1)))
-    place = np.clip(np.searchsorted(edges, values[finite], side="right") - 1, 0, len(edges) - 2)
-    bins = [np.flatnonzero(finite)[place == number] for number in range(len(edges) - 1)]
-    centre, low, high = np.array(
+    bin_of = np.clip(np.searchsorted(edges, values[finite], side="right") - 1, 0, len(edges) - 2)
+    bins = [np.flatnonzero(finite)[bin_of == number] for number in range(len(edges) - 1)]
+    center, low, high = np.array(
         [[np.median(row[rows]) for row in (values, *ends)] for rows in bins if len(rows)]
     ).T
-    ax.fill_between(centre, low, high, color=POINT_COLOR, alpha=0.25, lw=0, label=label)
+    ax.fill_between(center, low, high, color=POINT_COLOR, alpha=0.25, lw=0, label=label)
 
 
 # ---------------------------------------------------------------------- calibration
@@ -307,12 +307,12 @@ def plot_reliability(probability, true, *, n_bins=10, label=None, ax=None):
     n_known = np.bincount(bins, minlength=n_bins)
     n_right = np.bincount(bins, weights=right, minlength=n_bins).astype(int)
     used = n_known > 0
-    centre = np.bincount(bins, weights=stated, minlength=n_bins)[used] / n_known[used]
-    error = np.abs(n_right[used] - centre * n_known[used]).sum() / n_known.sum()
+    center = np.bincount(bins, weights=stated, minlength=n_bins)[used] / n_known[used]
+    error = np.abs(n_right[used] - center * n_known[used]).sum() / n_known.sum()
     ax = axes_of(ax)
     _diagonal(ax, "right as often as stated")
     text = f"{label or 'classes'}: calibration error {error:.3f} (N = {len(stated):,})"
-    _draw_fractions(ax, centre, n_right[used], n_known[used], text)
+    _draw_fractions(ax, center, n_right[used], n_known[used], text)
     ax.set(xlim=(0, 1), ylim=(0, 1), xlabel="stated probability", ylabel="fraction that is right")
     notes = count_note(int((~known).sum()), len(known), "no probability or no true class")
     return finish(ax, notes=notes, location="upper left")

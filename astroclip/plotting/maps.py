@@ -18,14 +18,14 @@ __all__ = ["plot_embedding_map"]
 METHODS = ("pca", "umap")
 MARKERS = {"spectrum": "o", "image": "s"}
 MISSING_COLOR = "0.75"
-N_CLASSES = 10  # colours that can be told apart
+N_CLASSES = 10  # colors that can be told apart
 
 
 def plot_embedding_map(
     table, *, color=None, color_name=None, method="pca", queries=None, modality=None,
     max_points=20_000, random_state=0, ax=None,
 ):
-    """Draw embeddings in two dimensions, coloured by a property, and return the Axes.
+    """Draw embeddings in two dimensions, colored by a property, and return the Axes.
 
     Parameters
     ----------
@@ -34,13 +34,13 @@ def plot_embedding_map(
         many.
     color : str or (N,) array-like, optional
         A column, or a value for each row: numbers (a Quantity's unit is in the label of
-        the colour bar) or at most ten classes. Rows without a value are drawn grey and
+        the color bar) or at most ten classes. Rows without a value are drawn gray and
         counted in the legend.
     color_name : str, optional
-        What the colour bar says of values that are no column.
+        What the color bar says of values that are no column.
     method : str
         ``"pca"``: the two directions of largest variance; or ``"umap"``, which keeps
-        neighbourhoods and no distances (the extra ``plot``).
+        neighborhoods and no distances (the extra ``plot``).
     queries : `~astropy.table.Table`, optional
         Embeddings of the same model to mark as stars; the map is made without them.
     modality : str, optional
@@ -91,15 +91,15 @@ def plot_embedding_map(
         color = np.asarray(color) if isinstance(color, list | tuple) else color
         same_length(table, color, ("table", "color"))
     matrix, valid = embedding_matrix(table)
-    kinds = np.asarray(table["modality"]).astype(str)
+    modalities = np.asarray(table["modality"]).astype(str)
     wanted = np.ones(len(table), bool)
     if modality is not None:
-        wanted = kinds == check_choice(modality, MARKERS, "modality")
+        wanted = modalities == check_choice(modality, MARKERS, "modality")
     rows = _chosen_rows(np.flatnonzero(valid & wanted), max_points, random_state)
     points, project, labels = _projection(matrix[rows], method, random_state)
     ax = axes_of(ax)
     ax.set(xlabel=labels[0], ylabel=labels[1])
-    _draw_points(ax, points, kinds[rows], None if color is None else color[rows], color_name)
+    _draw_points(ax, points, modalities[rows], None if color is None else color[rows], color_name)
     n_failed = int((wanted & ~valid).sum())
     notes = [f"{n_failed:,} rows without an embedding"] if n_failed else []
     if len(rows) < (valid & wanted).sum():
@@ -145,15 +145,16 @@ def _projection(matrix, method, random_state):
     return points, model.transform, ["UMAP 1", "UMAP 2"]
 
 
-def _draw_points(ax, points, kinds, color, color_name):
-    """Draw points: one colour, colours of numbers with a colour bar, or colours of classes."""
+def _draw_points(ax, points, modalities, color, color_name):
+    """Draw points: one color, colors of numbers with a color bar, or colors of classes."""
     if color is None:
-        for kind, rows in _by_kind(kinds):
-            _scatter(ax, points[rows], kind, color="C0", label=_kind_label(kind, kinds))
+        for modality, rows in _by_modality(modalities):
+            label = _modality_label(modality, modalities)
+            _scatter(ax, points[rows], modality, color="C0", label=label)
         return
     values = getattr(color, "unmasked", color)
     if np.asarray(np.ma.getdata(getattr(values, "value", values))).dtype.kind in "USOb":
-        _draw_classes(ax, points, kinds, color, color_name)
+        _draw_classes(ax, points, modalities, color, color_name)
         return
     values, unit = numbers(color, "color")
     known = np.isfinite(values)
@@ -161,20 +162,20 @@ def _draw_points(ax, points, kinds, color, color_name):
     if not known.any():
         return
     low, high = np.percentile(values[known], [1, 99])
-    for kind, rows in _by_kind(kinds):
+    for modality, rows in _by_modality(modalities):
         rows = rows & known
         if not rows.any():
             continue
         drawn = _scatter(
-            ax, points[rows], kind, c=values[rows], vmin=low, vmax=high, cmap="viridis",
-            label=_kind_label(kind, kinds),
+            ax, points[rows], modality, c=values[rows], vmin=low, vmax=high, cmap="viridis",
+            label=_modality_label(modality, modalities),
         )
     bar = ax.figure.colorbar(drawn, ax=ax, label=label_of(color_name or "color", unit))
     bar.solids.set_alpha(1)
 
 
-def _draw_classes(ax, points, kinds, color, color_name):
-    """Draw points in a colour for each class, named in the legend."""
+def _draw_classes(ax, points, modalities, color, color_name):
+    """Draw points in a color for each class, named in the legend."""
     mask = np.asarray(getattr(color, "mask", False))
     classes = np.asarray(np.ma.getdata(color))
     classes = np.where(mask, "", classes.astype(str))
@@ -188,35 +189,35 @@ def _draw_classes(ax, points, kinds, color, color_name):
     _draw_missing(ax, points[classes == ""], color_name)
     for number, name in enumerate(names):
         label = f"{label_of(color_name)}: {name}" if color_name else name
-        for kind, rows in _by_kind(kinds):
+        for modality, rows in _by_modality(modalities):
             chosen = rows & (classes == name)
             if chosen.any():
-                _scatter(ax, points[chosen], kind, color=f"C{number}", label=label)
+                _scatter(ax, points[chosen], modality, color=f"C{number}", label=label)
                 label = None
 
 
 def _draw_missing(ax, points, color_name):
-    """Draw points without a value in grey, counted in the legend."""
+    """Draw points without a value in gray, counted in the legend."""
     if len(points):
         label = f"no {label_of(color_name or 'value')} ({len(points):,})"
         _scatter(ax, points, "spectrum", color=MISSING_COLOR, label=label)
 
 
-def _by_kind(kinds):
+def _by_modality(modalities):
     """Return each modality and which points are of it."""
-    return [(str(kind), kinds == kind) for kind in np.unique(kinds)]
+    return [(str(modality), modalities == modality) for modality in np.unique(modalities)]
 
 
-def _kind_label(kind, kinds):
+def _modality_label(modality, modalities):
     """Return the legend's word for a modality, None where there is but one."""
-    return kind if len(np.unique(kinds)) > 1 else None
+    return modality if len(np.unique(modalities)) > 1 else None
 
 
-def _scatter(ax, points, kind, **style):
+def _scatter(ax, points, modality, **style):
     """Draw points, smaller the more there are."""
     size = float(np.clip(4000 / max(len(points), 1), 2, 25))
     return ax.scatter(
-        *points.T, s=size, marker=MARKERS[kind], lw=0, alpha=0.7, rasterized=True, **style
+        *points.T, s=size, marker=MARKERS[modality], lw=0, alpha=0.7, rasterized=True, **style
     )
 
 

@@ -1,4 +1,4 @@
-"""A query beside its neighbours, as images and spectra."""
+"""A query beside its neighbors, as images and spectra."""
 
 import numpy as np
 from astropy.table import Table
@@ -15,18 +15,18 @@ N_PIXELS = 16  # of the log grid, drawn as one
 
 
 def plot_neighbors(query, neighbors, *, previews=None, label="query", ax=None):
-    """Draw a query beside its neighbours, image over spectrum, and return the Axes.
+    """Draw a query beside its neighbors, image over spectrum, and return the Axes.
 
     Parameters
     ----------
     query : object
         What was looked for, to draw it: a `~specutils.Spectrum`, a dict of g, r, z to
-        `~astropy.nddata.CCDData`, a list with one of each, or None to draw neighbours
+        `~astropy.nddata.CCDData`, a list with one of each, or None to draw neighbors
         alone.
     neighbors : `~astropy.table.Table`
         Rows of one query, from `astroclip.SimilarityIndex.query`.
     previews : dict, optional
-        What the neighbours look like: ``image`` (K, S, S, 3) uint8, or ``spectrum``
+        What the neighbors look like: ``image`` (K, S, S, 3) uint8, or ``spectrum``
         (K, P) with ``wavelength`` (P,), or all three. Those of the bundled reference by
         default.
     label : str
@@ -43,9 +43,9 @@ def plot_neighbors(query, neighbors, *, previews=None, label="query", ax=None):
     TypeError
         If ``neighbors`` is no table or the query none of these.
     ValueError
-        If there are no neighbours, or neighbours of several queries.
+        If there are no neighbors, or neighbors of several queries.
     KeyError
-        If there are no previews of a neighbour in the bundled reference.
+        If there are no previews of a neighbor in the bundled reference.
 
     Examples
     --------
@@ -84,7 +84,7 @@ def plot_neighbors(query, neighbors, *, previews=None, label="query", ax=None):
 
 
 def _check_neighbors(neighbors):
-    """Raise unless this is a table of the neighbours of one query."""
+    """Raise unless this is a table of the neighbors of one query."""
     if not isinstance(neighbors, Table):
         msg = (
             f"neighbors is of type {type(neighbors).__name__}; expected the table that "
@@ -101,7 +101,7 @@ def _check_neighbors(neighbors):
 
 
 def query_parts(query):
-    """Return how a query is drawn: ``image`` colours and ``spectrum``, None where absent.
+    """Return how a query is drawn: ``image`` colors and ``spectrum``, None where absent.
 
     Parameters
     ----------
@@ -134,7 +134,7 @@ def query_parts(query):
 
 
 def _picture(images):
-    """Return the display colours of images by band, at the scale of the reference's."""
+    """Return the display colors of images by band, at the scale of the reference's."""
     from astroclip.preparation import prepare_images
 
     batch = prepare_images(images, size=IMAGE_SIZE, pixel_scale=PIXEL_SCALE)
@@ -155,7 +155,7 @@ def _binned(spectrum):
 
 
 def neighbor_panel(queries, *, figure=None):
-    """Draw queries, one a row, each beside its neighbours as image and spectrum.
+    """Draw queries, one a row, each beside its neighbors as image and spectrum.
 
     For one query in one Axes: `plot_neighbors`.
 
@@ -191,7 +191,7 @@ def neighbor_panel(queries, *, figure=None):
 
 
 def _draw_query(axes, query, *, first=1):
-    """Draw one query in the first column, if it has one, and its neighbours in the others."""
+    """Draw one query in the first column, if it has one, and its neighbors in the others."""
     if first:
         _draw_parts(axes[:, 0], query["label"], query.get("image"), query.get("spectrum"), "black")
     previews = query["previews"]
@@ -218,7 +218,7 @@ def _draw_parts(axes, title, image, spectrum, color):
 
 
 def _title(row):
-    """Return a neighbour's id, similarity and, if known, redshift."""
+    """Return a neighbor's id, similarity and, if known, redshift."""
     title = f"{row['neighbor_id']}\nsimilarity {row['similarity']:.3f}"
     return f"{title}, z = {row['redshift']:.3f}" if "redshift" in row.colnames else title
 

@@ -464,4 +464,5 @@ def _mapped(path, dtype, shape):
     _require(fits, f"{path.name} has another type or shape than the manifest says")
     if not n_bytes:
         return np.empty(own_shape, own_dtype)
-    return np.memmap(path, own_dtype, "r", start, own_shape)
+    # as a plain array: a memmap makes a memmap, slowly, of each of its parts
+    return np.asarray(np.memmap(path, own_dtype, "r", start, own_shape))

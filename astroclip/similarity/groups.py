@@ -4,8 +4,6 @@ import numpy as np
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
-from astroclip.similarity.vectors import row_hashes
-
 __all__ = ["duplicate_groups", "neighbor_graph"]
 
 BLOCK_ROWS = 4096
@@ -112,8 +110,10 @@ def _join_equal(store, positions, label, mask):
         return
     rows = store.rows[positions]
     blocks = [positions[first : first + BLOCK_ROWS] for first in range(0, len(rows), BLOCK_ROWS)]
-    # adding zero makes -0 into 0
-    code = np.concatenate([row_hashes((store.read(each) + 0).view(np.uint32)) for each in blocks])
+    factors = 2 * np.random.default_rng(0).integers(2**62, size=store.dim, dtype=np.uint64) + 1
+    code = np.concatenate([  # hashes of the vectors' bytes; adding zero makes -0 into 0
+        (store.read(each) + 0).view(np.uint32).astype(np.uint64) @ factors for each in blocks
+    ])
     order = np.lexsort((rows, code))
     same = np.zeros(len(order), dtype=bool)
     follows = np.flatnonzero(code[order[1:]] == code[order[:-1]]) + 1

@@ -99,7 +99,7 @@ class Shard:
 
     def read(self, positions):
         """Return the vectors at positions, a slice or an array, as float32."""
-        return np.asarray(self.vectors[positions]).astype(np.float32, copy=False)
+        return self.vectors[positions].astype(np.float32, copy=False)
 
     def matrix(self):
         """Return the vectors in the order of the columns, float32; NaN in rows without one."""

@@ -8,7 +8,6 @@ __all__ = [
     "length_error",
     "paired_cosines",
     "product_margin",
-    "row_hashes",
     "unit_rows",
 ]
 
@@ -123,24 +122,6 @@ def paired_cosines(queries, block):
     products = np.einsum("md,md->m", queries, block)
     length = np.sqrt(np.einsum("md,md->m", block, block))
     return products / (length * np.sqrt(np.einsum("md,md->m", queries, queries)))
-
-
-def row_hashes(words):
-    """Return a 64-bit hash of each row of unsigned integers; trailing zeros do not count.
-
-    Parameters
-    ----------
-    words : (N, W) unsigned int `numpy.ndarray`
-
-    Returns
-    -------
-    (N,) uint64 `numpy.ndarray`
-    """
-    factors = np.random.default_rng(0).integers(2**63, size=words.shape[1], dtype=np.uint64)
-    total = np.zeros(len(words), dtype=np.uint64)
-    for word, factor in zip(words.T, 2 * factors + 1, strict=True):
-        total += word.astype(np.uint64) * factor
-    return total
 
 
 class ModalityCenters:

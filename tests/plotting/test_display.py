@@ -1,4 +1,4 @@
-"""One image or spectrum is drawn as given; colours follow the stretch of Lupton et al."""
+"""One image or spectrum is drawn as given; colors follow the stretch of Lupton et al."""
 
 import math
 
@@ -22,32 +22,32 @@ def lupton(pixel, scales):
 
 
 @pytest.mark.parametrize("scales", [(40.0, 24.0, 12.0), (1.0, 2.0, 3.0)])
-def test_colours_are_the_formula(scales):
+def test_colors_are_the_formula(scales):
     pixels = np.random.default_rng(0).normal(0.005, 0.02, (3, 6, 6))
-    colours = plotting.display_image(pixels, scales=scales)
-    assert colours.shape == (6, 6, 3)
-    assert colours.dtype == np.uint8
+    colors = plotting.display_image(pixels, scales=scales)
+    assert colors.shape == (6, 6, 3)
+    assert colors.dtype == np.uint8
     for y, x in np.ndindex(6, 6):
-        assert_allclose(colours[y, x].astype(int), lupton(pixels[:, y, x], scales), atol=1)
+        assert_allclose(colors[y, x].astype(int), lupton(pixels[:, y, x], scales), atol=1)
 
 
-def test_colours_of_single_bands_and_of_bad_pixels():
+def test_colors_of_single_bands_and_of_bad_pixels():
     pixels = np.zeros((3, 1, 5))
     pixels[[0, 1, 2], 0, [0, 1, 2]] = 0.05  # g, r, z
     pixels[:, 0, 3] = [np.nan, np.inf, -np.inf]
     pixels[:, 0, 4] = [np.nan, 0.05, 0]
-    colours = plotting.display_image(pixels)[0]
-    assert_array_equal(colours[:3] > 0, np.eye(3, dtype=bool)[::-1])  # blue, green, red
-    assert_array_equal(colours[3], [0, 0, 0])
-    assert_array_equal(colours[4], colours[1])
+    colors = plotting.display_image(pixels)[0]
+    assert_array_equal(colors[:3] > 0, np.eye(3, dtype=bool)[::-1])  # blue, green, red
+    assert_array_equal(colors[3], [0, 0, 0])
+    assert_array_equal(colors[4], colors[1])
 
 
 def test_image_is_drawn_with_its_first_row_at_the_bottom():
-    colours = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
+    colors = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
     ax = Figure().subplots()
-    assert plotting.plot_image(colours, ax=ax, title="NGC 3073") is ax
+    assert plotting.plot_image(colors, ax=ax, title="NGC 3073") is ax
     (image,) = ax.images
-    assert_array_equal(image.get_array(), colours)
+    assert_array_equal(image.get_array(), colors)
     assert image.origin == "lower"
     assert ax.get_title() == "NGC 3073"
     assert len(ax.get_xticks()) == len(ax.get_yticks()) == 0

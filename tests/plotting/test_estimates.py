@@ -130,10 +130,10 @@ def wilson(n_inside, n_known):
     """Return Wilson's 68.27 % interval of a fraction, written out."""
     z = stats.norm.ppf(0.5 + 0.6827 / 2)
     share = n_inside / n_known
-    centre = (share + z**2 / (2 * n_known)) / (1 + z**2 / n_known)
+    center = (share + z**2 / (2 * n_known)) / (1 + z**2 / n_known)
     reach = z * math.sqrt(share * (1 - share) / n_known + z**2 / (4 * n_known**2))
     reach /= 1 + z**2 / n_known
-    return centre - reach, centre + reach
+    return center - reach, center + reach
 
 
 def fractions(ax):

@@ -1,4 +1,4 @@
-"""Maps of embeddings: the projection, colours with units, what is left out."""
+"""Maps of embeddings: the projection, colors with units, what is left out."""
 
 import sys
 
@@ -53,7 +53,7 @@ def test_points_are_the_principal_components():
     assert legend(ax) == []
 
 
-def test_colour_bar_carries_the_property_with_its_unit():
+def test_color_bar_carries_the_property_with_its_unit():
     table = make_table()
     ax = plot_embedding_map(table, color="dust")
     (drawn,) = ax.collections
@@ -80,10 +80,10 @@ def test_rows_without_a_value_are_grey_and_counted(kind):
     else:
         color = Masked(values * u.km / u.s, mask=missing)
     ax = plot_embedding_map(table, color=color, color_name="speed")
-    grey, coloured = ax.collections
-    assert len(grey.get_offsets()) == 7
-    assert_allclose(coloured.get_array(), values[7:])
-    assert_allclose(grey.get_facecolor()[0, :3], 0.75)
+    gray, colored = ax.collections
+    assert len(gray.get_offsets()) == 7
+    assert_allclose(colored.get_array(), values[7:])
+    assert_allclose(gray.get_facecolor()[0, :3], 0.75)
     assert legend(ax) == ["no speed (7)"]
 
 
@@ -95,7 +95,7 @@ def test_failed_rows_are_left_out_and_counted():
     assert legend(ax) == ["5 rows without an embedding"]
 
 
-def test_classes_have_colours_and_names():
+def test_classes_have_colors_and_names():
     kinds = np.array(["star", "galaxy", ""] * 20)
     ax = plot_embedding_map(make_table(), color=MaskedColumn(kinds, mask=kinds == ""))
     assert legend(ax) == ["no value (20)", "galaxy", "star"]

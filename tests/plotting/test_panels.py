@@ -1,4 +1,4 @@
-"""Panels show the query first and then its neighbours, in order."""
+"""Panels show the query first and then its neighbors, in order."""
 
 import io
 
@@ -16,7 +16,7 @@ WAVELENGTH = np.linspace(3600, 9800, 50)
 
 
 def make_query(label, n_neighbors, **parts):
-    """Return a query of `neighbor_panel` with neighbours of different colours."""
+    """Return a query of `neighbor_panel` with neighbors of different colors."""
     neighbors = QTable(
         {
             "neighbor_id": [f"sim-{row:06d}" for row in range(n_neighbors)],
@@ -34,7 +34,7 @@ def make_query(label, n_neighbors, **parts):
 
 @pytest.fixture(scope="module")
 def panel():
-    """A query with an image and three neighbours over one with a spectrum and two."""
+    """A query with an image and three neighbors over one with a spectrum and two."""
     image = np.full((3, 3, 3), 200, np.uint8)
     queries = [
         make_query("first", 3, image=image, spectrum=None),
@@ -106,8 +106,8 @@ def test_neighbors_stand_beside_the_query_with_their_similarities(found):
     previews = astroclip.reference_previews(neighbors["neighbor_id"])
     assert_array_equal(parts[2, 0].images[0].get_array(), previews["image"][1])
     assert_allclose(parts[2, 1].lines[0].get_xdata(), previews["wavelength"] / 1e3)
-    centres = [part.get_position(original=True).x0 for part in parts[:, 0]]
-    assert np.all(np.diff(centres) > 0)
+    centers = [part.get_position(original=True).x0 for part in parts[:, 0]]
+    assert np.all(np.diff(centers) > 0)
 
 
 def test_query_spectrum_is_the_ivar_weighted_mean_of_its_pixels(found):

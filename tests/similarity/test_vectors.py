@@ -1,4 +1,4 @@
-"""Unit vectors, the bound of a product's rounding errors, hashes, and centered modalities."""
+"""Unit vectors, the bound of a product's rounding errors, and centered modalities."""
 
 import numpy as np
 import pytest
@@ -45,14 +45,6 @@ def test_cosines_are_numpys_and_equal_for_equal_rows(dtype):
     assert_allclose(found, queries @ wide.T / length, rtol=1e-14, atol=1e-15)
     assert (found[:, [4, 17, 49]] == found[:, [2]]).all()
     assert_array_equal(vectors.paired_cosines(queries, rows), found.diagonal())
-
-
-@pytest.mark.parametrize("dtype", [np.uint16, np.uint32])
-def test_hashes_differ_and_do_not_depend_on_the_width(dtype):
-    words = np.random.default_rng(2).integers(0, 2**16, size=(20_000, 5)).astype(dtype)
-    hashes = vectors.row_hashes(words)
-    assert len(np.unique(hashes)) == len(np.unique(words, axis=0))
-    assert_array_equal(vectors.row_hashes(np.pad(words, [(0, 0), (0, 9)])), hashes)
 
 
 # ---------------------------------------------------------------------- modalities
