@@ -169,6 +169,7 @@ def embed(
             chunks.append(_embed_chunk(items, model, given, prepare_options, encode_options))
             progress.total = objects.n_objects  # a file counts as one object until it is read
             progress.update(len(items))
+            items = None  # so that two chunks are never in memory at once
     columns = {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
     failed = np.flatnonzero(columns["flags"] & Flag.FAILED)
     if len(failed):

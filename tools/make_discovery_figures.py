@@ -29,7 +29,7 @@ from astroclip.simulation.contaminants import make_quasars, make_stars
 from astroclip.simulation.pairs import read_pairs
 from astroclip.simulation.population import COSMOLOGY
 from astroclip.simulation.spectrographs import WAVELENGTH
-from astroclip.simulation.tidal import KINDS, add_tidal_features
+from astroclip.simulation.tidal import SHAPES, add_tidal_features
 from astroclip.tables import embedding_matrix
 
 OUTPUT = Path(__file__).parents[1] / "docs" / "figures"
@@ -197,12 +197,12 @@ def draw_tidal(pairs):
     """Draw a rather bright example of each kind of feature at each surface brightness."""
     hosts = take(luminous_hosts(pairs), slice(N_SHOWN))
     figure, axes = plt.subplots(
-        len(KINDS), len(BRIGHTNESSES), figsize=(7.2, 5.4), constrained_layout=True
+        len(SHAPES), len(BRIGHTNESSES), figsize=(7.2, 5.4), constrained_layout=True
     )
-    for row, kind in enumerate(KINDS):
+    for row, kind in enumerate(SHAPES):
         for axis, brightness in zip(axes[row], BRIGHTNESSES, strict=True):
             made = add_tidal_features(
-                hosts, seed=SEED, kinds=[kind], surface_brightness=(brightness, brightness)
+                hosts, seed=SEED, shapes=[kind], surface_brightness=(brightness, brightness)
             )
             if brightness == BRIGHTNESSES[0]:
                 light = made["tidal_share"] * 10 ** (-0.4 * made["magnitude"][:, 1])

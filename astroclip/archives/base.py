@@ -276,8 +276,8 @@ def make_catalog(observations):
         "survey": str,
     }  # fmt: skip
     table = QTable({
-        name: np.array([row[name] for row in observations], dtype=kind)
-        for name, kind in types.items()
+        name: np.array([row[name] for row in observations], dtype=dtype)
+        for name, dtype in types.items()
     })
     for name, unit in (("ra", u.deg), ("dec", u.deg), ("separation", u.arcsec)):
         table[name] = table[name] * unit

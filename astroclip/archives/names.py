@@ -116,9 +116,9 @@ def name_and_position(item, argument):
         return str(item), None
     if isinstance(item, SkyCoord) and item.isscalar:
         return _position_name(item), item.icrs
-    kind = type(item).__name__ + (f" of shape {item.shape}" if hasattr(item, "shape") else "")
+    described = type(item).__name__ + (f" of shape {item.shape}" if hasattr(item, "shape") else "")
     msg = (
-        f"{argument} is of type {kind}; expected an object's name or one SkyCoord, such as "
+        f"{argument} is of type {described}; expected an object's name or one SkyCoord, such as "
         f"SkyCoord(185.4787, 4.4737, unit='deg')."
     )
     raise TypeError(msg)

@@ -76,19 +76,19 @@ def find_archives(archives):
         archives = DEFAULT_ARCHIVES
     if isinstance(archives, str | Archive):
         archives = [archives]
-    found = []
+    result = []
     for number, archive in enumerate(archives):
         if isinstance(archive, str):
-            found.append(ARCHIVES[check_choice(archive, ARCHIVES, f"archives[{number}]")]())
+            result.append(ARCHIVES[check_choice(archive, ARCHIVES, f"archives[{number}]")]())
         elif isinstance(archive, Archive):
-            found.append(archive)
+            result.append(archive)
         else:
             msg = (
                 f"archives[{number}] is of type {type(archive).__name__}; expected a name of "
                 f"list_archives() or an Archive."
             )
             raise TypeError(msg)
-    if not found:
+    if not result:
         msg = f"archives is empty; expected some of {', '.join(ARCHIVES)}."
         raise ValueError(msg)
-    return found
+    return result

@@ -192,20 +192,21 @@ class Transport:
             In astropy's cache, or in a folder that lasts as long as this object.
         """
         url = requests.Request("GET", url, params=params).prepare().url
-        found = _cached(url) if self.cache else None
-        if found is not None:
+        path = _cached(url) if self.cache else None
+        if path is not None:
             try:
-                check(found)
-            except ArchiveError:  # damaged where it lay; fetch it again
+                check(path)
+            except ArchiveError:  # damaged in the cache; fetch it again
                 _forget(url)
             else:
-                return found
+                return path
         content = self._own_session().get(url).content
         handle, name = tempfile.mkstemp(dir=self._folder.name)
         with os.fdopen(handle, "wb") as file:
             file.write(content)
-        check(Path(name))
-        return _keep(url, Path(name)) if self.cache else Path(name)
+        path = Path(name)
+        check(path)
+        return _keep(url, path) if self.cache else path
 
     def call(self, function, *, host, translate=None):
         """Return what a client's function returns, timed and tried again.
@@ -230,7 +231,7 @@ class Transport:
             try:
                 with _Gate.of(host):
                     return run_with_deadline(function, self.timeout)
-            except Exception as error:  # told apart below; unknown ones pass
+            except Exception as error:  # those of networks become ArchiveErrors, others are raised
                 failure = _as_archive_error(error, translate)
                 if failure is None:
                     raise

@@ -1,40 +1,22 @@
 """Few-shot estimates: small models learned from labeled embeddings with one call."""
 
-import dataclasses
-import warnings
-
 import numpy as np
 from astropy.table import Table
-from scipy.special import log_softmax
 from sklearn.base import BaseEstimator
 
 from astroclip._validation import check_choice, check_integer
-from astroclip.estimation.calibration import (
-    check_levels,
-    check_probability,
-    class_columns,
-    conformal_factor,
-    explained_variance,
-    fit_temperature,
-    interval_columns,
-)
+from astroclip.estimation.calibration import check_levels, check_probability
+from astroclip.estimation.files import read_probes, write_probes
 from astroclip.estimation.neighbors import NEEDED, LabeledRows, choose_rows
+from astroclip.estimation.probes import KINDS, learn_classes, learn_numbers
 from astroclip.estimation.properties import property_groups, property_names, read_properties
 from astroclip.estimation.results import estimate_table
 from astroclip.tables import check_same_model, embedding_matrix, validate_embedding_table
 
-__all__ = ["ClassProbe", "FewShotEstimator", "NumberProbe"]
+__all__ = ["FewShotEstimator"]
 
-KINDS = ("linear", "ridge", "mlp", "logistic")
 LEAST_OBJECTS = 4
-SUPPORT_NEIGHBORS = 16
-RIDGE_PENALTIES = np.logspace(-3, 5, 17)  # of standardized features
-LOGISTIC_STRENGTHS = 10.0 ** np.arange(-3, 3)  # scikit-learn's C, inverse penalties
-LOGISTIC_STEPS = 1000
-LEAST_STEPS = 1000  # of the network: with few examples there are more epochs
-NETWORK_PENALTY = 1.0  # scikit-learn's alpha; as good as the papers' dropout of 0.1
-LEAST_OF_CLASS = 4  # examples of every class, of which a quarter can be held out
-ABSENT = -20.0  # logit of a class without an example
+SUPPORT_NEIGHBORS = 16  # of an object among the examples, for its local density
 
 
 class FewShotEstimator(BaseEstimator):
@@ -205,8 +187,10 @@ class FewShotEstimator(BaseEstimator):
                         f"Label more of them."
                     )
                     raise ValueError(msg)
-                learn = self._learn_numbers if prop.classes is None else self._learn_classes
-                probes[modality, name] = learn(prop, features[rows], values[rows], ids[rows])
+                learn = learn_numbers if prop.classes is None else learn_classes
+                probes[modality, name] = learn(
+                    prop, features[rows], values[rows], ids[rows], self
+                )
                 key = (modality, rows.tobytes())
                 if key not in searched:  # properties with labels on the same rows share them
                     searched[key] = self._keep_examples(table, rows)
@@ -214,34 +198,6 @@ class FewShotEstimator(BaseEstimator):
         self._meta = {key: str(table.meta.get(key, "")) for key in ("MODEL", "WSHA", "PREPVER")}
         self._set_fitted({name: prop for name, (prop, _, _) in columns.items()}, probes, references)
         return self
-
-    def _learn_numbers(self, prop, features, values, ids):
-        """Return the `NumberProbe` of a property's values (N,), on its scale."""
-        targets = prop.scale.targets(values)
-
-        def fit(rows):
-            return _fit_numbers(features[rows], targets[rows], self)
-
-        left_out, folds = _cross_predict(fit, features, ids, None, self)
-        residual = prop.scale.deviation(values, prop.scale.from_targets(left_out))
-        score, error = _fold_scores(
-            lambda rows: explained_variance(prop.scale, residual[rows], values[rows]), folds
-        )
-        residuals = np.sort(np.abs(residual))
-        return NumberProbe(fit(slice(None)), prop.scale, residuals, score, error)
-
-    def _learn_classes(self, prop, features, codes, ids):
-        """Return the `ClassProbe` of a property's numbers of classes (N,)."""
-        n_classes = len(prop.classes)
-
-        def fit(rows):
-            return _fit_classes(features[rows], codes[rows], n_classes, self)
-
-        logits, folds = _cross_predict(fit, features, ids, codes, self)
-        right = logits.argmax(axis=1) == codes
-        score, error = _fold_scores(lambda rows: float(right[rows].mean()), folds)
-        temperature = fit_temperature(logits, np.eye(n_classes)[codes], prior=1.0)
-        return ClassProbe(fit(slice(None)), prop.classes, temperature, score, error)
 
     def _keep_examples(self, table, rows):
         """Return examples that objects are compared with, to flag those unlike them."""
@@ -351,8 +307,6 @@ class FewShotEstimator(BaseEstimator):
         ValueError
             If the estimator was not fitted.
         """
-        from astroclip.estimation.files import write_probes
-
         self._check_fitted()
         write_probes(
             path, self.get_params(), self._meta, self._properties, self._probes, self._references
@@ -377,8 +331,6 @@ class FewShotEstimator(BaseEstimator):
         ValueError
             If the file is another one, of another version, or damaged.
         """
-        from astroclip.estimation.files import read_probes
-
         parameters, meta, properties, probes, references = read_probes(path)
         estimator = cls(**parameters)
         estimator._meta = meta
@@ -386,201 +338,9 @@ class FewShotEstimator(BaseEstimator):
         return estimator
 
 
-# ---------------------------------------------------------------------- what is learned
-@dataclasses.dataclass(frozen=True, eq=False)
-class NumberProbe:
-    """A model of numbers, and how far it errs.
-
-    Attributes
-    ----------
-    layers : list of (weight, bias)
-        Linear layers, weights (n_out, n_in), with ReLU between them: `apply_layers`. One
-        alone is a linear model.
-    scale : `~astroclip.estimation.properties.LinearScale`
-    residuals : (n,) `numpy.ndarray`
-        Absolute residuals of examples that were left out of a fit, in rising order, on the
-        scale.
-    score, score_error : float
-        R2 of these examples, and the standard deviation of the folds' R2 over the root of
-        their number.
-    """
-
-    layers: list
-    scale: object
-    residuals: np.ndarray
-    score: float
-    score_error: float
-    metric = "r2"
-
-    def summary(self, confidence):
-        """Return half the width of a level's intervals, on the scale."""
-        return conformal_factor(self.residuals, confidence)
-
-    def columns(self, features, levels):
-        """Return estimates by the suffix of their columns; NaN for features that are NaN."""
-        estimate = self.scale.from_targets(apply_layers(self.layers, features))
-        scatter = np.ones(len(estimate))
-        return interval_columns(self.scale, estimate, scatter, self.residuals, levels)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class ClassProbe:
-    """A model of classes, and its calibration.
-
-    Attributes
-    ----------
-    layers : list of (weight, bias)
-        As in `NumberProbe`; the last gives logits.
-    classes : (C,) `numpy.ndarray`
-    temperature : float
-        Divides the logits; fitted to examples that were left out of a fit.
-    score, score_error : float
-        Accuracy for these examples, as in `NumberProbe`.
-    """
-
-    layers: list
-    classes: np.ndarray
-    temperature: float
-    score: float
-    score_error: float
-    metric = "accuracy"
-
-    def summary(self, confidence):
-        """Return the temperature."""
-        return self.temperature
-
-    def columns(self, features, levels):
-        """Return class probabilities by the suffix of their columns; NaN where features are."""
-        logits = apply_layers(self.layers, features) / self.temperature
-        with np.errstate(invalid="ignore"):
-            probability = np.exp(log_softmax(logits, axis=1))
-        return class_columns(probability, self.classes)
-
-
-def apply_layers(layers, features):
-    """Return outputs (N, T) of features (N, D): linear layers with ReLU between them."""
-    for number, (weight, bias) in enumerate(layers):
-        if number:
-            features = np.maximum(features, 0.0)
-        features = features @ weight.T + bias
-    return features
-
-
-# ---------------------------------------------------------------------- learning
 def _unit_features(table):
     """Return embeddings divided by their lengths (N, D), NaN where there is none."""
     matrix, _ = embedding_matrix(table)
     matrix = matrix.astype(float)
     length = np.linalg.norm(matrix, axis=1, keepdims=True)
     return np.divide(matrix, length, out=np.full_like(matrix, np.nan), where=length > 0)
-
-
-def _cross_predict(fit, features, ids, codes, settings):
-    """Return what models learned without its fold give every row, and the rows' folds.
-
-    Rows of one id share a fold; classes, by their codes, are in the folds in their shares.
-    """
-    from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
-
-    n_folds = min(settings.n_folds, len(np.unique(ids)))
-    options = {"n_splits": n_folds, "shuffle": True, "random_state": settings.random_state}
-    splitter = GroupKFold(**options) if codes is None else StratifiedGroupKFold(**options)
-    outputs, folds = None, np.empty(len(features), dtype=int)
-    with warnings.catch_warnings():  # of classes with fewer examples than folds: that is fine
-        warnings.simplefilter("ignore", UserWarning)
-        splits = list(splitter.split(features, codes, groups=ids))
-    for fold, (learned, left_out) in enumerate(splits):
-        output = apply_layers(fit(learned), features[left_out])
-        if outputs is None:
-            outputs = np.empty((len(features), output.shape[1]))
-        outputs[left_out], folds[left_out] = output, fold
-    return outputs, folds
-
-
-def _fold_scores(score, folds):
-    """Return the score of all rows, and the error of it from the scatter among folds."""
-    values = [score(folds == fold) for fold in np.unique(folds)]
-    error = np.std(values, ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.nan
-    return score(np.ones(len(folds), dtype=bool)), float(error)
-
-
-def _fit_numbers(features, targets, settings):
-    """Return layers that take features (N, D) and give targets (N, T), both as they came."""
-    from sklearn.linear_model import LinearRegression, RidgeCV
-    from sklearn.preprocessing import StandardScaler
-
-    inputs, outputs = StandardScaler().fit(features), StandardScaler().fit(targets)
-    near, wanted = inputs.transform(features), outputs.transform(targets)
-    if settings.kind == "mlp":
-        layers = _fit_network(near, wanted, settings)
-    else:
-        linear = settings.kind == "linear"
-        model = LinearRegression() if linear else RidgeCV(alphas=RIDGE_PENALTIES)
-        model.fit(near, wanted)
-        layers = [(model.coef_, model.intercept_)]
-    weight, bias = layers[-1]
-    layers[-1] = (weight * outputs.scale_[:, None], bias * outputs.scale_ + outputs.mean_)
-    return _without_scaling(layers, inputs)
-
-
-def _fit_classes(features, codes, n_classes, settings):
-    """Return layers that take features (N, D) as they came and give logits (N, C)."""
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import GridSearchCV, StratifiedShuffleSplit
-    from sklearn.preprocessing import StandardScaler
-
-    inputs = StandardScaler().fit(features)
-    near = inputs.transform(features)
-    present, counts = np.unique(codes, return_counts=True)
-    if len(present) == 1:
-        weight, bias = np.zeros((1, features.shape[1])), np.zeros(1)
-        layers = [(weight, bias)]
-    elif settings.kind == "mlp":
-        layers = _fit_network(near, codes, settings)
-    else:
-        model = LogisticRegression(max_iter=LOGISTIC_STEPS)
-        if counts.min() >= LEAST_OF_CLASS:
-            quarter = StratifiedShuffleSplit(
-                1, test_size=0.25, random_state=settings.random_state
-            )
-            model = GridSearchCV(
-                model, {"C": LOGISTIC_STRENGTHS}, scoring="neg_log_loss", cv=quarter
-            ).fit(near, codes).best_estimator_
-        else:
-            model.fit(near, codes)
-        layers = [(model.coef_, model.intercept_)]
-    weight, bias = layers[-1]
-    if len(present) == 2:  # scikit-learn gives the second class's log odds alone
-        weight, bias = np.vstack([0 * weight, weight]), np.append(0.0, bias)
-    full_weight = np.zeros((n_classes, weight.shape[1]))
-    full_bias = np.full(n_classes, ABSENT)
-    full_weight[present], full_bias[present] = weight, bias
-    layers[-1] = (full_weight, full_bias)
-    return _without_scaling(layers, inputs)
-
-
-def _fit_network(features, targets, settings):
-    """Return the layers of a network trained on numbers (N, T), or numbers of classes (N,)."""
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.neural_network import MLPClassifier, MLPRegressor
-
-    n_batches = -(-len(features) // settings.batch_size)
-    model = MLPRegressor if targets.ndim == 2 else MLPClassifier
-    network = model(
-        hidden_layer_sizes=settings.hidden, learning_rate_init=settings.learning_rate,
-        batch_size=min(settings.batch_size, len(features)), alpha=NETWORK_PENALTY,
-        max_iter=max(settings.n_epochs, -(-LEAST_STEPS // n_batches)),
-        random_state=settings.random_state,
-    )
-    with warnings.catch_warnings():  # the number of epochs is what is asked for
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        network.fit(features, targets.squeeze())
-    weights = [weight.T for weight in network.coefs_]
-    return list(zip(weights, network.intercepts_, strict=True))
-
-
-def _without_scaling(layers, scaler):
-    """Return layers for features as they were before a `StandardScaler`."""
-    weight, bias = layers[0]
-    weight = weight / scaler.scale_
-    return [(weight, bias - weight @ scaler.mean_), *layers[1:]]

@@ -8,8 +8,8 @@ import numpy as np
 from astropy import units as u
 
 from astroclip._files import written
-from astroclip.estimation.few_shot import ClassProbe, NumberProbe
 from astroclip.estimation.neighbors import LabeledRows
+from astroclip.estimation.probes import ClassProbe, NumberProbe
 from astroclip.estimation.properties import SCALES, CircularScale, Property
 from astroclip.tables import embedding_matrix, make_embedding_table
 

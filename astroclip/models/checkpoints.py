@@ -3,8 +3,8 @@
 A checkpoint is a pickle, and unpickling imports and calls whatever the file names. The reader
 here builds plain containers and tensors only. Instances of other classes (Lightning keeps whole
 modules among its hyper-parameters) become `Foreign` placeholders that hold their state; any other
-call is refused. The pickle yields descriptions of tensors; memory for them is taken after all
-sizes were found to agree with the file's.
+call is refused. The pickle yields descriptions of tensors; memory for them is taken only after all
+their sizes agree with the file's.
 
 `torch.load` is not used. Measured with torch 2.14: ``weights_only=True`` refuses the checkpoint
 of the published aligned model (it sets items of Lightning's ``AttributeDict``) and inflates a
@@ -235,9 +235,9 @@ class _Unpickler(pickle.Unpickler):
         return self._classes[qualified]
 
     def persistent_load(self, saved_id):
-        kind, dtype, key, _, n_elements = saved_id[:5]
+        what, dtype, key, _, n_elements = saved_id[:5]
         if (
-            kind != "storage"
+            what != "storage"
             or not isinstance(dtype, torch.dtype)
             or not isinstance(key, str)
             or not isinstance(n_elements, int)

@@ -5,7 +5,7 @@ redshift is in hundreds of faint absorption features at once; redshift surveys f
 the spectrum with templates. On a logarithmic grid the comparison at all redshifts is a
 correlation, which costs a few Fourier transforms.
 
-Shapes: N spectra of P pixels, B = P // 2 bins, R bins of the rest frame, K components of a kind.
+Shapes: N spectra of P pixels, B = P // 2 bins, R bins of the rest frame, K components of a class.
 """
 
 import math
@@ -87,9 +87,9 @@ def _smooth(values):
 
 
 class RedshiftScan(nn.Module):
-    r"""The evidence for every redshift from galaxies of several kinds.
+    r"""The evidence for every redshift from several classes of galaxies.
 
-    The light of a kind of galaxy is a Gaussian: a mean :math:`\mu` and principal components
+    The contrast of a class of galaxies is a Gaussian: a mean :math:`\mu` and principal components
     :math:`T` times normal coefficients. With the inverse variances :math:`W` of a spectrum's
     contrast :math:`d`, all shifted to the same frame,
 
@@ -97,7 +97,7 @@ class RedshiftScan(nn.Module):
         \ln p(d|z) = \tfrac12 b^T A^{-1} b - \tfrac12 \ln |A| + \mu^T W (d - \tfrac12 \mu)
         + \mathrm{const}, \quad A = 1 + T^T W T, \quad b = T^T W (d - \mu),
 
-    and kinds add up. All sums over wavelengths are correlations.
+    and the classes' likelihoods add up. All sums over wavelengths are correlations.
 
     Parameters
     ----------
@@ -105,12 +105,12 @@ class RedshiftScan(nn.Module):
         Length of the model's grid, even in log10 of wavelength with a step of 0.0001.
     largest : float
         Redshift that the scan goes to, from zero.
-    n_kinds, n_components : int
+    n_classes, n_components : int
 
     Attributes
     ----------
-    templates : (n_kinds, 1 + n_components, R) `torch.Tensor`
-        Mean and components of each kind, from
+    templates : (n_classes, 1 + n_components, R) `torch.Tensor`
+        Mean and components of each class, from
         `~astroclip.training.templates.fit_templates`; all zero, which tells nothing, at first.
 
     Notes
@@ -120,17 +120,17 @@ class RedshiftScan(nn.Module):
     1999, J. R. Stat. Soc. B 61, 611) none is too free to fit noise.
     """
 
-    def __init__(self, n_pixels, *, largest, n_kinds=2, n_components=3):
+    def __init__(self, n_pixels, *, largest, n_classes=2, n_components=3):
         super().__init__()
         self.largest, self.n_lags = largest, n_lags(largest)
-        shape = (n_kinds, 1 + n_components, rest_pixels(n_pixels, largest))
+        shape = (n_classes, 1 + n_components, rest_pixels(n_pixels, largest))
         self.register_buffer("templates", torch.zeros(shape))
 
     @property
     def n_measured(self):
         """Length of what is measured beside the evidence."""
-        n_kinds, n_rows, _ = self.templates.shape
-        return n_kinds * n_rows + 1
+        n_classes, n_rows, _ = self.templates.shape
+        return n_classes * n_rows + 1
 
     @torch.no_grad()
     def forward(self, flux, ivar, mask):
@@ -147,7 +147,7 @@ class RedshiftScan(nn.Module):
         evidence : (N, n_lags) `torch.Tensor`
             Natural logarithm, relative to the best redshift's.
         measured : (N, n_measured) `torch.Tensor`
-            How far the best redshift stands out; for each kind, the logarithm of its share there;
+            How far the best redshift stands out; for each class, the logarithm of its share there;
             and the arcsinh of its coefficients.
         """
         with torch.autocast(flux.device.type, enabled=False):
@@ -195,7 +195,7 @@ class RedshiftScan(nn.Module):
         return torch.fft.irfft(transform, n=length)[:, :, : self.n_lags].flip(2)
 
     def _fit(self, projected, products):
-        """Return log evidence (N, n_lags) and coefficients (N, K, n_lags) of one kind.
+        """Return log evidence (N, n_lags) and coefficients (N, K, n_lags) of one class.
 
         The Cholesky factor of every redshift's matrix A is computed element by element, for all
         spectra and redshifts at once: matrices are 3 x 3 and a spectrum has thousands.

@@ -260,7 +260,7 @@ class SmallSpectrumEncoder(nn.Module):
     pooled : int, optional
         Values that the tokens are pooled to; as many as a token has by default.
     scan_components : int
-        Principal components of each kind of galaxy whose light is compared with spectra at every
+        Principal components of each class of galaxies whose light is compared with spectra at every
         redshift, see `~astroclip.models.redshift_scan.RedshiftScan`; no comparison by default.
         The grid must be even in log10 of wavelength, with steps of 0.0001.
     scan_largest : float
@@ -382,11 +382,6 @@ class SmallSpectrumEncoder(nn.Module):
             return summary
         own = summary[:, : self.pooled + 2 * N_WINDOWS + 2]
         return torch.cat([own, self.scanned.features(*self._joined(summary))], dim=1)
-
-    def take_templates(self, other):
-        """Scan with the templates of another encoder, if there is a scan."""
-        if self.scan is not None:
-            self.scan.templates.copy_(other.scan.templates)
 
     def projection(self):
         """Return the modules that `project` uses."""

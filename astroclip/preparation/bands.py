@@ -20,17 +20,20 @@ __all__ = [
 AB_ZERO_POINT = 3631 * u.Jy
 EXTINCTION = {"g": 3.214, "r": 2.165, "z": 1.211}
 """A / E(B-V) in the DECam bands, Schlafly & Finkbeiner (2011) as used by the Legacy Surveys."""
+# factors on nanomaggies before the stretch of `arcsinh_image`: the Legacy Surveys' numbers
 DISPLAY_SCALES = {"g": 6.0, "r": 3.4, "z": 2.2}
+# k of arcsinh(k f) / 2: above 1 / k nanomaggies the scaling goes from linear to logarithmic
 ARCSINH_SCALES = {"g": 20.0, "r": 12.0, "z": 6.0}
-DISPLAY_BLOCK = 2  # images scaled at a time: their arrays stay in the cache
+DISPLAY_BLOCK = 2  # images scaled at a time: their arrays stay in the processor's cache
 NORMALIZATIONS = ("astroclip", "stein", "asinh", "none")
 ZERO_POINT_KEYS = ("MAGZERO", "ZP", "MAGZP", "MAGZPT", "ZEROPT")
+# words of filter names that name a camera or survey rather than a band
 SYSTEMS = (
     "decam", "decals", "ls", "legacysurvey", "legacy", "bass", "mzls", "90prime", "mosaic",
     "sdss", "sloan", "ps1", "panstarrs", "pan", "starrs", "subaru", "hsc", "lsst", "des", "ctio",
     "cfht", "megacam", "lsstcam", "rubin",
 )
-COUNTS = (u.adu, u.DN, u.electron, u.ct)
+COUNTS = (u.adu, u.DN, u.electron, u.ct)  # units that need a zero point
 LETTERS = ("u", "g", "r", "i", "z", "y")
 
 

@@ -203,6 +203,7 @@ def _prepare_one(item, position, settings, pixels, mask):
     planes = _planes(item.data, name, settings)
     if len(planes) < len(settings.bands):
         flags |= Flag.MISSING_BAND
+    # positions are found in r, the band that most models and images share
     reference = planes.get("r", next(iter(planes.values())))
     x, y = _target(reference, name, position)
     if settings.center == "source":

@@ -152,7 +152,7 @@ def _prepare_block(items, ids, redshift, *, grid, frame, medium, min_coverage, o
             np.stack([getattr(arrays[number], name) for number in numbers])
             for name in ("flux", "ivar", "mask")
         )
-        if shift != 1.0:
+        if shift != 1.0:  # the same light in narrower pixels: f_rest = (1 + z) f_observed
             given_flux, given_ivar = given_flux * shift, given_ivar / shift**2
         wavelength = arrays[numbers[0]].wavelength / shift
         if len(numbers) == 1:
@@ -327,7 +327,8 @@ def _unit_scale(unit, wavelength, name):
     if factor is not None:
         return factor
     equivalency = u.spectral_density(wavelength * u.AA)
-    integrated = unit.is_equivalent(u.erg / (u.s * u.cm**2))  # nu f_nu, or a line's flux?
+    # nu f_nu converts and a line's flux has the same unit: ambiguous, so neither is taken
+    integrated = unit.is_equivalent(u.erg / (u.s * u.cm**2))
     plain = unit == u.dimensionless_unscaled
     if plain or integrated or not unit.is_equivalent(FLUX_UNIT, equivalency):
         found = "no unit" if plain else f"unit {str(unit)!r}"

@@ -20,15 +20,15 @@ from astroclip.simulation.images import (
 from astroclip.simulation.population import kpc_per_arcsec
 
 __all__ = [
-    "KINDS",
+    "SHAPES",
     "TidalFeatures",
     "add_tidal_features",
     "draw_tidal_features",
     "render_tidal_features",
 ]
 
-KINDS = ("stream", "shell", "tail")
-# per kind: width (kpc), distance (half-light radii), azimuth (degrees)
+SHAPES = ("stream", "shell", "tail")
+# per shape: width (kpc), distance (half-light radii), azimuth (degrees)
 WIDTHS = {"stream": (1.5, 4.0), "shell": (3.0, 8.0), "tail": (3.0, 7.0)}
 DISTANCES = {"stream": (4.0, 10.0), "shell": (3.0, 8.0), "tail": (5.0, 10.0)}
 SPANS = {"stream": (120.0, 330.0), "shell": (50.0, 120.0), "tail": (40.0, 150.0)}
@@ -50,7 +50,7 @@ class TidalFeatures:
 
     Attributes
     ----------
-    kind : ``"stream"``, ``"shell"`` or ``"tail"``
+    shape : ``"stream"``, ``"shell"`` or ``"tail"``
     surface_brightness : r (AB) per square arcsec, the mean over the part that is brighter than
         a fifth of the brightest point, before seeing
     distance : of the loop, the outermost shell or the end of the tail from the center, arcsec
@@ -64,7 +64,7 @@ class TidalFeatures:
     g_r, r_z : colors
     """
 
-    kind: np.ndarray
+    shape: np.ndarray
     surface_brightness: np.ndarray
     distance: np.ndarray
     start: np.ndarray
@@ -77,11 +77,11 @@ class TidalFeatures:
     r_z: np.ndarray
 
     def __len__(self):
-        return len(self.kind)
+        return len(self.shape)
 
 
 def draw_tidal_features(
-    rng, redshift, half_light_radius, g_r, r_z, *, kinds=KINDS, surface_brightness=(25.0, 27.5),
+    rng, redshift, half_light_radius, g_r, r_z, *, shapes=SHAPES, surface_brightness=(25.0, 27.5),
     largest_distance=13.4,
 ):
     """Draw tidal features of galaxies.
@@ -94,8 +94,8 @@ def draw_tidal_features(
         Arcsec.
     g_r, r_z : (N,) array-like
         The galaxies' colors.
-    kinds : sequence of str
-        Kinds to draw from, equally often.
+    shapes : sequence of str
+        Shapes to draw from, equally often.
     surface_brightness : (float, float)
         r (AB) per square arcsec, as observed; uniform between these.
     largest_distance : float
@@ -108,7 +108,7 @@ def draw_tidal_features(
     Raises
     ------
     ValueError
-        If a kind is unknown, or the surface brightnesses are not a range.
+        If a shape is unknown, or the surface brightnesses are not a range.
 
     Notes
     -----
@@ -116,7 +116,7 @@ def draw_tidal_features(
     al. 2013; Hood et al. 2018, in the Legacy Surveys' r images), none fainter than 27.5 in
     deep images (Sola et al. 2022). Tails are wider and about a magnitude brighter than
     streams there; on average 25.1 against 26.3 in g' around cluster galaxies (Zoller et al.
-    2025). Here all kinds share one range of surface brightness, so that kinds can be
+    2025). Here all shapes share one range of surface brightness, so that shapes can be
     compared. Streams are 0.1 mag bluer in g - r than their galaxies, shells and tails
     have their color.
 
@@ -126,9 +126,9 @@ def draw_tidal_features(
     Kado-Fong et al. (2018), ApJ 866, 103; Sola et al. (2022), A&A 662, A124; Zoller et al.
     (2025), arXiv:2502.14531.
     """
-    kinds = [kinds] if isinstance(kinds, str) else list(kinds)
-    for kind in kinds:
-        check_choice(kind, KINDS, "kinds")
+    shapes = [shapes] if isinstance(shapes, str) else list(shapes)
+    for shape in shapes:
+        check_choice(shape, SHAPES, "shapes")
     limits = np.sort(np.asarray(surface_brightness, dtype=float))
     if limits.shape != (2,) or not np.isfinite(limits).all() or limits[0] < BRIGHTEST:
         msg = (
@@ -137,32 +137,32 @@ def draw_tidal_features(
         )
         raise ValueError(msg)
     n = len(redshift)
-    kind = rng.choice(kinds, n)
+    shape = rng.choice(shapes, n)
     width, distance, span = (
-        _between(rng, table, kind) for table in (WIDTHS, DISTANCES, SPANS)
+        _between(rng, table, shape) for table in (WIDTHS, DISTANCES, SPANS)
     )
     radius = np.asarray(half_light_radius, dtype=float)
     width = width / kpc_per_arcsec(np.maximum(redshift, 1e-4))
     distance = (distance * radius).clip(SMALLEST_DISTANCE, largest_distance)
-    bluer = np.where(kind == "stream", STREAM_BLUER, 0.0)
+    bluer = np.where(shape == "stream", STREAM_BLUER, 0.0)
     return TidalFeatures(
-        kind=kind,
+        shape=shape,
         surface_brightness=rng.uniform(*limits, n),
         distance=distance,
         start=np.clip(TAIL_START * radius, 1.0, 0.6 * distance),
         width=width.clip(SMALLEST_WIDTH, np.minimum(LARGEST_WIDTH, 0.4 * distance)),
         span=np.deg2rad(span),
-        axis_ratio=np.where(kind == "stream", rng.uniform(0.4, 0.95, n), rng.uniform(0.75, 1, n)),
+        axis_ratio=np.where(shape == "stream", rng.uniform(0.4, 0.95, n), rng.uniform(0.75, 1, n)),
         position_angle=rng.uniform(0, 2 * np.pi, n),
-        count=np.where(kind == "stream", 1, rng.integers(1, np.where(kind == "shell", 4, 3))),
+        count=np.where(shape == "stream", 1, rng.integers(1, np.where(shape == "shell", 4, 3))),
         g_r=np.asarray(g_r, dtype=float) - bluer + COLOR_SCATTER * rng.standard_normal(n),
         r_z=np.asarray(r_z, dtype=float) - bluer / 2 + COLOR_SCATTER * rng.standard_normal(n),
     )
 
 
-def _between(rng, table, kind):
-    """Return numbers uniform within the limits of each feature's kind."""
-    low, high = np.array([table[name] for name in kind]).reshape(-1, 2).T
+def _between(rng, table, shape):
+    """Return numbers uniform within the limits of each feature's shape."""
+    low, high = np.array([table[name] for name in shape]).reshape(-1, 2).T
     return rng.uniform(low, high)
 
 
@@ -219,7 +219,7 @@ def _feature_map(feature, axis):
     cosine, sine = np.cos(feature.position_angle), np.sin(feature.position_angle)
     x = (axis[None, :] * cosine + axis[:, None] * sine).astype(np.float32)
     y = (axis[:, None] * cosine - axis[None, :] * sine).astype(np.float32)
-    light = _MAPS[str(feature.kind)](feature, x, y)
+    light = _MAPS[str(feature.shape)](feature, x, y)
     return light / light[light > BRIGHT_PART * light.max()].mean()
 
 
@@ -255,14 +255,14 @@ def render_tidal_features(features, seeing, beta, *, size=64, pixel_scale=0.524)
         transform = torch.fft.rfft2(light)
         color = (one.g_r, 0.0, -one.r_z)
         for band in range(3):
-            shape = seeing[row : row + 1, band], beta[row : row + 1]
-            spread = moffat_transform(*shape, n_fine, step)[0]
+            width, index = seeing[row : row + 1, band], beta[row : row + 1]
+            spread = moffat_transform(width, index, n_fine, step)[0]
             flux = 10 ** (-0.4 * (one.surface_brightness + color[band] - 22.5)) * step**2
             pixels[row, band] = pixels_of_transform(transform * spread, size).clamp(min=0) * flux
     return pixels
 
 
-def add_tidal_features(pairs, *, seed, kinds=KINDS, surface_brightness=(25.0, 27.5)):
+def add_tidal_features(pairs, *, seed, shapes=SHAPES, surface_brightness=(25.0, 27.5)):
     """Give galaxies tidal features: a stream, shells or tails each.
 
     Parameters
@@ -271,13 +271,13 @@ def add_tidal_features(pairs, *, seed, kinds=KINDS, surface_brightness=(25.0, 27
         From `astroclip.simulation.pairs.make_pairs`; left as they are.
     seed : int or sequence of int
         Fixes every draw. Only the brightness changes with ``surface_brightness``.
-    kinds, surface_brightness
+    shapes, surface_brightness
         As of `draw_tidal_features`.
 
     Returns
     -------
     dict of str to `numpy.ndarray`
-        The pairs with changed ``image`` and ``magnitude``, and ``tidal_kind``,
+        The pairs with changed ``image`` and ``magnitude``, and ``tidal_shape``,
         ``tidal_surface_brightness`` (r, AB per square arcsec), ``tidal_distance`` and
         ``tidal_width`` (arcsec), and ``tidal_share`` of the r-band light. The features lie
         outside the fiber: spectra stay.
@@ -297,7 +297,7 @@ def add_tidal_features(pairs, *, seed, kinds=KINDS, surface_brightness=(25.0, 27
         share * pairs["bulge_radius"] + (1 - share) * pairs["disc_radius"],
         magnitude[:, 0] - magnitude[:, 1],
         magnitude[:, 1] - magnitude[:, 2],
-        kinds=kinds,
+        shapes=shapes,
         surface_brightness=surface_brightness,
         largest_distance=LARGEST_DISTANCE * 0.524 * size / 2,
     )
@@ -310,7 +310,7 @@ def add_tidal_features(pairs, *, seed, kinds=KINDS, surface_brightness=(25.0, 27
         **pairs,
         "image": np.minimum(image, 6e4).astype(np.float16),
         "magnitude": (22.5 - 2.5 * np.log10(total)).astype(np.float32),
-        "tidal_kind": features.kind,
+        "tidal_shape": features.shape,
         "tidal_surface_brightness": features.surface_brightness.astype(np.float32),
         "tidal_distance": features.distance.astype(np.float32),
         "tidal_width": features.width.astype(np.float32),

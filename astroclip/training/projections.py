@@ -76,22 +76,22 @@ class ProjectionAlignment(Alignment):
                 f"which one is contrasted with another, or shares of second ones that are zero."
             )
             raise ValueError(msg)
-        if find_checkpoint(output) is not None:
-            begun = [item["sha256"] for item in read_start(output)]
-            if begun != [item["sha256"] for item in start_records(start)]:
-                names = ", ".join(repr(str(file)) for file in start)
-                msg = (
-                    f"start is {names}, but the run in {str(output)!r} began from other weights; "
-                    f"expected the same to go on from. Give those, or another folder."
-                )
-                raise ValueError(msg)
+        weights = [item["sha256"] for item in start_records(start)]
+        begun = [item["sha256"] for item in read_start(output)]
+        if find_checkpoint(output) is not None and begun != weights:
+            names = ", ".join(repr(str(file)) for file in start)
+            msg = (
+                f"start is {names}, but the run in {str(output)!r} began from other weights; "
+                f"expected the same to go on from. Give those, or another folder."
+            )
+            raise ValueError(msg)
         encoders = Alignment(recipe)
         for file in start:
             encoders.start_from(file)
-        digest = sha256("".join(item["sha256"] for item in start_records(start)).encode())
-        digest.update(json.dumps([recipe.spectrum, settings.n_views], sort_keys=True).encode())
-        folder = output / f"summaries-{digest.hexdigest()[:DIGEST_LENGTH]}"
-        cache = Summaries(encoders, folder)
+        # summaries depend on the weights, the encoder and the number of recordings
+        made_of = json.dumps([weights, recipe.spectrum, settings.n_views], sort_keys=True)
+        digest = sha256(made_of.encode()).hexdigest()[:DIGEST_LENGTH]
+        cache = Summaries(encoders, output / f"summaries-{digest}")
         cache.make_templates(sources)
         module = cls(
             recipe, pairs=join_pairs(cache.all_pairs(sources)),
@@ -100,9 +100,8 @@ class ProjectionAlignment(Alignment):
                 cache.spectra(workspace.contaminants()) if settings.outlier_share else None
             ),
         )
-        module.templates = None if encoders.spectrum_encoder.scan is None else (
-            encoders.spectrum_encoder.scan.templates
-        )
+        scan = encoders.spectrum_encoder.scan
+        module.templates = None if scan is None else scan.templates
         return module
 
     def begin(self):

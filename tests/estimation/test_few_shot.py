@@ -217,6 +217,17 @@ def test_a_class_that_folds_lack_is_learned_all_the_same(kind):
     assert np.mean(np.asarray(result["kind"]) == kinds) > 0.6
 
 
+@pytest.mark.parametrize("kind", ["ridge", "mlp"])
+def test_two_examples_of_each_class_are_enough(kind):
+    vectors, _ = labeled(6, 17)
+    table = make_table(vectors, kind=["a", "b", "c"] * 2)
+    result = FewShotEstimator(kind=kind, hidden=(8,)).fit(table, "kind").predict(table)
+    assert np.isfinite(result["kind_probability"]).all()
+    vectors, mass = labeled(4, 18)
+    result = FewShotEstimator(kind=kind, hidden=(8,)).fit(make_table(vectors, mass=mass), "mass")
+    assert np.isfinite(result.predict(make_table(vectors))["mass"]).all()
+
+
 @pytest.mark.parametrize("kind", ["linear", "ridge", "mlp"])
 def test_constant_features_and_values(kind):
     vectors, _ = labeled(30, 16)

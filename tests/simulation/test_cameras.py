@@ -147,7 +147,8 @@ def test_sdss_images_reach_its_depths_and_its_seeing():
     scale, empty = 0.524, torch.zeros(200, 3, 32, 32)
     sharp = torch.full((200, 3), 0.8)
     seen = observe_images_sdss(empty, sharp, generator(), pixel_scale=scale)
-    for band, (seeing, depth) in enumerate(zip((1.50, 1.43, 1.40), CAMERAS["sdss"].depths, strict=True)):
+    documented = zip((1.50, 1.43, 1.40), CAMERAS["sdss"].depths, strict=True)
+    for band, (seeing, depth) in enumerate(documented):
         found = np.median([measured_depth(one[band], seeing, scale) for one in seen.pixels])
         assert found == pytest.approx(depth, abs=0.12)
     star = 1e6 * gaussian(64, 0.8 / 2.355 / scale).expand(50, 3, -1, -1)

@@ -14,7 +14,6 @@ from astroclip.simulation.images import (
 )
 from astroclip.simulation.population import draw_galaxies
 
-
 ALONE = {"neighbor_density": 0.0}
 
 

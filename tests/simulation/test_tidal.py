@@ -10,7 +10,7 @@ from astroclip.simulation.cameras import observe_images
 from astroclip.simulation.pairs import make_pairs
 from astroclip.simulation.population import kpc_per_arcsec
 from astroclip.simulation.tidal import (
-    KINDS,
+    SHAPES,
     WIDTHS,
     TidalFeatures,
     add_tidal_features,
@@ -21,20 +21,20 @@ from astroclip.simulation.tidal import (
 SHARP = 0.05  # arcsec: a point spread function within a pixel
 
 
-def feature(kind, **changes):
+def feature(shape, **changes):
     """Return one feature of given shape."""
     fields = {
         "surface_brightness": 25.0, "distance": 10.0, "start": 3.0, "width": 2.0, "span": 1.5,
         "axis_ratio": 1.0, "position_angle": 0.0, "count": 1, "g_r": 0.7, "r_z": 0.4, **changes,
     }
     arrays = {name: np.array([value]) for name, value in fields.items()}
-    return TidalFeatures(kind=np.array([kind]), **arrays)
+    return TidalFeatures(shape=np.array([shape]), **arrays)
 
 
-def render(kind, *, size=128, pixel_scale=0.25, seeing=SHARP, **changes):
+def render(shape, *, size=128, pixel_scale=0.25, seeing=SHARP, **changes):
     """Return the r-band light (S, S), and x, y in arcsec."""
     pixels = render_tidal_features(
-        feature(kind, **changes), np.full((1, 3), seeing), np.array([3.0]), size=size,
+        feature(shape, **changes), np.full((1, 3), seeing), np.array([3.0]), size=size,
         pixel_scale=pixel_scale,
     )
     axis = (np.arange(size) - (size - 1) / 2) * pixel_scale
@@ -46,26 +46,26 @@ def pairs(simulator):
     return make_pairs(12, simulator, seed=9)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("brightness", [24.0, 27.0])
-def test_the_bright_part_has_the_surface_brightness_asked_for(kind, brightness):
-    light, _, _ = render(kind, surface_brightness=brightness)
+def test_the_bright_part_has_the_surface_brightness_asked_for(shape, brightness):
+    light, _, _ = render(shape, surface_brightness=brightness)
     r = light[1] / 0.25**2
     mean = r[r > 0.2 * r.max()].mean()
     assert 22.5 - 2.5 * np.log10(mean) == pytest.approx(brightness, abs=0.1)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_bands_differ_by_the_colors(kind):
-    light, _, _ = render(kind)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_bands_differ_by_the_colors(shape):
+    light, _, _ = render(shape)
     magnitude = 22.5 - 2.5 * np.log10(light.sum(axis=(1, 2)))
     assert magnitude[0] - magnitude[1] == pytest.approx(0.7, abs=1e-3)
     assert magnitude[1] - magnitude[2] == pytest.approx(0.4, abs=1e-3)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_seeing_keeps_the_flux(kind):
-    sharp, blurred = (render(kind, seeing=seeing)[0] for seeing in (SHARP, 1.4))
+@pytest.mark.parametrize("shape", SHAPES)
+def test_seeing_keeps_the_flux(shape):
+    sharp, blurred = (render(shape, seeing=seeing)[0] for seeing in (SHARP, 1.4))
     np.testing.assert_allclose(
         blurred.sum(axis=(1, 2)), sharp.sum(axis=(1, 2)), rtol=2e-3
     )
@@ -127,9 +127,9 @@ def test_two_tails_are_opposite():
     np.testing.assert_allclose(light, light[:, ::-1, ::-1], atol=1e-3 * light.max())
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_position_angles_turn_features(kind):
-    light, turned = (render(kind, position_angle=angle)[0] for angle in (0.0, np.pi / 2))
+@pytest.mark.parametrize("shape", SHAPES)
+def test_position_angles_turn_features(shape):
+    light, turned = (render(shape, position_angle=angle)[0] for angle in (0.0, np.pi / 2))
     np.testing.assert_allclose(turned[1], np.rot90(light[1], -1), atol=0.01 * light.max())
 
 
@@ -140,24 +140,24 @@ def test_draws_stay_in_their_published_ranges():
         rng, redshift, np.full(n, 1.5), np.full(n, 0.8), np.full(n, 0.4),
         surface_brightness=(27.0, 25.0),
     )
-    assert {str(kind) for kind in drawn.kind} == set(KINDS)
+    assert {str(shape) for shape in drawn.shape} == set(SHAPES)
     assert drawn.surface_brightness.min() >= 25
     assert drawn.surface_brightness.max() <= 27
     assert drawn.distance.max() <= 13.4
     assert drawn.distance.min() >= 3.0
     assert np.all(drawn.start < drawn.distance)
-    for kind in KINDS:
-        chosen = (drawn.kind == kind) & (drawn.width > 0.4) & (drawn.width < 0.39 * drawn.distance)
-        chosen &= drawn.width < 5
+    for shape in SHAPES:
+        chosen = (drawn.shape == shape) & (drawn.width > 0.4) & (drawn.width < 5)
+        chosen &= drawn.width < 0.39 * drawn.distance
         width = drawn.width[chosen] * kpc_per_arcsec(redshift[chosen])
-        assert width.min() >= WIDTHS[kind][0] - 1e-6
-        assert width.max() <= WIDTHS[kind][1] + 1e-6
-        assert abs((drawn.kind == kind).mean() - 1 / 3) < 0.04
-    stream = drawn.kind == "stream"
+        assert width.min() >= WIDTHS[shape][0] - 1e-6
+        assert width.max() <= WIDTHS[shape][1] + 1e-6
+        assert abs((drawn.shape == shape).mean() - 1 / 3) < 0.04
+    stream = drawn.shape == "stream"
     assert drawn.g_r[stream].mean() == pytest.approx(0.7, abs=0.01)
     assert drawn.g_r[~stream].mean() == pytest.approx(0.8, abs=0.01)
-    assert set(np.unique(drawn.count[drawn.kind == "shell"])) == {1, 2, 3}
-    assert set(np.unique(drawn.count[drawn.kind == "tail"])) == {1, 2}
+    assert set(np.unique(drawn.count[drawn.shape == "shell"])) == {1, 2, 3}
+    assert set(np.unique(drawn.count[drawn.shape == "tail"])) == {1, 2}
 
 
 def test_light_is_added_to_the_pairs(pairs):
@@ -171,7 +171,7 @@ def test_light_is_added_to_the_pairs(pairs):
     np.testing.assert_allclose(added.sum(axis=(2, 3)), flux - plain, rtol=0.05)
     np.testing.assert_allclose(made["tidal_share"], 1 - (plain / flux)[:, 1], atol=1e-3)
     np.testing.assert_array_equal(made["spectrum"], pairs["spectrum"])
-    assert len(made["tidal_kind"]) == len(pairs["redshift"])
+    assert len(made["tidal_shape"]) == len(pairs["redshift"])
 
 
 def test_seeds_fix_every_draw_and_brightness_only_scales(pairs):
@@ -183,23 +183,23 @@ def test_seeds_fix_every_draw_and_brightness_only_scales(pairs):
         np.testing.assert_array_equal(first[name], again[name])
     assert not np.array_equal(first["image"], other["image"])
     fainter = add_tidal_features(pairs, seed=5, surface_brightness=(26.5, 26.5))
-    np.testing.assert_array_equal(first["tidal_kind"], fainter["tidal_kind"])
+    np.testing.assert_array_equal(first["tidal_shape"], fainter["tidal_shape"])
     np.testing.assert_array_equal(first["tidal_distance"], fainter["tidal_distance"])
     light = [(m["image"].astype(float) - pairs["image"])[:, 1].sum() for m in (first, fainter)]
     assert light[0] / light[1] == pytest.approx(10, rel=0.05)
 
 
 def test_kinds_can_be_chosen_and_cameras_record_them(pairs):
-    made = add_tidal_features(pairs, seed=1, kinds="shell")
-    assert set(made["tidal_kind"].tolist()) == {"shell"}
+    made = add_tidal_features(pairs, seed=1, shapes="shell")
+    assert set(made["tidal_shape"].tolist()) == {"shell"}
     pixels, seeing = (torch.from_numpy(made[key]).float() for key in ("image", "seeing"))
     seen = observe_images(pixels, seeing, torch.Generator().manual_seed(1))
     assert seen.pixels.isfinite().all()
 
 
 def test_wrong_arguments_are_refused(pairs):
-    with pytest.raises(ValueError, match="kinds is 'plume'"):
-        add_tidal_features(pairs, seed=1, kinds=["stream", "plume"])
+    with pytest.raises(ValueError, match="shapes is 'plume'"):
+        add_tidal_features(pairs, seed=1, shapes=["stream", "plume"])
     with pytest.raises(ValueError, match="surface_brightness is"):
         add_tidal_features(pairs, seed=1, surface_brightness=(25.0, np.nan))
     with pytest.raises(ValueError, match="surface_brightness is"):
@@ -208,4 +208,4 @@ def test_wrong_arguments_are_refused(pairs):
 
 def test_features_have_a_length():
     assert len(feature("tail")) == 1
-    assert {field.name for field in dataclasses.fields(TidalFeatures)} >= {"kind", "width"}
+    assert {field.name for field in dataclasses.fields(TidalFeatures)} >= {"shape", "width"}
