@@ -25,12 +25,12 @@ def _arrow_type(dtype, shape):
     import pyarrow as pa
 
     if dtype.kind == "U":
-        kind = pa.string()
+        arrow_type = pa.string()
     elif dtype.kind in "biuf" and dtype.itemsize <= 8:
-        kind = pa.from_numpy_dtype(dtype)
+        arrow_type = pa.from_numpy_dtype(dtype)
     else:  # complex numbers, bytes, times
-        kind = pa.binary(dtype.itemsize)
-    return pa.list_(kind, int(np.prod(shape))) if shape else kind
+        arrow_type = pa.binary(dtype.itemsize)
+    return pa.list_(arrow_type, int(np.prod(shape))) if shape else arrow_type
 
 
 def write_parquet(table, path):
@@ -69,8 +69,8 @@ def write_parquet(table, path):
             raise ValueError(msg)
         array = array.astype(array.dtype.newbyteorder("<"), copy=False)
         shape = array.shape[1:]
-        kind = _arrow_type(array.dtype, shape)
-        item = kind.value_type if shape else kind
+        arrow_type = _arrow_type(array.dtype, shape)
+        item = arrow_type.value_type if shape else arrow_type
         if pa.types.is_fixed_size_binary(item):
             values = pa.FixedSizeBinaryArray.from_buffers(
                 item, array.size, [None, pa.py_buffer(array.tobytes())]
@@ -78,9 +78,9 @@ def write_parquet(table, path):
         else:
             values = pa.array(array.ravel(), type=item)
         if shape:
-            values = pa.FixedSizeListArray.from_arrays(values, type=kind)
+            values = pa.FixedSizeListArray.from_arrays(values, type=arrow_type)
         details = {"dtype": array.dtype.str, "shape": json.dumps(shape)}
-        fields.append(pa.field(name, kind, nullable=False, metadata=details))
+        fields.append(pa.field(name, arrow_type, nullable=False, metadata=details))
         arrays.append(values)
     header = "\n".join(meta.get_yaml_from_table(plain)).encode()
     schema = pa.schema(fields, metadata={HEADER: header})

@@ -359,7 +359,8 @@ def _check_manifest(manifest):
     _require(settings["method"] in METHODS, f"method is {settings['method']!r}")
     _require(_is_number(settings["recall"], 0, 1), "recall is no number between 0 and 1")
     _require(_is_integer(settings["random_state"], 0, 2**63), "random_state is no integer")
-    _require(_is_integer(settings["embedding_position"], 0, 2**31), "embedding_position is none")
+    position = settings["embedding_position"]
+    _require(_is_integer(position, 0, 2**31), "embedding_position is no integer")
     for name, center in (manifest["modality_centers"] or {}).items():
         good = name in MODALITIES and isinstance(center, list) and len(center) == dim
         good = good and all(_is_number(each, -2, 2) for each in center)
@@ -369,22 +370,26 @@ def _check_manifest(manifest):
         name, n_vectors = entry["name"], entry["n_vectors"]
         _require(isinstance(name, str) and SHARD_NAME.fullmatch(name), f"shard is named {name!r}")
         good = _is_integer(entry["n_rows"], 1, 2**48) and _is_integer(n_vectors, 0, 2**48)
-        _require(good and n_vectors <= entry["n_rows"], f"the counts of {name} are none")
-        _require(_is_number(entry["length_error"], 0, 0.01), f"length_error of {name} is none")
+        good = good and n_vectors <= entry["n_rows"]
+        _require(good, f"{name} has invalid counts of rows or vectors")
+        good = _is_number(entry["length_error"], 0, 0.01)
+        _require(good, f"length_error of {name} is out of range")
         position = 0
         for modality, (start, stop) in entry["modalities"].items():
             good = modality in MODALITIES and start == position and _is_integer(stop, start + 1,
                                                                                 n_vectors)
-            _require(good, f"modalities of {name} are not one behind the other")
+            _require(good, f"modalities of {name} are no consecutive ranges")
             position = stop
         _require(position == n_vectors, f"modalities of {name} leave vectors out")
         expected = {"vectors.npy", "rows.npy", "cells.npy", "columns.parquet"}
         for modality, known in entry["approximate"].items():
-            _require(modality in entry["modalities"], f"{name} has lists of {modality!r}")
+            good = modality in entry["modalities"]
+            _require(good, f"{name} has inverted lists of {modality!r}, but no vectors")
             good = _is_integer(known["n_lists"], 1, n_vectors)
             good = good and _is_integer(known["n_probe"], 1, known["n_lists"])
             good = good and known["scale"] > 0 and _is_number(known["scale"], 0, 1e9)
-            _require(good and _is_number(known["recall"], 0, 1), f"lists of {name} are none")
+            good = good and _is_number(known["recall"], 0, 1)
+            _require(good, f"{name} has invalid settings of inverted lists")
             expected |= {f"{modality}-{each}.npy" for each in ApproximateSearch.ARRAYS}
         _require(set(entry["files"]) == expected, f"{name} has other files than {sorted(expected)}")
         for file, about in entry["files"].items():
@@ -411,8 +416,9 @@ def _read_shard(folder, entry, manifest, verified):
     vectors = _mapped(folder / "vectors.npy", DTYPES[manifest["dtype"]], (n_vectors, dim))
     number = "<i4" if n_rows < np.iinfo(np.int32).max else "<i8"
     rows = np.array(_mapped(folder / "rows.npy", number, (n_vectors,)))
-    inside = not len(rows) or (rows.min() >= 0 and rows.max() < n_rows)
-    _require(inside and len(np.unique(rows)) == len(rows), "rows.npy does not number rows")
+    good = not len(rows) or (rows.min() >= 0 and rows.max() < n_rows)
+    good = good and len(np.unique(rows)) == len(rows)
+    _require(good, "rows.npy has numbers that repeat or are out of range")
     table = np.array(_mapped(folder / "cells.npy", _cell_dtype(dim), (None,)))
     _require(
         np.array_equal(table["start"][1:], table["stop"][:-1])
@@ -420,7 +426,7 @@ def _read_shard(folder, entry, manifest, verified):
         and np.isfinite(table["center"]).all()
         and (table["low"] >= -1).all() and (table["high"] <= 1).all()
         and (table["low"] <= table["high"]).all(),
-        "cells.npy holds no cells",
+        "cells.npy has invalid cells",
     )
     cells, approximate = {}, {}
     for modality, (start, stop) in entry["modalities"].items():
@@ -444,7 +450,7 @@ def _read_shard(folder, entry, manifest, verified):
         good = (sizes >= 0).all() and (sizes <= len(positions)).all()
         good = good and sizes.sum() == len(positions) and np.isfinite(arrays["centers"]).all()
         good = good and positions.min() >= start and positions.max() < stop
-        _require(good, f"the lists of {modality} are none")
+        _require(good, f"the inverted lists of {modality} do not fit its vectors")
         options = {name: known[name] for name in ("scale", "n_probe", "recall")}
         approximate[modality] = ApproximateSearch(**arrays, **options)
     return Shard(columns, vectors, rows, cells, entry["length_error"], approximate)

@@ -351,7 +351,7 @@ def redshift_temperatures(module, pairs, **options):
     Returns
     -------
     dict of str to float
-        By modality; see `~astroclip.redshifts.distribution.fit_temperature`.
+        By modality; see `~astroclip.redshifts.fit_temperature`.
     """
     largest = module.settings.largest_redshift
     redshift = np.asarray(pairs["redshift"], dtype=float)

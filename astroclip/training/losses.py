@@ -35,14 +35,26 @@ __all__ = [
     "InverseTemperature",
     "NeighborMemory",
     "Remembered",
+    "contrast",
+    "image_labels",
+    "image_redshift",
     "info_nce",
     "known_error",
     "loss",
     "neighbor_error",
     "neighbor_estimate",
+    "neighbor_redshift",
+    "neighbors",
+    "outliers",
     "redshift_cross_entropy",
     "redshift_leak",
     "redshift_target",
+    "scan_redshift",
+    "second_images",
+    "second_spectra",
+    "spectrum_labels",
+    "spectrum_redshift",
+    "swapped_redshift",
     "weighted_losses",
 ]
 
@@ -237,8 +249,7 @@ def redshift_target(redshift, n_bins, *, step, first=0.5):
     Returns
     -------
     (N, n_bins) `torch.Tensor`
-        Gaussians 0.8 bins wide in log(1 + z), `astroclip.redshifts.distribution.redshift_target`
-        on tensors.
+        Gaussians 0.8 bins wide in log(1 + z): `astroclip.redshifts.redshift_target` on tensors.
     """
     centers = torch.arange(n_bins, device=redshift.device) + first
     position = torch.log1p(redshift)[:, None] / step
