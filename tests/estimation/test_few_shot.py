@@ -261,5 +261,5 @@ def test_refusals(fitted, tables, tmp_path):
     foreign.meta["WSHA"] = "cd" * 32
     with pytest.raises(ModelMismatchError, match="^table and examples hold .* different weights"):
         fitted.predict(foreign)
-    with pytest.raises(KeyError, match="properties names 'z', which the estimator was not fitted with; exp"):
+    with pytest.raises(KeyError, match="properties names 'z', which the estimator was not fitted"):
         fitted.predict(reference, properties=["z"])

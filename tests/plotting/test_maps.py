@@ -70,7 +70,7 @@ def test_values_that_are_no_column_are_named_by_the_caller():
 
 
 @pytest.mark.parametrize("kind", ["nan", "masked column", "masked quantity"])
-def test_rows_without_a_value_are_grey_and_counted(kind):
+def test_rows_without_a_value_are_gray_and_counted(kind):
     table = make_table()
     values, missing = np.linspace(0, 1, 60), np.arange(60) < 7
     if kind == "nan":
