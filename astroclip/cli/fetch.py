@@ -21,8 +21,8 @@ __all__ = ["add_parser", "read_targets", "run_fetch", "write_images", "write_spe
 
 DESCRIPTION = """\
 Fetch spectra and images of objects from archives into a folder of FITS files, which the other
-commands take. Targets are names, positions or tables of either. What could not be fetched is a
-row of the result that says why and what to try."""
+commands take. Targets are names, positions or tables of either. The result has a row for each
+file, and one for each product that could not be fetched, with the reason and advice."""
 EXAMPLE = """\
   astroclip fetch 'NGC 4303' --folder ngc4303
   astroclip fetch '185.479 4.474' --archives sdss,legacysurvey
@@ -45,29 +45,32 @@ def add_parser(subparsers):
         help="a name, 'RA DEC' in degrees, or a table with columns ra and dec, or name",
     )
     parser.add_argument(
-        "--archives", type=names, default=None, metavar="NAME[,NAME...]", help="only these"
+        "--archives", type=names, default=None, metavar="NAME[,NAME...]",
+        help="ask these archives only",
     )
     parser.add_argument(
         "--products", type=names, default=None, metavar="NAME[,NAME...]",
-        help="of spectra, images, catalog; all by default",
+        help="some of spectra, images, catalog; all by default",
     )
     parser.add_argument(
-        "--bands", type=names, default=None, metavar="BAND[,BAND...]", help="g,r,z by default"
+        "--bands", type=names, default=None, metavar="BAND[,BAND...]",
+        help="bands of images; g,r,z by default",
     )
     parser.add_argument(
-        "--size", type=positive_integer, default=None, metavar="PIXELS", help="of images"
+        "--size", type=positive_integer, default=None, metavar="PIXELS", help="side of images"
     )
     parser.add_argument(
-        "--radius", type=float, default=None, metavar="ARCSEC", help="in which spectra are taken"
+        "--radius", type=float, default=None, metavar="ARCSEC",
+        help="radius of the search for spectra",
     )
     parser.add_argument(
-        "--timeout", type=float, default=None, metavar="SECONDS", help="of one request"
+        "--timeout", type=float, default=None, metavar="SECONDS", help="time-out of one request"
     )
     parser.add_argument(
-        "--no-cache", action="store_true", help="ask archives again for what was fetched before"
+        "--no-cache", action="store_true", help="do not use earlier downloads"
     )
     parser.add_argument(
-        "--folder", default="astroclip-objects", metavar="FOLDER", help="for the FITS files"
+        "--folder", default="astroclip-objects", metavar="FOLDER", help="folder of the FITS files"
     )
 
 
