@@ -17,7 +17,7 @@ Score a model by every protocol, with all baselines in the same run, and write t
 table and a figure. Pairs that are not given are simulated (extra simulate, and the package
 bagpipes); a stopped run keeps those it made."""
 EXAMPLE = """\
-  astroclip evaluate --simulate 500                  the bundled model, on pairs simulated now
+  astroclip evaluate --simulate 500
   astroclip evaluate --model my.safetensors --pairs held-out --reference pairs"""
 TABLE_NAME, FIGURE_NAME = "evaluation.ecsv", "evaluation.png"
 # other models that are scored beside: option, name in the table, help

@@ -157,7 +157,7 @@ def query_options(*, n_inputs="*"):
 def index_argument():
     """Return the index to describe or search, which stands before all other arguments."""
     parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("index", metavar="INDEX", help="file that `astroclip index build` wrote")
+    parser.add_argument("index", metavar="INDEX", help="folder that `astroclip index build` wrote")
     return parser
 
 
