@@ -7,7 +7,7 @@ __all__ = ["add_parser", "run_bundle", "run_train"]
 OBJECTIVES = {
     "align": "both encoders against each other: InfoNCE and what the recipe adds",
     "heads": "the projections of both encoders, from summaries that their backbones give once",
-    "spectra": "the spectrum encoder alone, by masked modelling",
+    "spectra": "the spectrum encoder alone, by masked modeling",
     "images": "the image encoder alone, by momentum contrast (MoCo v2)",
     "rest": "the spectrum encoder of the rest-frame model",
 }
