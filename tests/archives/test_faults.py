@@ -24,7 +24,7 @@ FAULTS = {
     "empty": "an empty answer instead of FITS",
 }
 SLOW = {"hang", "drip"}
-FINAL = {"404", "truncated", "html", "empty"}
+FINAL = {"404", "truncated", "html", "empty"}  # not asked for again
 
 
 @pytest.fixture(params=IMAGES)
@@ -63,7 +63,7 @@ def test_a_fault_becomes_a_row(server, quick, impatient, archive, fault):
     assert np.char.count(row["advice"], " ") >= 2  # words, not a code
     with pytest.raises(ArchiveError, match=FAULTS[fault]):
         raise ArchiveError(row["reason"], "")
-    assert server.count(IMAGES[archive]) == (1 if fault in FINAL else 2)
+    assert server.count(IMAGES[archive]) == (1 if fault in FINAL | SLOW else 2)
 
 
 @pytest.mark.parametrize("fault", ["500", "503", "plug"])
@@ -71,6 +71,12 @@ def test_a_fault_that_passes_is_got_over(server, quick, archive, fault):
     server.fail(IMAGES[archive], fault, times=1)
     target = ask(archive, quick)
     assert len(target.failures) == 0 and list(target.images) == ["r"]
+
+
+@pytest.mark.parametrize("fault", sorted(SLOW))
+def test_a_time_out_that_passes_is_got_over(server, impatient, fault):
+    server.fail("viewer", fault, times=1)
+    assert list(ask("legacysurvey", impatient, n_retries=1).images) == ["r"]
 
 
 def test_a_bad_download_is_not_kept(server, quick, archive):
