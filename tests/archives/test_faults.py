@@ -8,7 +8,7 @@ import pytest
 from astropy.coordinates import SkyCoord
 
 from astroclip.archives import HiPS, fetch
-from astroclip.archives.transport import ArchiveError, Transport, _forget, _keep
+from astroclip.archives.transport import ArchiveError, Transport
 from tests.archives.conftest import POSITION
 
 IMAGES = {"legacysurvey": "viewer", "hips": "hips2fits", "panstarrs": "fitscut", "sdss": "frame-"}
@@ -101,16 +101,19 @@ def test_without_cache_nothing_is_kept(server, quick, archive, tmp_path):
     assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
 
 
-def test_what_others_keep_meanwhile_is_not_moved_under_their_feet(server, tmp_path):
-    address, paths = "http://archive.test/image.fits", []
-    for content in (b"first", b"second"):
-        path = tmp_path / content.decode()
-        path.write_bytes(content)
-        paths.append(_keep(address, path))
-        assert not path.exists()
-    assert paths[0] == paths[1]
-    assert paths[1].read_bytes() == b"first"
-    _forget(address)
+def test_a_file_that_others_cached_meanwhile_is_not_replaced(server):
+    address, others = f"{server.url}/sesame/-oI/SNV?NGC4303", []
+    first, second = Transport(), Transport()
+
+    def check(_):  # between the first's download and its place in the cache
+        if not others:
+            path = second.download(address, check=lambda _: None)
+            others.append((path, path.stat().st_ino))
+
+    path = first.download(address, check=check)
+    assert [(path, path.stat().st_ino)] == others
+    first.close()
+    second.close()
 
 
 def test_a_file_damaged_in_the_cache_is_fetched_again(server, quick, archive, tmp_path):

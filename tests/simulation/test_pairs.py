@@ -14,7 +14,6 @@ from astroclip.simulation.pairs import (
     write_pairs,
 )
 
-
 ARGUMENTS = {"seed": 3, "selections": (Selection(1.0, 19.5),), "shard_size": 2}
 
 
