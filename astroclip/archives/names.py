@@ -70,6 +70,7 @@ def resolve(name, transport):
                 continue
             if position.isscalar:
                 return position.icrs
+    # astropy's "all" is SIMBAD, NED and VizieR; it names one of them by its first letter else
     database = {"a": "SNV"}.get(sesame_database.get()[0], sesame_database.get()[0].upper())
     failure = None
     for url in sesame_url.get():
