@@ -1,6 +1,7 @@
 """Several processes: their batches, losses and averaged gradients are those of one."""
 
 import os
+from multiprocessing import set_forkserver_preload
 
 import numpy as np
 import pytest
@@ -157,7 +158,11 @@ def run_everything(rank, folder):
 def ranks(tmp_path_factory):
     """Return what two processes found, by rank; starting them takes longer than their work."""
     folder = tmp_path_factory.mktemp("ranks")
-    multiprocessing.spawn(run_everything, (folder,), nprocs=N_PROCESSES)
+    # a server imports torch once and forks both processes
+    set_forkserver_preload([__name__, "torch._dynamo"])
+    multiprocessing.start_processes(
+        run_everything, (folder,), nprocs=N_PROCESSES, start_method="forkserver"
+    )
     return [torch.load(folder / f"rank-{rank}.pt") for rank in range(N_PROCESSES)]
 
 
