@@ -20,7 +20,7 @@ from astroclip.datasets import DATA
 SPECTRUM = DATA / "samples" / "desi-27247.fits"
 OWN = (
     "quickstart", "embed", "neighbors", "estimate", "fetch", "index build", "index info",
-    "index query", "models",
+    "index query", "models", "train", "bundle", "evaluate",
 )
 COMMAND = [sys.executable, "-m", "astroclip.cli"]
 
