@@ -14,9 +14,8 @@ from specutils import Spectrum, SpectrumList
 from astroclip.exceptions import PreparationError
 from astroclip.preparation.arms import are_arms, merge_arms
 from astroclip.preparation.bands import header_bands
-from astroclip.tables import Flag
 
-__all__ = ["file_modality", "read_images", "read_objects", "read_spectra"]
+__all__ = ["file_modality", "read_images", "read_spectra"]
 
 SDSS_FORMATS = ("SDSS-III/IV spec", "SDSS-I/II spSpec")  # older files, which are not identified
 
@@ -49,28 +48,6 @@ def file_modality(path):
     return "image" if holds_images else "spectrum"
 
 
-def read_objects(path):
-    """Return the modality of a file and its objects.
-
-    Parameters
-    ----------
-    path : path-like
-
-    Returns
-    -------
-    modality : str
-    objects : list of `~specutils.Spectrum`, or of one dict of str to `~astropy.nddata.CCDData`
-        With ``id`` in their meta.
-    """
-    modality = file_modality(_checked_path(path))
-    if modality == "spectrum":
-        return modality, read_spectra(path)
-    images = read_images(path)
-    for image in images.values():
-        image.meta.setdefault("id", Path(path).stem)
-    return modality, [images]
-
-
 def _checked_path(path):
     """Return a path that names an existing file; raise an error that says what it is."""
     path = Path(path)
@@ -92,8 +69,7 @@ def _is_fits(path):
 def _unreadable(path, what, error):
     return PreparationError(
         f"path {str(path)!r} cannot be read as {what}: {error}. Check that the file is "
-        f"complete, or read it with another tool and pass the object.",
-        flag=Flag.FAILED | Flag.BAD_INPUT,
+        f"complete, or read it with another tool and pass the object."
     )
 
 

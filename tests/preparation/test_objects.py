@@ -162,6 +162,12 @@ def test_files_are_read_when_reached_and_keep_their_places(folder):
         assert message in str(items[row].data)
 
 
+def test_the_number_of_objects_is_final_once_the_last_file_is_read(folder):
+    objects = sort_objects([folder / "one.fits", spectrum(), folder / "image.fits", spectrum()])
+    known = [objects.is_complete for _ in objects]
+    assert known == [False, False, True, True]
+
+
 def test_one_file_by_itself_raises_what_reading_it_gives(folder):
     objects = sort_objects(folder / "image.fits")
     assert objects.single
