@@ -23,6 +23,7 @@ EXTRAS = {
         "pytest>=8,<9.2",  # 9.2.0 crashes with pytest-remotedata 0.4.2
         "pytest-remotedata>=0.4.1",
         "pytest-doctestplus>=1.3",
+        "pytest-cov>=6",
         "hypothesis>=6.100",
         "docutils>=0.20",
         "faiss-cpu>=1.9",

@@ -21,3 +21,13 @@ autosummary_generate = True
 numpydoc_show_class_members = False
 intersphinx_mapping = {}  # links to other projects need a network; builds must not
 nitpick_ignore_regex = [("py:.*", r"(?!astroclip).*"), ("py:.*", r"astroclip\..*\._.*")]
+
+# scikit-learn adds methods for its metadata routing to every estimator; their docstrings refer
+# to pages of scikit-learn
+for estimator in (
+    astroclip.FewShotEstimator,
+    astroclip.PropertyEstimator,
+    astroclip.RedshiftEstimator,
+):
+    for method in ("set_fit_request", "set_predict_request"):
+        delattr(estimator, method)

@@ -1,4 +1,4 @@
-"""The bundled reference and samples: labelled, complete and of the bundled weights."""
+"""The bundled reference and samples: labeled, complete and of the bundled weights."""
 
 import numpy as np
 import pytest

@@ -35,6 +35,7 @@ from astroclip.evaluation.pairs import embed_quietly
 from astroclip.evaluation.real_data import read_merged_desi
 from astroclip.metrics import r2_score
 from astroclip.models.small import ARCSINH_SCALES
+from astroclip.plotting import display_image
 from astroclip.preparation import read_spectra
 from astroclip.preparation.grids import GRIDS
 from astroclip.simulation.pairs import PROPERTIES
@@ -57,7 +58,7 @@ from astroclip.training.run import load_trained
 
 N_REFERENCE = {"reference-mix": 7_000, "reference-wide": 2_500, "reference-flat": 1_500}
 PREVIEW_SIZE, PREVIEW_BINNING = 48, 16  # pixels
-DISPLAY_SCALES = (10.0, 6.0, 3.0)  # g, r, z; arcsinh display of nanomaggies per pixel
+DISPLAY_SCALES = (10.0, 6.0, 3.0)  # of g, r, z in nanomaggies per pixel of 0.524 arcsec
 SCORED = {
     "redshift": "redshift", "log_stellar_mass": "log M*", "log_ssfr": "log sSFR",
     "log_metallicity": "log Z",
@@ -147,14 +148,11 @@ def write_previews(path, flux, inputs):
     window = slice(margin, margin + PREVIEW_SIZE)
     nanomaggies = np.sinh(2 * inputs[:, :, window, window])
     nanomaggies /= np.array(ARCSINH_SCALES)[None, :, None, None]
-    colors = nanomaggies * np.array(DISPLAY_SCALES)[None, :, None, None]
-    mean = np.clip(colors.mean(axis=1, keepdims=True), 1e-6, None)
-    display = colors * np.arcsinh(8 * mean) / (3.5 * mean)
-    display = np.round(255 * np.clip(display[:, ::-1], 0, 1)).astype(np.uint8)
     jpegs = []
-    for picture in display.transpose(0, 2, 3, 1):  # (S, S, 3): z, r, g as red, green, blue
+    for pixels in nanomaggies:
         buffer = io.BytesIO()
-        Image.fromarray(picture).save(buffer, format="JPEG", quality=55)
+        colors = display_image(pixels, scales=DISPLAY_SCALES)
+        Image.fromarray(colors).save(buffer, format="JPEG", quality=55)
         jpegs.append(buffer.getvalue())
     write_arrays(
         path,

@@ -23,7 +23,7 @@ from astroclip.plotting import plot_estimates, plot_image
 
 ROOT = Path(__file__).parents[1]
 PAGES, FIGURES = ROOT / "docs" / "tutorials", ROOT / "docs" / "figures"
-BLUE, ORANGE, GREY = "#1f5a96", "#c46a1b", "0.6"
+BLUE, ORANGE, GRAY = "#1f5a96", "#c46a1b", "0.6"
 for flag in ("REMOTE_DATA", "IGNORE_OUTPUT"):  # of pytest-doctestplus
     doctest.register_optionflag(flag)
 UNITS = {"log_stellar_mass": "log mass / solar", "log_ssfr": "log sSFR / yr"}
@@ -126,7 +126,7 @@ def cross_modal():
         share = np.array([(ranks < number).mean() for number in k])
         text = f"{label}: {100 * (ranks < 10).mean():.0f} % among the first 10"
         ax.plot(k, share, color=color, lw=1.6, label=text)
-    ax.plot(k, k / n_galaxies, color=GREY, ls="--", lw=1, label="by chance: 1 %")
+    ax.plot(k, k / n_galaxies, color=GRAY, ls="--", lw=1, label="by chance: 1 %")
     ax.axvline(10, color="0.8", lw=0.8, zorder=0)
     ax.set(
         xscale="log", xlim=(1, n_galaxies), ylim=(0, 1.01), xlabel="k",
@@ -230,7 +230,7 @@ def draw_kept(ax, error, confidence):
         wrong = np.cumsum(error[order] > limit) / kept
         ax.plot(kept[9:] / len(order), wrong[9:], color=color, label=f"wrong by more than {limit}")
     expected = np.cumsum(1 - confidence[order]) / kept
-    ax.plot(kept[9:] / len(order), expected[9:], color=GREY, ls="--",
+    ax.plot(kept[9:] / len(order), expected[9:], color=GRAY, ls="--",
             label="expected from the confidences (0.01)")
     ax.set(xlabel="part kept, most confident first", ylabel="wrong fraction", xlim=(0, 1),
            ylim=(0, None))
@@ -252,12 +252,12 @@ def five_examples():
     figure = Figure(figsize=(8.2, 3.7), layout="constrained")
     left, right = figure.subplots(1, 2)
     left.plot(5 + 20 * np.arange(len(found)), found, "o-", color=BLUE, label="search")
-    left.axhline(thin.mean(), color=GREY, ls="--", label="by chance")
+    left.axhline(thin.mean(), color=GRAY, ls="--", label="by chance")
     left.set(xlabel="images labeled", ylabel="thin discs among the best 100", ylim=(0, 1))
     right.plot(np.arange(1, len(hits) + 1), hits, color=BLUE, label="after five rounds")
     right.plot(np.arange(1, len(first_hits) + 1), first_hits, color=ORANGE,
                label="five examples only")
-    right.plot([0, len(hits)], [0, hits[-1]], color=GREY, ls="--", label="by chance")
+    right.plot([0, len(hits)], [0, hits[-1]], color=GRAY, ls="--", label="by chance")
     right.set(xlabel="ranked images looked at", ylabel="thin discs found", xlim=(0, 4000),
               ylim=(0, 1.05 * hits[-1]))
     for ax in (left, right):

@@ -88,7 +88,7 @@ def draw_quickstart(path, spectra, image, neighbors):
     """Write the figure of the queries beside their neighbors, complete or not at all."""
     from astroclip import reference_previews
     from astroclip.plotting import neighbor_panel
-    from astroclip.plotting.panels import query_parts
+    from astroclip.plotting.objects import query_parts
 
     queries = [
         {

@@ -22,7 +22,7 @@ STRATEGIES = ("likely", "uncertain", "diverse")
 N_BACKGROUND = 300  # unlabeled objects that stand in for counter-examples
 BLOCK_ROWS = 100_000  # rows that are scored at a time: bounds the memory
 CANDIDATES = 10  # likely objects among which each diverse one is chosen
-OWN = ("id", "rank", "score", "labelled", "label", "embedding")  # not of the reference
+OWN = ("id", "rank", "score", "labeled", "label", "embedding")  # not of the reference
 LABEL_FORMAT = "astroclip-labels"
 LABEL_COLUMNS = ("id", "label", "round")
 SHRINKAGE = 0.01  # of the largest variance: components with less are noise, not detail
@@ -357,7 +357,7 @@ class ExampleSearch:
         Returns
         -------
         `~astropy.table.QTable`
-            ``id``, ``rank`` (from 1), ``score`` (see `scores`), ``labelled`` (bool),
+            ``id``, ``rank`` (from 1), ``score`` (see `scores`), ``labeled`` (bool),
             ``label`` (bool, masked where there is none) and the reference's other columns.
             Ties come in reference order, objects without an embedding last.
 
@@ -430,7 +430,7 @@ class ExampleSearch:
         result["id"] = self._ids[rows]
         result["rank"] = np.arange(1, len(rows) + 1)
         result["score"] = scores[rows]
-        result["labelled"] = label >= 0
+        result["labeled"] = label >= 0
         result["label"] = MaskedColumn(label == 1, mask=label < 0)
         own = self.table[rows]
         for name in own.colnames:

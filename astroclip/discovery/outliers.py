@@ -23,7 +23,7 @@ class OutlierDetector(BaseEstimator):
     Parameters
     ----------
     n_neighbors : int
-        Neighbours to look at.
+        Neighbors to look at.
     method : str
         ``"distance"``: the mean distance to the nearest neighbors; or ``"density"``: the
         local outlier factor, which compares it with the same of the neighbors, so that

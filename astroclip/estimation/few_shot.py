@@ -267,14 +267,7 @@ class FewShotEstimator(BaseEstimator):
         self._check_fitted()
         validate_embedding_table(table, name="table")
         check_same_model(table, self._meta, names=("table", "examples"))
-        names = self.property_names_ if properties is None else property_names(properties)
-        for name in names:
-            if name not in self.property_names_:
-                msg = (
-                    f"properties names {name!r}, which was not learned; expected some of "
-                    f"{self.property_names_}. Fit the estimator with that column."
-                )
-                raise KeyError(msg)
+        names = property_names(properties, fitted=self.property_names_)
         levels = self.confidence if confidence is None else confidence
         levels = check_levels(levels, "confidence")
         features = _unit_features(table)

@@ -223,7 +223,16 @@ class PropertyEstimator(BaseEstimator):
                 if len(rows):
                     key = (modality, rows.tobytes())
                     labeled.setdefault(key, (rows, []))[1].append(name)
-            self._check_counts(counts, name)
+            largest = max(counts, default=(0, "labeled"))
+            too_few = [pair for pair in counts if 0 < pair[0] <= self.n_neighbors]
+            if too_few or largest[0] == 0:
+                number, modality = too_few[0] if too_few else largest
+                msg = (
+                    f"table has {number} {modality} rows with an embedding and a {name!r}; "
+                    f"expected more than n_neighbors = {self.n_neighbors}. Use a larger reference "
+                    f"or fewer neighbors."
+                )
+                raise ValueError(msg)
 
         references, models, scores = {}, {}, []
         for (modality, _), (rows, members) in labeled.items():
@@ -257,19 +266,6 @@ class PropertyEstimator(BaseEstimator):
             for (modality, name), reference in references.items() if name == names[0]
         }  # fmt: skip
         return self
-
-    def _check_counts(self, counts, name):
-        """Raise ValueError unless modalities with labels have enough of them."""
-        largest = max(counts, default=(0, "labeled"))
-        few = [pair for pair in counts if 0 < pair[0] <= self.n_neighbors]
-        if few or largest[0] == 0:
-            number, modality = few[0] if few else largest
-            msg = (
-                f"table has {number} {modality} rows with an embedding and a {name!r}; expected "
-                f"more than n_neighbors = {self.n_neighbors}. Use a larger reference or fewer "
-                f"neighbors."
-            )
-            raise ValueError(msg)
 
     def _weight(self, near):
         return neighbor_weights(near.distance, weights=self.weights, bandwidth=self.bandwidth)
@@ -328,14 +324,7 @@ class PropertyEstimator(BaseEstimator):
             raise ValueError(msg)
         validate_embedding_table(table, name="table")
         check_same_model(table, self.reference_, names=("table", "reference"))
-        names = self.property_names_ if properties is None else property_names(properties)
-        for name in names:
-            if name not in self.property_names_:
-                msg = (
-                    f"properties names {name!r}, which the estimator was not fitted with; "
-                    f"expected some of {self.property_names_}. Fit it with that column."
-                )
-                raise KeyError(msg)
+        names = property_names(properties, fitted=self.property_names_)
         levels = self.confidence if confidence is None else confidence
         levels = check_levels(levels, "confidence")
         quantiles = check_levels(self.quantiles, "quantiles", empty=True)

@@ -145,14 +145,25 @@ class Property:
     classes: np.ndarray | None = None
 
 
-def property_names(properties):
+def property_names(properties, *, fitted=None):
     """Return names of properties as a list.
+
+    Parameters
+    ----------
+    properties : str, sequence of str or None
+        None stands for all those that were fitted.
+    fitted : sequence of str, optional
+        Properties that an estimator was fitted with, of which all must be some.
 
     Raises
     ------
     ValueError
         If there is none, one is twice there, or one is a name that results have anyway.
+    KeyError
+        If the estimator was not fitted with a property.
     """
+    if properties is None and fitted is not None:
+        return list(fitted)
     if properties is None:
         msg = "properties is None; expected names of columns, such as ['redshift']."
         raise ValueError(msg)
@@ -168,6 +179,12 @@ def property_names(properties):
         if names.count(name) > 1:
             msg = f"properties names {name!r} {names.count(name)} times; expected it once."
             raise ValueError(msg)
+        if fitted is not None and name not in fitted:
+            msg = (
+                f"properties names {name!r}, which the estimator was not fitted with; expected "
+                f"some of {list(fitted)}. Fit it with that column."
+            )
+            raise KeyError(msg)
     return names
 
 

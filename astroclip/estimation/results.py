@@ -82,7 +82,11 @@ def estimate_table(table, properties, references, estimate, *, exclude_self=Fals
                 )
                 raise ValueError(msg)
             if prop.classes is not None and suffix == "":
-                result[name] = _class_column(values, prop.classes)
+                failed = np.isnan(values)  # values are the numbers of classes
+                classes = prop.classes[np.where(failed, 0, values).astype(int)]
+                if classes.dtype.kind == "U":
+                    classes = np.where(failed, "", classes)
+                result[name] = MaskedColumn(classes, mask=failed)
             elif prop.unit is not None and prop.classes is None:
                 result[name] = values * prop.unit
             else:
@@ -100,12 +104,3 @@ def estimate_table(table, properties, references, estimate, *, exclude_self=Fals
                     result[f"{prefix}{suffix}"] = support[suffix]
     result.meta.update(table.meta)
     return result
-
-
-def _class_column(codes, classes):
-    """Return classes of their numbers; NaN gives a masked row."""
-    failed = np.isnan(codes)
-    values = classes[np.where(failed, 0, codes).astype(int)]
-    if values.dtype.kind == "U":
-        values = np.where(failed, "", values)
-    return MaskedColumn(values, mask=failed)

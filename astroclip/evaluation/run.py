@@ -153,7 +153,9 @@ def evaluate(
         )
     if real_data is not None:
         if "spectrum" in held.tables and model.preset.spectrum.frame == "observed":
-            stages["real spectra"] = lambda: score_real_redshifts(run, real_data, reference)
+            stages["real spectra"] = lambda: score_real_redshifts(
+                run, real_data, *spectra_reference(run, reference)
+            )
         if "image" in held.tables and (Path(real_data) / "rings").is_dir():
             stages["rings"] = lambda: score_rings(run, Path(real_data) / "rings")
     progress = tqdm(stages.items(), disable=not show_progress, unit="stage")
@@ -438,11 +440,33 @@ def score_throughput(run, pairs):
 
 
 # ---------------------------------------------------------------------- real objects
-def score_real_redshifts(run, folder, reference):
-    """Add the scores of redshifts of real spectra, survey by survey and together.
+def spectra_reference(run, reference):
+    """Return the embedding table that redshifts of real spectra are estimated from, and its name.
 
-    They are compared with the bundled reference if it belongs to the model, else with the
-    run's reference pairs as recorded by DESI and again by varied instruments.
+    It is the bundled reference if that belongs to the model, else the run's reference pairs as
+    recorded by DESI and again by varied instruments.
+
+    Parameters
+    ----------
+    run : `Run`
+        Of a model that takes spectra in the observed frame.
+    reference : dict, path-like or sequence of path-like
+        The reference pairs.
+    """
+    bundled = reference_table()
+    if bundled.meta["WSHA"] == run.model.weights_sha256:
+        return bundled[np.asarray(bundled["modality"]) == "spectrum"], "bundled reference"
+    varied = embed_pairs(
+        run.model, reference, seed=run.scores.seed + 2, modalities=("spectrum",),
+        spectra={"instrument": "varied"},
+    ).tables["spectrum"]
+    varied["id"] = [f"varied-{number}" for number in range(len(varied))]
+    known = vstack([run.known.tables["spectrum"], varied], metadata_conflicts="silent")
+    return known, "reference pairs"
+
+
+def score_real_redshifts(run, folder, known, source):
+    """Add the scores of redshifts of real spectra, survey by survey and together.
 
     Parameters
     ----------
@@ -450,19 +474,11 @@ def score_real_redshifts(run, folder, reference):
         Of a model that takes spectra in the observed frame.
     folder : path-like
         See `~astroclip.evaluation.read_real_sets`.
-    reference : dict, path-like or sequence of path-like
-        The reference pairs.
+    known : `~astropy.table.QTable`
+        Embedded spectra with redshifts to estimate from.
+    source : str
+        What rows of scores call them.
     """
-    known, source = reference_table(), "bundled reference"
-    known = known[np.asarray(known["modality"]) == "spectrum"]
-    if known.meta["WSHA"] != run.model.weights_sha256:
-        varied = embed_pairs(
-            run.model, reference, seed=run.scores.seed + 2, modalities=("spectrum",),
-            spectra={"instrument": "varied"},
-        ).tables["spectrum"]
-        varied["id"] = [f"varied-{number}" for number in range(len(varied))]
-        known = vstack([run.known.tables["spectrum"], varied], metadata_conflicts="silent")
-        source = "reference pairs"
     embedded = {
         name: (embed_quietly(list(spectra), run.model), redshift)
         for name, (spectra, redshift) in read_real_sets(folder).items()

@@ -4,11 +4,21 @@ Every function takes ``ax``, draws into a new figure without it and returns the 
 ``ax.figure.savefig(...)`` writes it. None touches pyplot or any global state.
 """
 
-from astroclip.plotting.curves import plot_learning_curve, plot_roc
-from astroclip.plotting.display import display_image, plot_image, plot_spectrum
-from astroclip.plotting.estimates import plot_calibration, plot_estimates, plot_reliability
 from astroclip.plotting.maps import plot_embedding_map
-from astroclip.plotting.panels import neighbor_panel, plot_neighbors
+from astroclip.plotting.objects import (
+    display_image,
+    neighbor_panel,
+    plot_image,
+    plot_neighbors,
+    plot_spectrum,
+)
+from astroclip.plotting.scores import (
+    plot_calibration,
+    plot_estimates,
+    plot_learning_curve,
+    plot_reliability,
+    plot_roc,
+)
 
 __all__ = [
     "display_image",

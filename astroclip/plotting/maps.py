@@ -95,32 +95,35 @@ def plot_embedding_map(
     wanted = np.ones(len(table), bool)
     if modality is not None:
         wanted = modalities == check_choice(modality, MARKERS, "modality")
-    rows = _chosen_rows(np.flatnonzero(valid & wanted), max_points, random_state)
-    points, project, labels = _projection(matrix[rows], method, random_state)
-    ax = axes_of(ax)
-    ax.set(xlabel=labels[0], ylabel=labels[1])
-    _draw_points(ax, points, modalities[rows], None if color is None else color[rows], color_name)
-    n_failed = int((wanted & ~valid).sum())
-    notes = [f"{n_failed:,} rows without an embedding"] if n_failed else []
-    if len(rows) < (valid & wanted).sum():
-        notes.append(f"{len(rows):,} of {(valid & wanted).sum():,} rows, at random")
-    if queries is not None:
-        notes += _draw_queries(ax, queries, project)
-    return finish(ax, notes=notes)
-
-
-def _chosen_rows(rows, max_points, random_state):
-    """Return at most ``max_points`` of the rows, in order."""
+    rows = np.flatnonzero(valid & wanted)
     if len(rows) < 3:
         msg = (
             f"table has {len(rows)} rows with an embedding to draw; expected at least 3. Pass "
             f"more objects, or leave modality out."
         )
         raise ValueError(msg)
-    if len(rows) <= max_points:
-        return rows
-    rng = np.random.default_rng(random_state)
-    return np.sort(rng.choice(rows, max_points, replace=False))
+    notes = []
+    n_failed = int((wanted & ~valid).sum())
+    if n_failed:
+        notes.append(f"{n_failed:,} rows without an embedding")
+    if len(rows) > max_points:
+        notes.append(f"{max_points:,} of {len(rows):,} rows, at random")
+        rng = np.random.default_rng(random_state)
+        rows = np.sort(rng.choice(rows, max_points, replace=False))
+    points, project, labels = _projection(matrix[rows], method, random_state)
+    ax = axes_of(ax)
+    ax.set(xlabel=labels[0], ylabel=labels[1])
+    _draw_points(ax, points, modalities[rows], None if color is None else color[rows], color_name)
+    if queries is not None:
+        matrix, valid = embedding_matrix(queries)
+        if valid.any():
+            ax.scatter(
+                *project(matrix[valid]).T, s=130, marker="*", color="crimson", edgecolor="white",
+                lw=0.8, zorder=5, label=f"queries ({valid.sum():,})",
+            )
+        if not valid.all():
+            notes.append(f"{(~valid).sum():,} queries without an embedding")
+    return finish(ax, notes=notes)
 
 
 def _projection(matrix, method, random_state):
@@ -219,16 +222,3 @@ def _scatter(ax, points, modality, **style):
     return ax.scatter(
         *points.T, s=size, marker=MARKERS[modality], lw=0, alpha=0.7, rasterized=True, **style
     )
-
-
-def _draw_queries(ax, queries, project):
-    """Draw queries as stars; return a note of those without an embedding."""
-    matrix, valid = embedding_matrix(queries)
-    if valid.any():
-        points = project(matrix[valid])
-        ax.scatter(
-            *points.T, s=130, marker="*", color="crimson", edgecolor="white", lw=0.8, zorder=5,
-            label=f"queries ({valid.sum():,})",
-        )
-    n_failed = int((~valid).sum())
-    return [f"{n_failed:,} queries without an embedding"] if n_failed else []

@@ -31,7 +31,7 @@ class LinearRedshiftHead:
         Length that embeddings are given.
     temperature : float
         Divides the logits; calibrated on held-out objects, see
-        `~astroclip.redshifts.distribution.fit_temperature`.
+        `~astroclip.redshifts.fit_temperature`.
 
     Notes
     -----

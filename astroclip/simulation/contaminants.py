@@ -17,8 +17,8 @@ from astroclip.simulation.images import (
     moffat_transform,
     pixels_of_transform,
 )
+from astroclip.simulation.numerics import LARGEST_FLUX, SPEED_OF_LIGHT
 from astroclip.simulation.quasars import draw_quasars, quasar_light
-from astroclip.simulation.spectra import SPEED_OF_LIGHT
 from astroclip.simulation.spectrographs import WAVELENGTH
 from astroclip.simulation.stars import stellar_light
 
@@ -107,9 +107,9 @@ def _points(rng, light, magnitude, basis):
     spectrum = light[:, ON_MODEL] * (share * scale * 1e17)[:, None]
     image = render_points(rng, flux, seeing, beta)
     return {
-        "image": image.clamp(max=6e4).numpy().astype(np.float16),
+        "image": image.clamp(max=LARGEST_FLUX).numpy().astype(np.float16),
         "seeing": seeing.astype(np.float32),
-        "spectrum": np.minimum(spectrum, 6e4).astype(np.float16),
+        "spectrum": np.minimum(spectrum, LARGEST_FLUX).astype(np.float16),
         "magnitude": (22.5 - 2.5 * np.log10(flux)).astype(np.float32),
     }
 

@@ -6,6 +6,8 @@ import math
 import numpy as np
 import torch
 
+from astroclip.simulation.numerics import FWHM
+
 __all__ = [
     "RenderedImages",
     "add_neighbors",
@@ -238,7 +240,7 @@ def add_neighbors(rng, pixels, seeing, pixel_scale, *, density=NEIGHBOR_DENSITY)
     # weight, fraction of the radius, width of the point spread function's component
     mixture = ((0.3, 0.45, 1.0), (0.55, 1.0, 1.0), (0.15, 1.5, 1.82))
     for band in range(pixels.shape[1]):
-        psf = seeing[owner, band] / 2.355
+        psf = seeing[owner, band] / FWHM
         light = 0.0
         for weight, share, width in mixture:
             su = (share * radius) ** 2 / 1.39 + (psf * width) ** 2

@@ -1,10 +1,22 @@
-"""What the simulator's modules share: draws from one `torch.Generator`, and the Gaussian blur."""
+"""What the simulator's modules share: constants, draws from a `torch.Generator`, Gaussian blur."""
 
 import math
 
 import torch
 
-__all__ = ["gaussian_blur", "log_uniform", "normal", "uniform"]
+__all__ = [
+    "FWHM",
+    "LARGEST_FLUX",
+    "SPEED_OF_LIGHT",
+    "gaussian_blur",
+    "log_uniform",
+    "normal",
+    "uniform",
+]
+
+FWHM = 2.355  # full width at half maximum of a Gaussian of unit standard deviation
+LARGEST_FLUX = 6e4  # of a stored pixel, in its unit: float16 ends at 65504
+SPEED_OF_LIGHT = 299792.458  # km/s
 
 
 def uniform(generator, shape, low=0.0, high=1.0):

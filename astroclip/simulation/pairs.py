@@ -10,6 +10,7 @@ import torch
 from astroclip._files import written
 from astroclip.simulation.basis import build_basis, load_basis, save_basis
 from astroclip.simulation.images import render_images
+from astroclip.simulation.numerics import LARGEST_FLUX
 from astroclip.simulation.population import GalaxySample, draw_galaxies
 from astroclip.simulation.spectra import SpectrumSimulator
 from astroclip.simulation.spectrographs import WAVELENGTH
@@ -158,9 +159,9 @@ def make_pairs(n_pairs, simulator, *, seed, selections=MIX):
         flux = simulator.spectra(
             part, rendered.bulge_fraction, rendered.disc_fraction, WAVELENGTH
         )
-        images.append(rendered.pixels.clamp(max=6e4).numpy().astype(np.float16))
+        images.append(rendered.pixels.clamp(max=LARGEST_FLUX).numpy().astype(np.float16))
         seeing.append(rendered.seeing.astype(np.float32))
-        spectra.append(flux.clamp(max=6e4).cpu().numpy().astype(np.float16))
+        spectra.append(flux.clamp(max=LARGEST_FLUX).cpu().numpy().astype(np.float16))
         inside.append(
             part.bulge_flux * rendered.bulge_fraction[:, None]
             + part.disc_flux * rendered.disc_fraction[:, None]

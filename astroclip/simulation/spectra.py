@@ -5,14 +5,13 @@ import math
 import numpy as np
 import torch
 
-from astroclip.simulation.numerics import gaussian_blur
+from astroclip.simulation.numerics import SPEED_OF_LIGHT, gaussian_blur
 from astroclip.simulation.population import COSMOLOGY
 
 __all__ = ["SpectrumSimulator"]
 
 SOLAR_LUMINOSITY = 3.828e33  # erg/s
 MEGAPARSEC = 3.0857e24  # cm
-SPEED_OF_LIGHT = 299792.458  # km/s
 DESI_LINE_SPREAD = 35.0  # km/s, standard deviation; in the noiseless light already
 COARSE = 8  # photometry needs every eighth wavelength only
 NARROW_LINES = {  # vacuum, Angstrom: LINER and AGN strengths relative to the continuum

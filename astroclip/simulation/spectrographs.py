@@ -13,8 +13,14 @@ import numpy as np
 import torch
 
 from astroclip.preparation.grids import wavelength_grid
-from astroclip.simulation.numerics import gaussian_blur, log_uniform, normal, uniform
-from astroclip.simulation.spectra import DESI_LINE_SPREAD, SPEED_OF_LIGHT
+from astroclip.simulation.numerics import (
+    SPEED_OF_LIGHT,
+    gaussian_blur,
+    log_uniform,
+    normal,
+    uniform,
+)
+from astroclip.simulation.spectra import DESI_LINE_SPREAD
 
 __all__ = [
     "SDSS_SPECTROGRAPHS",

@@ -11,6 +11,7 @@ import functools
 import numpy as np
 
 from astroclip.simulation.basis import air_to_vacuum
+from astroclip.simulation.numerics import SPEED_OF_LIGHT
 
 __all__ = ["blanketing", "stellar_light"]
 
@@ -115,7 +116,7 @@ def _weak_lines(wavelength):
     widths = rng.exponential(total / n_lines, n_lines)
     depth = np.zeros_like(wavelength)
     for center, width in zip(centers, widths, strict=True):
-        sigma = center * 60.0 / 299792.458
+        sigma = center * 60.0 / SPEED_OF_LIGHT  # 60 km/s
         first, last = np.searchsorted(wavelength, [center - 5 * sigma, center + 5 * sigma])
         x = (wavelength[first:last] - center) / sigma
         depth[first:last] += width / (sigma * np.sqrt(2 * np.pi)) * np.exp(-0.5 * x**2)

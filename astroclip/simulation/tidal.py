@@ -17,6 +17,7 @@ from astroclip.simulation.images import (
     moffat_transform,
     pixels_of_transform,
 )
+from astroclip.simulation.numerics import FWHM, LARGEST_FLUX
 from astroclip.simulation.population import kpc_per_arcsec
 
 __all__ = [
@@ -176,7 +177,7 @@ def _curve_map(x, y, curve, brightness, width):
         closer = squared < separation
         separation = np.where(closer, squared, separation)
         nearest = np.where(closer, np.float32(level), nearest)
-    return nearest * np.exp(-0.5 * separation / (width / 2.355) ** 2)
+    return nearest * np.exp(-0.5 * separation / (width / FWHM) ** 2)
 
 
 def _stream_map(feature, x, y):
@@ -206,7 +207,7 @@ def _shell_map(feature, x, y):
         side = np.arctan2(y, x * (-1) ** number)
         edge = feature.distance * 0.72**number
         inside = np.exp((radius - edge) / feature.width) * (radius < edge)
-        opening = np.exp(-0.5 * (side / (feature.span / 2.355)) ** 4)
+        opening = np.exp(-0.5 * (side / (feature.span / FWHM)) ** 4)
         total = total + inside * opening * (radius / edge) ** 2
     return total
 
@@ -308,7 +309,7 @@ def add_tidal_features(pairs, *, seed, shapes=SHAPES, surface_brightness=(25.0, 
     image = np.asarray(pairs["image"], dtype=np.float32) + light
     return {
         **pairs,
-        "image": np.minimum(image, 6e4).astype(np.float16),
+        "image": np.minimum(image, LARGEST_FLUX).astype(np.float16),
         "magnitude": (22.5 - 2.5 * np.log10(total)).astype(np.float32),
         "tidal_shape": features.shape,
         "tidal_surface_brightness": features.surface_brightness.astype(np.float32),

@@ -87,19 +87,19 @@ def test_iterating_finds_the_rare_kind(rare):
 def test_rank_orders_by_score_and_carries_columns(search, rare):
     table, kind = rare
     found = search.rank()
-    assert found.colnames[:5] == ["id", "rank", "score", "labelled", "label"]
+    assert found.colnames[:5] == ["id", "rank", "score", "labeled", "label"]
     assert "embedding" not in found.colnames
     np.testing.assert_array_equal(found["rank"], np.arange(1, 601))
     assert np.all(np.diff(found["score"]) <= 0)
     rows = [int(name[1:]) for name in found["id"]]
     np.testing.assert_array_equal(found["redshift_true"], table["redshift_true"][rows])
     np.testing.assert_array_equal(found["score"], search.scores()[rows])
-    assert found["labelled"].sum() == 5
-    assert found["label"][np.asarray(found["labelled"])].tolist() == [True] * 5
-    np.testing.assert_array_equal(found["label"].mask, ~found["labelled"])
+    assert found["labeled"].sum() == 5
+    assert found["label"][np.asarray(found["labeled"])].tolist() == [True] * 5
+    np.testing.assert_array_equal(found["label"].mask, ~found["labeled"])
     new = search.rank(7, new_only=True)
     assert len(new) == 7
-    assert not new["labelled"].any()
+    assert not new["labeled"].any()
     assert found.meta["MODEL"] == "made-up"
 
 

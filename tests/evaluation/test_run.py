@@ -36,6 +36,7 @@ from astroclip.evaluation.run import (
     score_real_redshifts,
     score_rings,
     score_shifts,
+    spectra_reference,
 )
 from astroclip.evaluation.scores import find_score
 from astroclip.metrics import r2_score
@@ -242,7 +243,7 @@ def atlas(tmp_path):
 
 
 def test_surveys_are_scored_apart_and_together_by_both_methods(run, reference, atlas):
-    score_real_redshifts(run, atlas, reference)
+    score_real_redshifts(run, atlas, *spectra_reference(run, reference))
     table = run.scores.table()
     assert set(table["reference"]) == {"reference pairs"}
     assert set(table["n_reference"]) == {2 * len(run.known)}
@@ -262,14 +263,13 @@ def test_surveys_are_scored_apart_and_together_by_both_methods(run, reference, a
     assert find_score(table, confident, protocol="k-NN") is None
 
 
-def test_the_bundled_model_is_compared_with_its_own_reference(run, reference, atlas, monkeypatch):
-    few = astroclip.reference_table()[::50]
-    monkeypatch.setattr("astroclip.evaluation.run.reference_table", lambda: few)
+def test_the_bundled_model_is_compared_with_its_own_reference(run, reference):
     run.model = astroclip.load_model("astroclip-small", device="cpu")
-    score_real_redshifts(run, atlas, reference)
-    table = run.scores.table()
-    assert set(table["reference"]) == {"bundled reference"}
-    assert set(table["n_reference"]) == {len(few) // 2}
+    known, source = spectra_reference(run, reference)
+    bundled = astroclip.reference_table()
+    assert source == "bundled reference"
+    assert known["id"].tolist() == bundled["id"][bundled["modality"] == "spectrum"].tolist()
+    assert set(known["modality"]) == {"spectrum"}
 
 
 @pytest.fixture(scope="module")

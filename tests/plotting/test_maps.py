@@ -1,6 +1,10 @@
 """Maps of embeddings: the projection, colors with units, what is left out."""
 
+import json
+import os
+import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -70,7 +74,7 @@ def test_values_that_are_no_column_are_named_by_the_caller():
 
 
 @pytest.mark.parametrize("kind", ["nan", "masked column", "masked quantity"])
-def test_rows_without_a_value_are_grey_and_counted(kind):
+def test_rows_without_a_value_are_gray_and_counted(kind):
     table = make_table()
     values, missing = np.linspace(0, 1, 60), np.arange(60) < 7
     if kind == "nan":
@@ -134,19 +138,33 @@ def test_queries_are_stars_of_the_same_projection():
         plot_embedding_map(table, queries=make_table(4, model="other"))
 
 
-@pytest.mark.slow
+CLUSTERS = """
+import json, sys
+import numpy as np
+from astroclip.plotting import plot_embedding_map
+from tests.plotting.test_maps import make_table
+
+table = make_table(12)
+noise = 0.01 * np.random.default_rng(0).normal(size=(12, 8))
+table["embedding"] = (np.repeat(np.eye(8)[:2], 6, axis=0) + noise).astype(np.float32)
+ax = plot_embedding_map(table, method="umap", queries=table[:2])
+points, queries = (part.get_offsets().tolist() for part in ax.collections)
+print(json.dumps([ax.get_xlabel(), ax.get_ylabel(), points, queries]))
+"""
+
+
 def test_umap_keeps_clusters_apart():
     pytest.importorskip("umap")
-    table = make_table(40)
-    embedding = np.repeat(np.eye(8)[:2], 20, axis=0) + 0.01 * np.random.default_rng(0).normal(
-        size=(40, 8)
-    )
-    table["embedding"] = embedding.astype(np.float32)
-    ax = plot_embedding_map(table, method="umap", queries=table[:2])
-    assert (ax.get_xlabel(), ax.get_ylabel()) == ("UMAP 1", "UMAP 2")
-    drawn = np.asarray(ax.collections[0].get_offsets())
-    within = max(np.ptp(drawn[:20], axis=0).max(), np.ptp(drawn[20:], axis=0).max())
-    assert np.linalg.norm(drawn[:20].mean(0) - drawn[20:].mean(0)) > within
+    done = subprocess.run(  # compiling UMAP takes ten times as long as interpreting it here
+        [sys.executable, "-c", CLUSTERS], env={**os.environ, "NUMBA_DISABLE_JIT": "1"},
+        cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    *labels, points, queries = json.loads(done.stdout.splitlines()[-1])
+    assert labels == ["UMAP 1", "UMAP 2"]
+    drawn = np.array(points)
+    within = max(np.ptp(drawn[:6], axis=0).max(), np.ptp(drawn[6:], axis=0).max())
+    assert np.linalg.norm(drawn[:6].mean(0) - drawn[6:].mean(0)) > within
+    assert np.shape(queries) == (2, 2)
 
 
 def test_without_umap_the_extra_is_named(monkeypatch):

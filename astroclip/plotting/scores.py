@@ -1,4 +1,4 @@
-"""Estimates against the truth, and whether their probabilities hold."""
+"""Estimates against the truth, whether their probabilities hold, and curves of scores."""
 
 import numpy as np
 from astropy.table import Table
@@ -18,13 +18,21 @@ from astroclip.plotting._drawing import (
     same_unit,
 )
 
-__all__ = ["plot_calibration", "plot_estimates", "plot_reliability"]
+__all__ = [
+    "plot_calibration",
+    "plot_estimates",
+    "plot_learning_curve",
+    "plot_reliability",
+    "plot_roc",
+]
 
 MAX_BARS = 400  # more intervals than this are drawn as a band
 N_BAND_BINS = 12
-ONE_SIGMA = 0.6827
+ONE_SIGMA = 0.6827  # probability within a standard deviation of a Gaussian
+MARKED_RATE = 0.01  # false-alarm rate at which the legend gives the detections
 
 
+# ---------------------------------------------------------------------- estimates
 def plot_estimates(predicted, true, *, name="redshift", lower=None, upper=None, ax=None):
     """Draw predicted against true values with their intervals, and return the Axes.
 
@@ -66,23 +74,17 @@ def plot_estimates(predicted, true, *, name="redshift", lower=None, upper=None, 
     >>> ax.get_xlabel()
     'true dust (mag)'
     """
-    if (lower is None) != (upper is None):
-        msg = "lower and upper are the ends of intervals; expected both or none."
-        raise ValueError(msg)
-    unusual = None
+    values, unit = numbers(column_or_values(predicted, name, "predicted"), "predicted")
+    unusual = np.zeros(len(values), dtype=bool)
     if isinstance(predicted, Table):
-        values = column_or_values(predicted, name, "predicted")
-        if lower is None and f"{name}_lower" in predicted.colnames:
+        if lower is None and upper is None and f"{name}_lower" in predicted.colnames:
             lower, upper = predicted[f"{name}_lower"], predicted[f"{name}_upper"]
         if "out_of_distribution" in predicted.colnames:
             unusual = np.asarray(predicted["out_of_distribution"], dtype=bool)
-    else:
-        values = predicted
-    values, unit = numbers(values, "predicted")
     truth, true_unit = numbers(column_or_values(true, name, "true"), "true")
     same_length(values, truth, ("predicted", "true"))
     truth = same_unit(truth, true_unit, unit, "true")
-    ends = _interval_ends(lower, upper, unit, values)
+    ends = _interval_ends(lower, upper, values, unit, "predicted")
     known = np.isfinite(values) & np.isfinite(truth)
     if not known.any():
         msg = (
@@ -90,29 +92,9 @@ def plot_estimates(predicted, true, *, name="redshift", lower=None, upper=None, 
             f"least one. Look at the message column of failed objects."
         )
         raise ValueError(msg)
-    unusual = np.zeros(len(values), bool) if unusual is None else unusual
     ax = axes_of(ax)
-    _draw_intervals(ax, truth, values, ends, known)
-    _draw_values(ax, truth, values, known, unusual, name)
-    ax.set(xlabel=label_of(f"true {name}", unit), ylabel=label_of(f"predicted {name}", unit))
-    why = "no estimate or no true value"
-    return finish(ax, notes=count_note(int((~known).sum()), len(known), why))
-
-
-def _interval_ends(lower, upper, unit, values):
-    """Return the ends of intervals (2, N) in the unit of the values, or None."""
-    if lower is None:
-        return None
-    ends = []
-    for end, name in ((lower, "lower"), (upper, "upper")):
-        end, end_unit = numbers(end, name)
-        same_length(values, end, ("predicted", name))
-        ends.append(same_unit(end, end_unit, unit, name))
-    return np.array(ends)
-
-
-def _draw_values(ax, truth, values, known, unusual, name):
-    """Draw the points and the diagonal; the scores are the label of the points."""
+    if ends is not None:
+        _draw_intervals(ax, truth, values, ends, known)
     span = np.percentile(np.r_[truth[known], values[known]], [0, 100])
     ax.plot(span, span, color="0.4", lw=0.8, zorder=3)
     scores = [f"N = {known.sum():,}"]
@@ -123,21 +105,41 @@ def _draw_values(ax, truth, values, known, unusual, name):
     else:
         scatter = 1.4826 * np.median(np.abs(values[known] - truth[known]))
         scores.append(f"NMAD = {scatter:.3g}")
-    size = float(np.clip(3000 / known.sum(), 6, 20))
-    usual = known & ~unusual
-    style = {"s": size, "lw": 0, "alpha": 0.7, "rasterized": True, "zorder": 4}
-    ax.scatter(truth[usual], values[usual], color=POINT_COLOR, label=", ".join(scores), **style)
-    if (known & unusual).any():
-        label = f"out of distribution ({(known & unusual).sum():,})"
-        rows = known & unusual
-        style |= {"s": 2 * size, "zorder": 5}
-        ax.scatter(truth[rows], values[rows], color=UNUSUAL_COLOR, label=label, **style)
+    size = float(np.clip(3000 / known.sum(), 6, 20))  # smaller the more objects there are
+    style = {"lw": 0, "alpha": 0.7, "rasterized": True}
+    rows, label = known & ~unusual, ", ".join(scores)
+    ax.scatter(
+        truth[rows], values[rows], s=size, color=POINT_COLOR, label=label, zorder=4, **style
+    )
+    rows = known & unusual
+    if rows.any():
+        label = f"out of distribution ({rows.sum():,})"
+        ax.scatter(
+            truth[rows], values[rows], s=2 * size, color=UNUSUAL_COLOR, label=label, zorder=5,
+            **style,
+        )
+    ax.set(xlabel=label_of(f"true {name}", unit), ylabel=label_of(f"predicted {name}", unit))
+    why = "no estimate or no true value"
+    return finish(ax, notes=count_note(int((~known).sum()), len(known), why))
+
+
+def _interval_ends(lower, upper, values, unit, name):
+    """Return the ends of intervals (2, N) in the unit of the values, None if none are given."""
+    if lower is None and upper is None:
+        return None
+    if lower is None or upper is None:
+        msg = "lower and upper are the ends of intervals; expected both or none."
+        raise ValueError(msg)
+    ends = []
+    for end, end_name in ((lower, "lower"), (upper, "upper")):
+        end, end_unit = numbers(end, end_name)
+        same_length(values, end, (name, end_name))
+        ends.append(same_unit(end, end_unit, unit, end_name))
+    return np.array(ends)
 
 
 def _draw_intervals(ax, truth, values, ends, known):
     """Draw intervals as bars, or as a band where there are many."""
-    if ends is None:
-        return
     finite = known & np.isfinite(ends).all(axis=0)
     inside = known & (ends[0] <= truth) & (truth <= ends[1])
     given = known & ~np.isnan(ends).any(axis=0)
@@ -158,7 +160,7 @@ def _draw_intervals(ax, truth, values, ends, known):
     ax.fill_between(center, low, high, color=POINT_COLOR, alpha=0.25, lw=0, label=label)
 
 
-# ---------------------------------------------------------------------- calibration
+# ---------------------------------------------------------------------- probabilities
 def plot_calibration(intervals, true, *, name="redshift", label=None, ax=None):
     """Draw how many intervals hold the truth against the stated level; return the Axes.
 
@@ -213,7 +215,7 @@ def plot_calibration(intervals, true, *, name="redshift", label=None, ax=None):
     levels = np.array(sorted(intervals))
     n_inside, n_known = np.array(counts).T
     ax = axes_of(ax)
-    _diagonal(ax, "holds as stated")
+    _draw_once(ax, [0, 1], "holds as stated")
     text = f"{label or label_of(name)} (N = {n_known.max():,})"
     _draw_fractions(ax, levels, n_inside, n_known, text)
     ax.set(
@@ -302,7 +304,22 @@ def plot_reliability(probability, true, *, n_bins=10, label=None, ax=None):
             f"expected values from 0 to 1."
         )
         raise ValueError(msg)
-    stated, right, known = _stated_and_right(stated, truth)
+    if stated.ndim == 1:
+        n_classes, expected = 2, "True or False"
+        likeliest = np.ones(len(stated))
+    else:
+        n_classes, expected = stated.shape[1], f"numbers of classes below {stated.shape[1]}"
+        likeliest = np.argmax(np.nan_to_num(stated, nan=-1.0), axis=1)
+        stated = stated.max(axis=1)  # NaN where any class has none
+    known = np.isfinite(stated) & np.isfinite(truth)
+    bad = known & ~np.isin(truth, np.arange(n_classes))
+    if bad.any():
+        msg = f"true holds {truth[bad][0]:g}; expected {expected}."
+        raise ValueError(msg)
+    if not known.any():
+        msg = "probability and true have no object with both values; expected at least one."
+        raise ValueError(msg)
+    stated, right = stated[known], (likeliest == truth)[known]
     bins = np.minimum((stated * n_bins).astype(int), n_bins - 1)
     n_known = np.bincount(bins, minlength=n_bins)
     n_right = np.bincount(bins, weights=right, minlength=n_bins).astype(int)
@@ -310,7 +327,7 @@ def plot_reliability(probability, true, *, n_bins=10, label=None, ax=None):
     center = np.bincount(bins, weights=stated, minlength=n_bins)[used] / n_known[used]
     error = np.abs(n_right[used] - center * n_known[used]).sum() / n_known.sum()
     ax = axes_of(ax)
-    _diagonal(ax, "right as often as stated")
+    _draw_once(ax, [0, 1], "right as often as stated")
     text = f"{label or 'classes'}: calibration error {error:.3f} (N = {len(stated):,})"
     _draw_fractions(ax, center, n_right[used], n_known[used], text)
     ax.set(xlim=(0, 1), ylim=(0, 1), xlabel="stated probability", ylabel="fraction that is right")
@@ -318,31 +335,10 @@ def plot_reliability(probability, true, *, n_bins=10, label=None, ax=None):
     return finish(ax, notes=notes, location="upper left")
 
 
-def _stated_and_right(stated, truth):
-    """Return the probability that counts and whether it was right, of objects with both."""
-    if stated.ndim == 1:
-        known = np.isfinite(stated) & np.isfinite(truth)
-        limit, expected = 2, "True or False"
-        best, top = np.ones(len(stated)), stated
-    else:
-        known = np.isfinite(stated).all(axis=1) & np.isfinite(truth)
-        limit, expected = stated.shape[1], f"numbers of classes below {stated.shape[1]}"
-        best = np.argmax(np.nan_to_num(stated, nan=-1.0), axis=1)
-        top = np.take_along_axis(stated, best[:, None], axis=1)[:, 0]
-    bad = known & ~np.isin(truth, np.arange(limit))
-    if bad.any():
-        msg = f"true holds {truth[bad][0]:g}; expected {expected}."
-        raise ValueError(msg)
-    if not known.any():
-        msg = "probability and true have no object with both values; expected at least one."
-        raise ValueError(msg)
-    return top[known], (best == truth)[known], known
-
-
-def _diagonal(ax, label):
-    """Draw the diagonal once."""
+def _draw_once(ax, values, label):
+    """Draw the diagonal, unless an earlier call drew it."""
     if not any(line.get_label() == label for line in ax.lines):
-        ax.plot([0, 1], [0, 1], color="0.4", lw=0.8, ls="--", label=label)
+        ax.plot(values, values, color="0.4", lw=0.8, ls="--", label=label)
 
 
 def _draw_fractions(ax, at, n_inside, n_known, label):
@@ -355,3 +351,145 @@ def _draw_fractions(ax, at, n_inside, n_known, label):
     )
     reach = np.clip([fraction - low, high - fraction], 0, None)
     ax.errorbar(at, fraction, yerr=reach, fmt="o-", ms=4, lw=1.2, capsize=2, label=label)
+
+
+# ---------------------------------------------------------------------- curves of scores
+def plot_learning_curve(
+    n_labels, scores, *, lower=None, upper=None, label=None, score_name="score",
+    count_name="labels", ax=None,
+):
+    """Draw a score against the number of labels or pairs, with its range; return the Axes.
+
+    Parameters
+    ----------
+    n_labels : (K,) array-like
+        Numbers of labels or pairs, in any order; drawn on a logarithmic axis.
+    scores : (K,) or (K, R) array-like
+        The score of each, or those of R repetitions: their median is the curve and their
+        16th to 84th percentiles the range. NaN is left out and counted in the legend.
+    lower, upper : (K,) array-like, optional
+        The range, for scores without repetitions.
+    label : str, optional
+        What the legend calls the curve.
+    score_name, count_name : str
+        Labels of the axes: what was scored, and what was counted.
+    ax : `~matplotlib.axes.Axes`, optional
+        Call again with the same Axes to compare.
+
+    Returns
+    -------
+    `~matplotlib.axes.Axes`
+
+    Raises
+    ------
+    ValueError
+        If lengths differ, a number is not positive, a range is given beside repetitions,
+        one end of the range is missing or no score is finite.
+
+    Examples
+    --------
+    >>> from astroclip.plotting import plot_learning_curve
+    >>> ax = plot_learning_curve([5, 10, 20], [0.3, 0.5, 0.6], score_name="average precision")
+    >>> ax.get_xlabel(), ax.get_ylabel()
+    ('number of labels', 'average precision')
+    """
+    counts, _ = numbers(n_labels, "n_labels")
+    check_not_empty(counts, "n_labels")
+    if not (counts > 0).all():
+        msg = f"n_labels holds {np.nanmin(counts):g}; expected positive numbers."
+        raise ValueError(msg)
+    values, _ = numbers(scores, "scores", n_axes=2 if np.ndim(scores) == 2 else 1)
+    same_length(counts, values, ("n_labels", "scores"))
+    n_missing = int((~np.isfinite(values)).sum())
+    if n_missing == values.size:
+        msg = f"scores holds no finite value among {values.size}; expected at least one."
+        raise ValueError(msg)
+    if values.ndim == 1:
+        middle, ends = values, _interval_ends(lower, upper, values, None, "scores")
+    elif lower is not None or upper is not None:
+        msg = "scores holds repetitions, whose range is drawn; expected no lower and upper."
+        raise ValueError(msg)
+    else:
+        summary = np.full((3, len(values)), np.nan)
+        for row, repetitions in enumerate(values):
+            finite = repetitions[np.isfinite(repetitions)]
+            if len(finite):
+                summary[:, row] = np.percentile(finite, [16, 50, 84])
+        middle, ends = summary[1], summary[[0, 2]]
+    order = np.argsort(counts, kind="stable")
+    order = order[np.isfinite(middle[order])]
+    ax = axes_of(ax)
+    (line,) = ax.plot(counts[order], middle[order], "o-", ms=4, lw=1.2, label=label)
+    if ends is not None:
+        ax.fill_between(
+            counts[order], *ends[:, order], color=line.get_color(), alpha=0.2, lw=0
+        )
+    ax.set(xscale="log", xlabel=f"number of {count_name}", ylabel=score_name)
+    notes = count_note(n_missing, values.size, f"no {score_name}")
+    return finish(ax, notes=[f"{label}: {note}" if label else note for note in notes])
+
+
+def plot_roc(scores, positive, *, label=None, log=False, ax=None):
+    """Draw detections against false alarms of a score, and return the Axes.
+
+    Parameters
+    ----------
+    scores : (N,) array-like
+        Larger is more like what is looked for: a similarity to examples, an outlier score.
+    positive : (N,) bool array-like
+        Whether each object is what is looked for.
+    label : str, optional
+        What the legend calls the curve.
+    log : bool
+        Draw false alarms on a logarithmic axis, for rare objects.
+    ax : `~matplotlib.axes.Axes`, optional
+        Call again with the same Axes to compare.
+
+    Returns
+    -------
+    `~matplotlib.axes.Axes`
+        The legend holds the area under the curve (0.5 by chance) and the detections at
+        1 % of false alarms. Objects whose score is NaN or masked are left out and counted.
+
+    Raises
+    ------
+    ValueError
+        If lengths differ, or the objects with a score are all positive or all negative.
+
+    Examples
+    --------
+    >>> from astroclip.plotting import plot_roc
+    >>> ax = plot_roc([0.1, 0.4, 0.35, 0.8], [False, False, True, True], label="k-NN")
+    >>> ax.get_legend().get_texts()[0].get_text()
+    'k-NN: area 0.750, 50 % found at 1 % false alarms'
+    """
+    from sklearn.metrics import auc, roc_curve
+
+    values, _ = numbers(scores, "scores")
+    is_positive, _ = numbers(positive, "positive")
+    same_length(values, is_positive, ("scores", "positive"))
+    known = ~np.isnan(values) & np.isfinite(is_positive)
+    values_there = np.unique(is_positive[known])
+    if not np.isin(values_there, (0, 1)).all() or len(values_there) < 2:
+        msg = (
+            f"positive holds {values_there.tolist()} for the objects with a score; "
+            f"expected True for some and False for others."
+        )
+        raise ValueError(msg)
+    finite = np.clip(values[known], -np.finfo(float).max, np.finfo(float).max)
+    false_alarms, detected, _ = roc_curve(is_positive[known] == 1, finite, drop_intermediate=False)
+    share = detected[np.searchsorted(false_alarms, MARKED_RATE, side="right") - 1]
+    text = (
+        f"area {auc(false_alarms, detected):.3f}, {100 * share:.0f} % found at "
+        f"{100 * MARKED_RATE:.0f} % false alarms"
+    )
+    ax = axes_of(ax)
+    ax.plot(false_alarms, detected, lw=1.4, label=f"{label}: {text}" if label else text)
+    _draw_once(ax, np.geomspace(1e-6, 1, 100), "chance")  # a curve where the axis is logarithmic
+    lowest = max(0.5 / max((is_positive[known] == 0).sum(), 1), 1e-5)
+    ax.set(
+        xscale="log" if log else "linear", xlim=(lowest if log else 0, 1), ylim=(0, 1.01),
+        xlabel="fraction of others taken (false alarms)", ylabel="fraction found",
+    )
+    notes = count_note(int((~known).sum()), len(known), "no score")
+    return finish(ax, notes=notes, location="upper left" if log else "lower right")
