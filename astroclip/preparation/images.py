@@ -415,10 +415,9 @@ def _plane(ccd, name, zero_point, settings):
     bad = ~np.isfinite(pixels)
     if ccd.mask is not None:
         bad |= np.broadcast_to(np.asarray(ccd.mask, dtype=bool), bad.shape)
-    if ccd.uncertainty is not None:
-        ivar = inverse_variance(ccd, ccd.unit, name)
-        if ivar is not None:
-            bad |= ~(np.isfinite(ivar) & (ivar > 0))
+    ivar = inverse_variance(ccd, ccd.unit, name)
+    if ivar is not None:
+        bad |= ~(np.isfinite(ivar) & (ivar > 0))
     if bad.all():
         raise PreparationError(
             f"{name} has no valid pixel: all {bad.size} are masked, not finite or have zero "

@@ -100,8 +100,7 @@ def read_spectra(path):
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", AstropyWarning)
-            read = next(read for is_format, read in SPECTRUM_FORMATS.values() if is_format(path))
-            spectra = read(path)
+            spectra = _read_desi(path) if _is_desi(path) else _read_specutils(path)
             identity = _identities(path)
     except Exception as error:  # specutils raises whatever its loaders meet
         raise _unreadable(path, "spectra", error) from error
@@ -173,14 +172,6 @@ def _sdss_mask(spectrum):
         flux=spectrum.flux, spectral_axis=spectrum.spectral_axis,
         uncertainty=spectrum.uncertainty, mask=mask, meta=spectrum.meta,
     )
-
-
-SPECTRUM_FORMATS = {
-    "DESI coadd": (_is_desi, _read_desi),
-    "any that specutils identifies": (lambda path: True, _read_specutils),
-}
-"""Formats of spectra in the order in which they are tried: name, (whether a file is in it,
-reader). A reader takes the path and returns single spectra; ids are added afterwards."""
 
 
 def _identities(path):

@@ -30,7 +30,7 @@ from astroclip.preparation.resampling import (
 )
 from astroclip.tables import Flag
 
-__all__ = ["FLUX_UNIT", "prepare_spectra"]
+__all__ = ["prepare_spectra"]
 
 MEDIA = ("vacuum", "air")
 LOWEST_REDSHIFT = -0.01  # blueshifts of nearby galaxies stay above it

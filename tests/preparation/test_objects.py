@@ -42,7 +42,7 @@ def arms(n_objects, **options):
     )
 
 
-KINDS = {
+CASES = {
     "Spectrum": (lambda: spectrum(), ["spectrum"], True),
     "2-D flux": (lambda: spectrum(3), ["spectrum"] * 3, False),
     "2-D flux of one row": (lambda: spectrum(1), ["spectrum"], True),
@@ -69,9 +69,9 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_is_sorted_into_single_objects(kind):
-    make, modalities, single = KINDS[kind]
+@pytest.mark.parametrize("case", CASES)
+def test_every_input_is_sorted_into_single_objects(case):
+    make, modalities, single = CASES[case]
     objects = sort_objects(make())
     items = list(objects)
     assert [item.modality for item in items] == modalities
