@@ -14,15 +14,9 @@ from astroclip._validation import (
     check_not_empty,
     check_unit,
     import_extra,
-    item_name,
     plain_values,
 )
 from astroclip.exceptions import MissingExtraError
-
-
-def test_item_name():
-    assert item_name("spectra") == "spectra"
-    assert item_name("spectra", 0) == "spectra[0]"
 
 
 def test_choice():

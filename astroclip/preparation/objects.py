@@ -7,7 +7,7 @@ import numpy as np
 from astropy.nddata import CCDData
 from specutils import Spectrum, SpectrumCollection, SpectrumList
 
-from astroclip._validation import check_not_empty, item_name
+from astroclip._validation import check_not_empty
 from astroclip.exceptions import PreparationError
 from astroclip.preparation.arms import are_arms, merge_arms
 from astroclip.preparation.batches import ImageBatch, SpectrumBatch
@@ -122,13 +122,13 @@ class ObjectList:
         for entry in self.entries:
             items = [entry]
             if isinstance(entry, Path):
-                items = self._read(entry, item_name(self.name, number))
+                items = self._read(entry, f"{self.name}[{number}]")
                 self.n_objects += len(items) - 1
                 n_unread -= 1
                 self.is_complete = n_unread == 0
             for item in items:
                 item.number = number
-                item.name = self.name if self.single else item_name(self.name, number)
+                item.name = self.name if self.single else f"{self.name}[{number}]"
                 yield item
                 number += 1
 
@@ -187,7 +187,7 @@ def sort_objects(objects, *, name="objects", modality=None):
         entries = [
             entry
             for number, element in enumerate(objects)
-            for entry in _element_entries(element, item_name(name, number), modality)
+            for entry in _element_entries(element, f"{name}[{number}]", modality)
         ]
     else:
         entries = _element_entries(objects, name, modality)
