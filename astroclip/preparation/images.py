@@ -198,15 +198,12 @@ def _prepare_one(item, position, settings, pixels, mask):
         raise item.data
     name, flags = item.name, 0
     planes = _planes(item.data, name, settings)
-    if len(planes) < len(settings.bands):
-        flags |= Flag.MISSING_BAND
     # positions are found in r, the band that most models and images share
     reference = planes.get("r", next(iter(planes.values())))
     x, y = _target(reference, name, position)
     if settings.center == "source":
-        source = find_source(
-            reference.pixels, reference.bad, x, y, _scale(reference, settings)
-        )
+        scale = _scale(reference, settings)
+        source = find_source(reference.pixels, reference.bad, x, y, scale)
         if source is None:
             flags |= Flag.NO_SOURCE
         else:
@@ -219,7 +216,7 @@ def _prepare_one(item, position, settings, pixels, mask):
     for number, band in enumerate(settings.bands):
         if band in planes:
             plane, pixel = planes[band], (x, y)
-            if plane is not reference and sky is not None and not _same_pixels(reference, plane):
+            if sky is not None and not _same_pixels(reference, plane):
                 pixel = tuple(float(value) for value in plane.wcs.world_to_pixel(sky))
             flags |= _cut(plane, pixel, pixels[number], mask[number], settings, f"{name}[{band!r}]")
 
