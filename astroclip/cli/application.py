@@ -54,13 +54,11 @@ def build_parser():
         models,
         neighbors,
         quickstart,
+        train,
     )
-    from astroclip.training.commands import add_parser as add_training
 
-    for command in (quickstart, embed, neighbors, estimate, fetch, index, models):
+    for command in (quickstart, embed, neighbors, estimate, fetch, index, models, train, evaluate):
         command.add_parser(subparsers)
-    add_training(subparsers)
-    evaluate.add_parser(subparsers)
     return parser
 
 

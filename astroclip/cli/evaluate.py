@@ -17,7 +17,7 @@ Score a model beside baselines, and write the scores as a table and a figure. Pa
 given are simulated (extra simulate, and the package bagpipes); a stopped run keeps the pairs that
 it simulated."""
 EXAMPLE = """\
-  astroclip evaluate --simulate 500                  the bundled model, on pairs simulated now
+  astroclip evaluate --simulate 500
   astroclip evaluate --model my.safetensors --pairs held-out --reference pairs"""
 TABLE_NAME, FIGURE_NAME = "evaluation.ecsv", "evaluation.png"
 # other models that are scored beside: option, name in the table, help

@@ -131,17 +131,10 @@ def named_objects(arguments):
     """
     targets = []
     for text in arguments:
-        if Path(text).suffix.lower() not in TARGET_SUFFIXES:
+        if Path(text).suffix.lower() in TARGET_SUFFIXES:
+            targets += read_targets(Path(text).expanduser())
+        else:
             targets.append(parse_target(text))
-            continue
-        path = Path(text).expanduser()
-        if not path.is_file():
-            msg = f"table of targets {text!r} does not exist; check the path."
-            raise FileNotFoundError(msg)
-        targets += read_targets(path)
-    if not targets:
-        msg = f"table of targets {arguments[0]!r} has no rows; expected at least one."
-        raise ValueError(msg)
     return targets
 
 
@@ -150,9 +143,9 @@ def read_targets(path):
 
     Parameters
     ----------
-    path : path-like
-        With columns ``ra`` and ``dec`` (degrees, or with a unit), or ``name``; positions
-        are taken if there are both.
+    path : `pathlib.Path`
+        With columns that `astroclip.archives.fetch_many` takes; positions are taken if there
+        are names too.
 
     Returns
     -------
@@ -160,31 +153,24 @@ def read_targets(path):
 
     Raises
     ------
+    FileNotFoundError
+        If there is no such file.
     ValueError
-        If it cannot be read or lacks those columns.
+        If it cannot be read, lacks those columns or has no rows.
     """
-    from astropy import units as u
-    from astropy.coordinates import SkyCoord
     from astropy.table import QTable
 
+    from astroclip.archives.names import names_and_positions
+
+    if not path.is_file():
+        msg = f"table of targets {str(path)!r} does not exist; check the path."
+        raise FileNotFoundError(msg)
     try:
-        table = QTable.read(path)
+        pairs = names_and_positions(QTable.read(path))
     except Exception as error:  # each format raises what its reader meets
-        msg = f"table of targets {str(path)!r} cannot be read: {error}."
+        msg = f"table of targets {str(path)!r} cannot be used: {error}"
         raise ValueError(msg) from error
-    columns = {name.lower(): table[name] for name in table.colnames}
-    if {"ra", "dec"} <= set(columns):
-        ra, dec = (u.Quantity(columns[name], unit=u.deg) for name in ("ra", "dec"))
-        return list(SkyCoord(ra, dec))
-    if "name" in columns:
-        return [
-            name.decode() if isinstance(name, bytes) else str(name) for name in columns["name"]
-        ]
-    msg = (
-        f"table of targets {str(path)!r} has columns {', '.join(table.colnames)}; expected ra "
-        f"and dec in degrees, or name."
-    )
-    raise ValueError(msg)
+    return [name if position is None else position for name, position in pairs]
 
 
 # ---------------------------------------------------------------------- files

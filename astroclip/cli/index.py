@@ -111,7 +111,7 @@ def run_info(options):
     from astropy.table import Table
 
     index = open_index(options.index)
-    columns = index._columns  # read in place: a large table is not put together for this
+    columns = index.columns  # read in place: a large table is not put together for this
     modalities, counts = np.unique(np.asarray(columns["modality"]), return_counts=True)
     facts = {
         "rows": f"{len(index):,}",

@@ -1,6 +1,5 @@
 """Aligning the two encoders: InfoNCE and whatever losses the recipe adds."""
 
-import dataclasses
 import math
 from pathlib import Path
 
@@ -58,6 +57,7 @@ class Alignment(Objective):
         super().__init__(recipe, pairs=pairs, validation=validation)
         settings = self.settings
         self.contaminants = contaminants
+        self.encoder_options = {"spectrum": recipe.spectrum, "image": recipe.image}
         self.spectrum_encoder = SmallSpectrumEncoder(**recipe.spectrum)
         self.image_encoder = SmallImageEncoder(**recipe.image)
         for encoder in (self.spectrum_encoder, self.image_encoder):
@@ -276,17 +276,6 @@ class Alignment(Objective):
                         estimates[rows, column].cpu(), values[rows].cpu()
                     )
         return scores
-
-    def config(self):
-        """Return what a weights file must say for `load_model` to rebuild the encoders."""
-        dim = self.spectrum_encoder.head[-1].out_features
-        return {
-            "architecture": "small",
-            "dim": dim,
-            "spectrum": {**self.recipe.spectrum, "dim": dim},
-            "image": {**self.recipe.image, "dim": dim},
-            "recipe": dataclasses.asdict(self.recipe),
-        }
 
 
 def read_sources(sources, recipe):

@@ -1,5 +1,6 @@
 """A trained model as files: weights that `astroclip.load_model` takes, and a reference table."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -72,35 +73,27 @@ def write_bundle(workspace, output, *, objective="align", pairs=None, validation
     for label, source in sources.items():
         part = read_source(source)
         observer = Observer(varied_share=REFERENCE_SETS.get(label, 0.0), **INSTRUMENTS)
-        tables += _reference_tables(model, part, label, observer, seed=recipe.align.seed)
+        encoded = embed_recorded(model, part, observer=observer, seed=recipe.align.seed)
+        known = {name: part[name] for name in PROPERTIES if name != "redshift"}
+        n_pairs = len(part["redshift"])
+        tables += [
+            make_embedding_table(
+                part["id"],
+                modality,
+                encoded[f"{modality}_embedding"],
+                coverage=encoded[f"{modality}_coverage"],
+                flags=np.zeros(n_pairs, dtype=np.int32),
+                redshift=part["redshift"],
+                model_name=model.name,
+                weights_sha256=model.weights_sha256,
+                preparation_version=PREPARATION_VERSION,
+                extra_columns={"source": np.full(n_pairs, label), **known},
+            )
+            for modality in model.modalities
+        ]
     suffix = "-rest" if objective == "rest" else ""
     table = vstack(tables, metadata_conflicts="silent")
     write_table(table, output / f"reference{suffix}.fits", overwrite=True)
-
-
-def _reference_tables(model, pairs, label, observer, *, seed):
-    """Return embedding tables of pairs by modality, with what is known of them."""
-    encoded = embed_recorded(model, pairs, observer=observer, seed=seed)
-    n_pairs = len(pairs["redshift"])
-    ids = pairs.get("id", [f"{label}-{number:06d}" for number in range(n_pairs)])
-    known = {
-        name: pairs[name] for name in PROPERTIES if name in pairs and name != "redshift"
-    }
-    return [
-        make_embedding_table(
-            ids,
-            modality,
-            encoded[f"{modality}_embedding"],
-            coverage=encoded[f"{modality}_coverage"],
-            flags=np.zeros(n_pairs, dtype=np.int32),
-            redshift=pairs["redshift"],
-            model_name=model.name,
-            weights_sha256=model.weights_sha256,
-            preparation_version=PREPARATION_VERSION,
-            extra_columns={"source": np.full(n_pairs, label), **known},
-        )
-        for modality in model.modalities
-    ]
 
 
 def embed_recorded(model, pairs, *, observer=None, seed=0, keep_inputs=False):
@@ -175,10 +168,17 @@ def export_weights(module, path, *, temperature=None):
     ValueError
         If a weight is not finite.
     """
-    parts = {"spectrum_encoder": module.spectrum_encoder}
-    if module.section == "align":
-        parts["image_encoder"] = module.image_encoder
-    config = {"name": NAMES[module.section], **module.config()}
+    dim = module.spectrum_encoder.head[-1].out_features
+    config = {
+        "name": NAMES[module.section],
+        "architecture": "small",
+        "dim": dim,
+        "recipe": dataclasses.asdict(module.recipe),
+    }
+    parts = {}
+    for modality, options in module.encoder_options.items():
+        config[modality] = {**options, "dim": dim}
+        parts[f"{modality}_encoder"] = getattr(module, f"{modality}_encoder")
     if has_redshift_heads(module):
         heads = {"spectrum": module.spectrum_redshift, "image": module.image_redshift}
         parts |= {f"redshift_head.{modality}": head for modality, head in heads.items()}

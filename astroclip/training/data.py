@@ -11,9 +11,7 @@ from astroclip.simulation.contaminants import make_quasars, make_stars
 from astroclip.simulation.pairs import FLAT, MIX, WIDE, read_pairs, write_pairs
 from astroclip.training.distributed import n_processes, process_rank, rank_rows
 
-__all__ = ["BANDS", "LABELS", "PairBatches", "Workspace", "label_values"]
-
-BANDS = ("g", "r", "z")
+__all__ = ["LABELS", "PairBatches", "Workspace", "label_values"]
 
 LABELS = (
     "redshift",
@@ -22,7 +20,9 @@ LABELS = (
     "log_metallicity",
     "bulge_to_total",
     "axis_ratio",
-    *(f"fibre_{band}" for band in BANDS),
+    "fibre_g",
+    "fibre_r",
+    "fibre_z",
 )
 
 
@@ -152,13 +152,13 @@ class PairBatches(torch.utils.data.IterableDataset):
 
 
 def label_values(pairs, rows=slice(None)):
-    """Return the properties (N, 9) in the form the auxiliary heads regress, NaN if unknown."""
+    """Return the properties (N, 9) in the form that linear heads regress, NaN where unknown."""
     n_pairs = len(pairs["redshift"][rows])
     unknown = np.full(n_pairs, np.nan)
     values = {name: pairs[name][rows] if name in pairs else unknown for name in LABELS}
-    fibre = pairs["fibre_magnitude"][rows] if "fibre_magnitude" in pairs else None
-    for number, band in enumerate(BANDS):
-        values[f"fibre_{band}"] = unknown if fibre is None else fibre[:, number]
+    if "fibre_magnitude" in pairs:
+        for number, band in enumerate("grz"):
+            values[f"fibre_{band}"] = pairs["fibre_magnitude"][rows, number]
     values["redshift"] = np.log1p(values["redshift"])
     values["log_ssfr"] = np.clip(values["log_ssfr"], -13, -8)
     values["bulge_to_total"] = np.log10(values["bulge_to_total"] + 0.02)

@@ -9,10 +9,6 @@ from astroclip._validation import check_integer
 __all__ = ["gather_with_gradient", "n_processes", "process_rank", "rank_rows"]
 
 
-def _is_distributed():
-    return distributed.is_available() and distributed.is_initialized()
-
-
 def n_processes():
     """Return how many processes train together; one outside of `torch.distributed`.
 
@@ -22,12 +18,14 @@ def n_processes():
     >>> n_processes()
     1
     """
-    return distributed.get_world_size() if _is_distributed() else 1
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return 1
+    return distributed.get_world_size()
 
 
 def process_rank():
     """Return the number of this process among them, from zero."""
-    return distributed.get_rank() if _is_distributed() else 0
+    return distributed.get_rank() if n_processes() > 1 else 0
 
 
 def rank_rows(order, rank, world_size, batch_size):
@@ -56,7 +54,7 @@ def rank_rows(order, rank, world_size, batch_size):
     Raises
     ------
     ValueError
-        If there is no such rank or the batch cannot be shared out evenly.
+        If the batch cannot be shared out evenly.
 
     Examples
     --------
@@ -68,8 +66,6 @@ def rank_rows(order, rank, world_size, batch_size):
     array([[2, 3],
            [6, 7]])
     """
-    world_size = check_integer(world_size, "world_size")
-    rank = check_integer(rank, "rank", minimum=0, maximum=world_size - 1)
     batch_size = check_integer(batch_size, "batch_size")
     if batch_size % world_size:
         msg = (

@@ -220,17 +220,15 @@ class InverseTemperature(nn.Module):
     ----------
     initial : float
         To start from.
-    largest : float
     """
 
-    def __init__(self, initial=10.0, largest=LARGEST_SCALE):
+    def __init__(self, initial=10.0):
         super().__init__()
         self.log_scale = nn.Parameter(torch.tensor(math.log(initial)))
-        self.largest = math.log(largest)
 
     def forward(self):
-        """Return the inverse temperature now."""
-        return self.log_scale.clamp(max=self.largest).exp()
+        """Return the inverse temperature, at most 100."""
+        return self.log_scale.clamp(max=math.log(LARGEST_SCALE)).exp()
 
 
 # ---------------------------------------------------------------------- known properties

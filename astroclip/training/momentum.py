@@ -136,36 +136,23 @@ class MomentumContrast(Objective):
         self.observer = AugmentingObserver()
         self.plain_observer = Observer()
 
-    def update_keys(self, momentum):
-        """Move the key encoder's parameters towards the query encoder's.
-
-        Parameters
-        ----------
-        momentum : float
-            ``key = momentum * key + (1 - momentum) * query``.
-        """
-        update = import_extra("lightly.models.utils", "train").update_momentum
-        update(self.encoder, self.key_encoder, momentum)
-        update(self.projection, self.key_projection, momentum)
-
-    @torch.no_grad()
-    def keys(self, pixels, mask, generator):
-        """Return keys (N, PROJECTION_WIDTH) of network inputs, without a gradient."""
-        embedding = encode_in_groups(
-            self.key_encoder, pixels, mask, generator, n_groups=N_KEY_GROUPS
-        )
-        return self.key_projection(embedding).float()
-
     def training_step(self, batch, batch_index):
         """Return the loss of one batch in two recordings drawn for this very step."""
         generator = self.step_generator(self.current_epoch, batch_index)
         schedule = import_extra("lightly.utils.scheduler", "train").cosine_schedule
-        self.update_keys(schedule(self.global_step, self.n_steps, *MOMENTUM))
+        move_towards = import_extra("lightly.models.utils", "train").update_momentum
+        momentum = schedule(self.global_step, self.n_steps, *MOMENTUM)
+        # key = momentum * key + (1 - momentum) * query, for every parameter
+        move_towards(self.encoder, self.key_encoder, momentum)
+        move_towards(self.projection, self.key_projection, momentum)
         first, second = (
             self.observer.images(batch["image"], batch["seeing"], generator) for _ in range(2)
         )
         queries = self.projection(self.encoder(*first)).float()
-        loss = self.contrast(queries, self.keys(*second, generator))
+        with torch.no_grad():
+            keys = encode_in_groups(self.key_encoder, *second, generator, n_groups=N_KEY_GROUPS)
+            keys = self.key_projection(keys).float()
+        loss = self.contrast(queries, keys)
         self.log("loss", loss, prog_bar=True, on_step=False, on_epoch=True)
         return loss
 

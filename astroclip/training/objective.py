@@ -16,7 +16,6 @@ from astroclip.training.sources import join_pairs, read_source
 __all__ = [
     "HEAD_SCALE",
     "Objective",
-    "checkpoint_state",
     "find_checkpoint",
     "neighbor_r2",
     "read_start",
@@ -245,21 +244,6 @@ def find_checkpoint(output):
     """Return the newest complete checkpoint in a folder, None if there is none."""
     paths = sorted(Path(output).glob("*.ckpt"), key=lambda path: path.stat().st_mtime_ns)
     return next((path for path in reversed(paths) if zipfile.is_zipfile(path)), None)
-
-
-def checkpoint_state(output):
-    """Return the tensors of the newest complete checkpoint in a folder.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is none.
-    """
-    checkpoint = find_checkpoint(output)
-    if checkpoint is None:
-        msg = f"folder {str(output)!r} holds no checkpoint; train first (astroclip train)."
-        raise FileNotFoundError(msg)
-    return torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
 
 
 def start_records(paths):

@@ -376,16 +376,15 @@ def shift_images(pixels, generator, *, largest):
     return moved.masked_fill(mask, 0.0), mask
 
 
-def blur_images(pixels, fwhm, *, pixel_scale=PIXEL_SCALE):
+def blur_images(pixels, fwhm):
     """Convolve images with round Gaussians, one for each image and band.
 
     Parameters
     ----------
     pixels : (N, B, S, S) `torch.Tensor`
+        Of 0.524 arcsec.
     fwhm : (N, B) `torch.Tensor`
         Full widths at half maximum in arcsec; zero leaves the image as it is.
-    pixel_scale : float
-        Arcsec per pixel.
 
     Returns
     -------
@@ -401,7 +400,7 @@ def blur_images(pixels, fwhm, *, pixel_scale=PIXEL_SCALE):
     >>> bool(torch.allclose(flat, torch.ones(1, 1, 8, 8)))
     True
     """
-    sigma = (fwhm / FWHM_PER_SIGMA / pixel_scale).clamp(min=1e-3)[:, :, None, None]
+    sigma = (fwhm / FWHM_PER_SIGMA / PIXEL_SCALE).clamp(min=1e-3)[:, :, None, None]
     axis = torch.arange(pixels.shape[-1], device=pixels.device, dtype=pixels.dtype)
     weight = torch.exp(-0.5 * ((axis[:, None] - axis) / sigma) ** 2)
     weight = weight / weight.sum(dim=3, keepdim=True)  # (N, B, S, S), a row for every pixel

@@ -128,6 +128,7 @@ class RestFrame(Objective):
 
     def __init__(self, recipe, *, pairs=None, validation=None):
         super().__init__(recipe, pairs=pairs, validation=validation)
+        self.encoder_options = {"spectrum": self.settings.spectrum}
         self.spectrum_encoder = SmallSpectrumEncoder(**self.settings.spectrum)
         self.spectrum_encoder.to(memory_format=torch.channels_last)
         dim = self.spectrum_encoder.head[-1].out_features
@@ -240,14 +241,4 @@ class RestFrame(Objective):
         return {
             f"r2_{name}": r2_score(estimate[:, k].cpu(), labels[half:, k].cpu())
             for k, name in enumerate(LABELS[:N_SCORED])
-        }
-
-    def config(self):
-        """Return what a weights file must say for `load_model` to rebuild the encoder."""
-        dim = self.spectrum_encoder.head[-1].out_features
-        return {
-            "architecture": "small",
-            "dim": dim,
-            "spectrum": {**self.settings.spectrum, "dim": dim},
-            "recipe": dataclasses.asdict(self.recipe),
         }

@@ -16,12 +16,7 @@ from astroclip.training.align import Alignment
 from astroclip.training.data import Workspace
 from astroclip.training.masked import MaskedSpectra
 from astroclip.training.momentum import MomentumContrast
-from astroclip.training.objective import (
-    START_FILE,
-    checkpoint_state,
-    find_checkpoint,
-    start_records,
-)
+from astroclip.training.objective import START_FILE, find_checkpoint, start_records
 from astroclip.training.projections import ProjectionAlignment
 from astroclip.training.recipe import read_recipe
 from astroclip.training.rest_frame import RestFrame
@@ -138,7 +133,13 @@ def load_trained(objective, recipe, workspace):
     """
     check_choice(objective, tuple(OBJECTIVES), "objective")
     module = OBJECTIVES[objective](read_recipe(recipe))
-    module.load_state_dict(checkpoint_state(Path(workspace) / module.settings.folder))
+    folder = Path(workspace) / module.settings.folder
+    checkpoint = find_checkpoint(folder)
+    if checkpoint is None:
+        msg = f"folder {str(folder)!r} holds no checkpoint; train first (astroclip train)."
+        raise FileNotFoundError(msg)
+    saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    module.load_state_dict(saved["state_dict"])
     return module.eval()
 
 

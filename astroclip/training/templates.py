@@ -5,7 +5,7 @@ import torch
 
 from astroclip.models.redshift_scan import BINNING, LAG_STEP, contrast, n_lags
 
-__all__ = ["QUIESCENT_BELOW", "fit_templates", "galaxy_classes", "templates_of"]
+__all__ = ["fit_templates", "templates_of"]
 
 QUIESCENT_BELOW = -11.0  # log sSFR, per year
 N_ITERATIONS = 15
@@ -13,11 +13,6 @@ RESIDUAL = 0.01  # scatter that components leave, relative to the continuum
 LEAST_KNOWN = 3.0  # galaxies' worth of prior at wavelengths that few of them cover
 BATCH = 1000
 N_GALAXIES = 4_000  # of each source
-
-
-def galaxy_classes(log_ssfr):
-    """Return the class (N,) of galaxies: 0 quiescent, 1 star-forming."""
-    return (np.asarray(log_ssfr) >= QUIESCENT_BELOW).astype(int)
 
 
 def fit_templates(flux, redshift, galaxy_class, *, largest, n_components, seed=0):
@@ -109,9 +104,9 @@ def templates_of(scan, sources, *, seed):
         raise ValueError(msg)
     flux, redshift, log_ssfr = (np.concatenate(part) for part in zip(*parts, strict=True))
     n_components = scan.templates.shape[1] - 1
+    is_star_forming = (log_ssfr >= QUIESCENT_BELOW).astype(int)
     return fit_templates(
-        flux, redshift, galaxy_classes(log_ssfr), largest=scan.largest, n_components=n_components,
-        seed=seed,
+        flux, redshift, is_star_forming, largest=scan.largest, n_components=n_components, seed=seed
     )
 
 

@@ -10,7 +10,7 @@ from astroclip.training.recipe import read_recipe
 from astroclip.training.run import OBJECTIVES, train
 from tests.simulation.conftest import basis, simulator  # noqa: F401 - fixtures
 
-SCHEDULE = {"n_epochs": 2, "epoch_size": 48, "batch_size": 16, "warmup_steps": 2}
+SCHEDULE = {"n_epochs": 2, "epoch_size": 32, "batch_size": 16, "warmup_steps": 2}
 TABLES = {
     "data": {
         "n_mix": 48, "n_wide": 8, "n_flat": 8, "n_validation": 24, "n_test": 60,

@@ -1,7 +1,5 @@
 """The alignment: what a step records and contrasts, what is logged, temperatures of its heads."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 import torch
@@ -154,9 +152,3 @@ def test_temperatures_are_the_best_of_a_grid_of_galaxies_inside_the_bins(module,
         ]
         best = int(np.argmin(loss))
         assert grid[max(best - 1, 0)] <= found[name] <= grid[min(best + 1, len(grid) - 1)]
-
-
-def test_config_rebuilds_the_encoders(module, recipe):
-    config = module.config()
-    assert config["spectrum"] == {"width": 16, "dim": 128}
-    assert config["recipe"] == dataclasses.asdict(recipe)

@@ -1,8 +1,11 @@
 """Bundles: what is written loads, embeds as the trained encoders and says what it holds."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from scipy.special import log_softmax
 from torch.nn import functional
 
@@ -22,6 +25,7 @@ from astroclip.training.bundle import embed_recorded, export_weights, write_bund
 from astroclip.training.data import Workspace
 from astroclip.training.objective import HEAD_SCALE
 from astroclip.training.observers import Observer
+from astroclip.training.recipe import read_recipe
 from astroclip.training.rest_frame import RestFrame
 from tests.training.conftest import make_recipe
 
@@ -62,6 +66,13 @@ def test_weights_load_and_embed_as_the_trained_encoders(untrained, made):
             arrays = (torch.from_numpy(values) for values in (flux, ivar, mask))
             expected = functional.normalize(encoder(*arrays), dim=1).numpy()
         np.testing.assert_allclose(model.encode_spectra(flux, ivar, mask), expected, atol=5e-3)
+
+
+def test_weights_hold_the_recipe_they_were_made_by(untrained, made):
+    with safe_open(made / "astroclip-small.safetensors", "numpy") as file:
+        config = json.loads(file.metadata()["config"])
+    assert config["spectrum"] == {"width": 16, "dim": 128}
+    assert read_recipe(config["recipe"]) == untrained[0].recipe
 
 
 def test_the_reference_holds_the_properties_and_belongs_to_the_weights(untrained, made):

@@ -100,21 +100,6 @@ def test_checkpoints_hold_the_queue_and_where_it_is():
     assert int(second.memory_bank.bank_ptr) == 4
 
 
-def test_key_encoder_is_the_moving_average(module):
-    with torch.no_grad():
-        for parameter in module.parameters():
-            parameter.add_(torch.randn(parameter.shape, generator=seeded()))
-    pairs = ((module.encoder, module.key_encoder), (module.projection, module.key_projection))
-    expected = {
-        key: 0.9 * key.detach().numpy() + 0.1 * query.detach().numpy()
-        for one, other in pairs
-        for query, key in zip(one.parameters(), other.parameters(), strict=True)
-    }
-    module.update_keys(0.9)
-    for key, value in expected.items():
-        np.testing.assert_allclose(key.detach().numpy(), value, rtol=1e-5, atol=1e-7)
-
-
 def test_keys_get_no_gradient_and_no_optimizer(module, batch):
     module.training_step(batch, 0).backward()
     for part in (module.key_encoder, module.key_projection):
@@ -150,16 +135,22 @@ def test_a_step_contrasts_and_queues_keys_of_the_second_recording(module, batch,
     np.testing.assert_allclose(module.contrast.memory_bank.bank[:8], unit(keys), atol=1e-5)
 
 
-def test_momentum_rises_along_half_a_cosine(module, batch):
+def test_keys_come_from_a_moving_average_whose_momentum_rises_along_half_a_cosine(module, batch):
+    queries = [*module.encoder.parameters(), *module.projection.parameters()]
+    keys = [*module.key_encoder.parameters(), *module.key_projection.parameters()]
     for number in (0, 5, 10):  # of 11 steps
         module.trainer.global_step = number
-        expected = 1 - 0.004 * (1 + np.cos(np.pi * number / 10)) / 2
+        momentum = 1 - 0.004 * (1 + np.cos(np.pi * number / 10)) / 2
         with torch.no_grad():
-            module.projection[2].bias.add_(1.0)
-            key, query = module.key_projection[2].bias.clone(), module.projection[2].bias.clone()
+            for query in queries:
+                query.add_(torch.randn(query.shape, generator=seeded()))
+            expected = [
+                momentum * key + (1 - momentum) * query
+                for key, query in zip(keys, queries, strict=True)
+            ]
             module.training_step(batch, 0)
-        moved = expected * key + (1 - expected) * query
-        torch.testing.assert_close(module.key_projection[2].bias.data, moved, rtol=1e-5, atol=1e-7)
+        for key, moved in zip(keys, expected, strict=True):
+            torch.testing.assert_close(key.data, moved, rtol=1e-5, atol=1e-6)
 
 
 def test_groups_hold_every_image_once_and_keep_order():

@@ -94,14 +94,15 @@ def test_a_truncated_checkpoint_is_passed_over(aligned, tmp_path):
 def test_the_alignment_lowers_its_loss(workspace, tmp_path):
     asked = {"contrast": 1.0, "spectrum_redshift": 1.0, "spectrum_labels": 1.0}
     train_in(
-        tmp_path, workspace, n_epochs=6, losses=asked, outlier_share=0.0, learning_rate=3e-3
+        tmp_path, workspace, n_epochs=6, epoch_size=48, learning_rate=3e-3, losses=asked,
+        outlier_share=0.0, second_spectrum_share=0.0, second_image_share=0.0,
     )
     losses = list(logged(tmp_path, "loss").values())
     assert losses[-1] < 0.9 * losses[0]
 
 
 def test_masked_modelling_lowers_its_loss(workspace, tmp_path):
-    train_in(tmp_path, workspace, "spectra", n_epochs=8, learning_rate=3e-3)
+    train_in(tmp_path, workspace, "spectra", n_epochs=5, learning_rate=3e-3)
     losses = list(logged(tmp_path, "loss").values())
     assert losses[-1] < 0.8 * losses[0]
 
@@ -118,8 +119,8 @@ def test_momentum_contrast_lowers_its_loss(workspace, tmp_path):
     np.savez(folder / "pairs-00000.npz", **pairs)
     # with a queue of one batch, the random directions in it are gone after the first step
     train_in(
-        tmp_path / "run", workspace, "images", pairs=[folder], n_epochs=8, batch_size=24,
-        n_queued=24, image={"width": 16},
+        tmp_path / "run", workspace, "images", pairs=[folder], n_epochs=6, epoch_size=48,
+        batch_size=24, n_queued=24, image={"width": 16},
     )
     losses = list(logged(tmp_path / "run", "loss").values())
     assert np.mean(losses[-3:]) < 0.9 * losses[1]
