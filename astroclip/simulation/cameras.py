@@ -52,6 +52,7 @@ class Camera:
     seeing_scatter: float = 0.0
 
 
+SCALE_ERROR = 0.04  # largest relative error of the pixel scale of a varied camera
 CAMERAS = {
     "legacysurvey": Camera(  # the Legacy Surveys' DR9
         depths=(24.6, 24.0, 23.0), depth_scatter=0.3, photon_variance=(0.6e-4, 0.9e-4, 2.4e-4),
@@ -225,8 +226,7 @@ def _missing_bands(generator, n_images, n_bands, share):
 
 def observe_images_varied(
     pixels, seeing, generator, *, pixel_scale=0.524, depths=CAMERAS["legacysurvey"].depths,
-    depth_range=(-1.0, 0.5), largest_blur=1.2, scale_error=0.04, star_share=0.1,
-    missing_band_share=0.1,
+    depth_range=(-1.0, 0.5), largest_blur=1.2, star_share=0.1, missing_band_share=0.1,
 ):
     """Record images with a camera drawn at random for each: domain randomization.
 
@@ -249,8 +249,6 @@ def observe_images_varied(
         differ by a further 0.2 mag rms.
     largest_blur : float
         Full width at half maximum of the largest additional blur, arcsec.
-    scale_error : float
-        Largest relative error of the pixel scale.
     star_share : float
         Fraction of images with a saturated star in or near them, masked with its trail.
     missing_band_share : float
@@ -264,7 +262,7 @@ def observe_images_varied(
     n, n_bands = pixels.shape[:2]
     shape = (n, n_bands)
     blur = uniform(generator, (n, 1), 0, largest_blur) * uniform(generator, shape, 0.7, 1.0)
-    factor = 1 + uniform(generator, (n,), -scale_error, scale_error)
+    factor = 1 + uniform(generator, (n,), -SCALE_ERROR, SCALE_ERROR)
     seen = _rescale(_blur(pixels, blur / FWHM / pixel_scale), factor)
     seeing = torch.sqrt((seeing * factor[:, None]) ** 2 + blur**2)
 
