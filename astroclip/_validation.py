@@ -16,14 +16,8 @@ __all__ = [
     "check_unit",
     "float_values",
     "import_extra",
-    "item_name",
     "plain_values",
 ]
-
-
-def item_name(argument, index=None):
-    """Return how an error names an object: ``spectra`` alone, ``spectra[3]`` in a list."""
-    return argument if index is None else f"{argument}[{index}]"
 
 
 def check_choice(value, choices, name):

@@ -162,7 +162,6 @@ def embed(
         "normalize": normalize,
     }
     chunks, unread = [], iter(objects)
-    _check_lengths(given, objects)
     with tqdm(total=objects.n_objects, disable=not show_progress, unit="object") as progress:
         while items := list(itertools.islice(unread, CHUNK_SIZE)):
             _check_lengths(given, objects)

@@ -50,10 +50,11 @@ class PreparationError(ValueError):
         Names the argument, the object's position, what was found, what was
         expected and one thing to do.
     flag : int, optional
-        The bits of `astroclip.tables.Flag` that describe the failure.
+        The bits of `astroclip.tables.Flag` that describe the failure; by default those of
+        ``FAILED`` and ``BAD_INPUT``.
     """
 
-    def __init__(self, message, *, flag=0):
+    def __init__(self, message, *, flag=3):
         super().__init__(message)
         self.flag = int(flag)
 

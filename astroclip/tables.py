@@ -11,7 +11,7 @@ from astropy.table import Column, MaskedColumn, QTable, Table
 
 from astroclip._columns import column_arrays
 from astroclip._files import written
-from astroclip._validation import check_choice, check_length, import_extra, item_name
+from astroclip._validation import check_choice, check_length, import_extra
 from astroclip.exceptions import ModelMismatchError
 
 __all__ = [
@@ -369,4 +369,4 @@ def read_table(path):
 
 def row_name(table, row, *, name="table"):
     """Return how an error names a row: its position and its id."""
-    return f"{item_name(name, row)} (id {str(table['id'][row])!r})"
+    return f"{name}[{row}] (id {str(table['id'][row])!r})"

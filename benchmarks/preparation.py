@@ -33,7 +33,7 @@ from astroclip.preparation import (  # noqa: E402
     resample_flux,
     wavelength_grid,
 )
-from astroclip.preparation.spectra import FLUX_UNIT  # noqa: E402
+from astroclip.preparation.batches import FLUX_UNIT  # noqa: E402
 
 N_PIXELS = 4600
 SHARED_TARGET, OWN_TARGET, IMAGE_TARGET, RATIO_TARGET = 2000, 500, 300, 300

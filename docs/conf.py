@@ -28,6 +28,7 @@ for estimator in (
     astroclip.FewShotEstimator,
     astroclip.PropertyEstimator,
     astroclip.RedshiftEstimator,
+    astroclip.discovery.OutlierDetector,
 ):
-    for method in ("set_fit_request", "set_predict_request"):
+    for method in [name for name in vars(estimator) if name.endswith("_request")]:
         delattr(estimator, method)

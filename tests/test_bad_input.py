@@ -267,7 +267,7 @@ SINGLE_IMAGES = {
 }
 
 
-# name: call with the fixture `places`, error, message
+# name: call with the fixture `prepared`, error, message
 MISUSE = {
     "nothing": (
         lambda p: embed(None, model=p.model),
@@ -586,7 +586,7 @@ def cut(path, source, share):
 
 
 @pytest.fixture(scope="module")
-def places(tmp_path_factory):
+def prepared(tmp_path_factory):
     """Models, broken files and tables that the cases name."""
     folder = tmp_path_factory.mktemp("bad")
     text = folder / "notes.txt"
@@ -637,19 +637,19 @@ def good_objects(name):
 
 
 @pytest.mark.parametrize("name", SINGLE)
-def test_single_object_raises(places, name):
+def test_single_object_raises(prepared, name):
     build, error, message = SINGLE[name]
     with pytest.raises(error, match=f"^objects{message}"):
-        embed(build(), model=places.model)
+        embed(build(), model=prepared.model)
 
 
 @pytest.mark.parametrize("name", SINGLE)
-def test_in_a_list_its_row_is_flagged_and_the_others_are_untouched(places, name):
+def test_in_a_list_its_row_is_flagged_and_the_others_are_untouched(prepared, name):
     build, _, message = SINGLE[name]
     first, last = good_objects(name)
-    expected = embed([first, last], model=places.model)
+    expected = embed([first, last], model=prepared.model)
     with pytest.warns(FailedObjectWarning, match=r"^1 of 3 objects could not be embedded"):
-        table = embed([first, build(), last], model=places.model)
+        table = embed([first, build(), last], model=prepared.model)
     assert re.match(rf"objects\[1\]{message}", table["message"][1])
     assert table["flags"][1] & Flag.FAILED
     assert np.all(table["embedding"].mask[1])
@@ -663,25 +663,25 @@ def test_in_a_list_its_row_is_flagged_and_the_others_are_untouched(places, name)
 
 
 @pytest.mark.parametrize("name", MISUSE)
-def test_misuse_raises(places, name):
+def test_misuse_raises(prepared, name):
     call, error, message = MISUSE[name]
     with pytest.raises(error, match=message):
-        call(places)
+        call(prepared)
 
 
-def test_harmful_checkpoint_ran_nothing(places):
+def test_harmful_checkpoint_ran_nothing(prepared):
     with pytest.raises(UnsafeCheckpointError):
-        load_model(places.harmful_checkpoint)
-    assert not (places.folder / "ran").exists()
-    assert pickle.loads(pickle.dumps(Harmful(places.folder / "control"))) > 0
-    assert (places.folder / "control").exists()
+        load_model(prepared.harmful_checkpoint)
+    assert not (prepared.folder / "ran").exists()
+    assert pickle.loads(pickle.dumps(Harmful(prepared.folder / "control"))) > 0
+    assert (prepared.folder / "control").exists()
 
 
-def test_unreadable_files_of_a_list_are_flagged(places):
-    good = places.folder / "spectrum.fits"
-    paths = [good, places.truncated_spectrum, places.folder / "none.fits", places.folder, good]
+def test_unreadable_files_of_a_list_are_flagged(prepared):
+    good = prepared.folder / "spectrum.fits"
+    bad = [prepared.truncated_spectrum, prepared.folder / "none.fits", prepared.folder]
     with pytest.warns(FailedObjectWarning, match="^3 of 5 objects"):
-        table = embed(paths, model=places.model)
+        table = embed([good, *bad, good], model=prepared.model)
     for row, message in (
         (1, r"objects\[1\]: path '.*cut.fits' cannot be read"),
         (2, r"objects\[2\]: path '.*none.fits' does not exist"),
@@ -689,24 +689,24 @@ def test_unreadable_files_of_a_list_are_flagged(places):
     ):
         assert re.match(message, table["message"][row])
         assert table["flags"][row] & Flag.FAILED
-    alone = embed([good, good], model=places.model)
+    alone = embed([good, good], model=prepared.model)
     np.testing.assert_array_equal(
         np.asarray(table["embedding"][[0, 4]]), np.asarray(alone["embedding"])
     )
 
 
-def test_bad_redshift_of_a_list_is_flagged(places):
+def test_bad_redshift_of_a_list_is_flagged(prepared):
     objects = [make_spectrum(seed) for seed in range(3)]
     with pytest.warns(FailedObjectWarning, match=r"objects\[1\] has redshift -3"):
-        table = embed(objects, model=places.model, redshift=[0.1, -3, 0.2])
+        table = embed(objects, model=prepared.model, redshift=[0.1, -3, 0.2])
     assert list(table["flags"] & Flag.FAILED) == [0, 1, 0]
 
 
-def test_position_off_one_image_is_flagged(places):
+def test_position_off_one_image_is_flagged(prepared):
     images = [make_image(seed) for seed in range(3)]
     position = SkyCoord([10, 10, 50], [2, 2, 2], unit="deg")
     with pytest.warns(FailedObjectWarning, match=r"objects\[2\]: position .* off the image"):
-        table = embed(images, model=places.model, position=position)
+        table = embed(images, model=prepared.model, position=position)
     assert list(table["flags"] & (Flag.FAILED | Flag.NO_OVERLAP)) == [0, 0, 5]
 
 
@@ -725,19 +725,19 @@ TOLERATED = {
 
 
 @pytest.mark.parametrize("name", TOLERATED)
-def test_tolerated(places, name):
+def test_tolerated(prepared, name):
     build, flag = TOLERATED[name]
-    table = embed(build(), model=places.model)
+    table = embed(build(), model=prepared.model)
     assert table["flags"][0] & flag == flag
     assert not table["flags"][0] & Flag.FAILED
     assert np.isclose(np.linalg.norm(np.asarray(table["embedding"][0])), 1, atol=1e-6)
 
 
-def test_one_bad_pixel_matters_little(places):
-    plain = embed(make_spectrum(), model=places.model)
-    spoiled = embed(with_flux(make_spectrum(), fill(1e9, 700)), model=places.model)
+def test_one_bad_pixel_matters_little(prepared):
+    plain = embed(make_spectrum(), model=prepared.model)
+    spoiled = embed(with_flux(make_spectrum(), fill(1e9, 700)), model=prepared.model)
     distance = np.linalg.norm(np.asarray(plain["embedding"]) - np.asarray(spoiled["embedding"]))
-    other = embed(make_spectrum(5), model=places.model)
+    other = embed(make_spectrum(5), model=prepared.model)
     typical = np.linalg.norm(np.asarray(plain["embedding"]) - np.asarray(other["embedding"]))
     assert distance < 0.1 * typical
 

@@ -142,11 +142,11 @@ def test_images_give_the_golden_embeddings(images, model, golden):
 
 
 @pytest.mark.parametrize(
-    ("name", "kind", "key"),
+    ("name", "fixture", "key"),
     [("specformer", "spectra", "specformer_mean"), ("astrodino", "images", "astrodino_cls")],
 )
-def test_single_modality_models(name, kind, key, golden, request):
-    objects = request.getfixturevalue(kind)
+def test_single_modality_models(name, fixture, key, golden, request):
+    objects = request.getfixturevalue(fixture)
     table = embed(objects, model=GOLDEN / f"{name}.ckpt", normalize=False, device="cpu")
     assert_allclose(vectors(table), golden[key], atol=2e-5, rtol=0)
 
@@ -213,7 +213,7 @@ def arms(stacked):
     )
 
 
-SPECTRUM_KINDS = {
+SPECTRUM_CONTAINERS = {
     "list": lambda spectra, stacked: spectra,
     "tuple": lambda spectra, stacked: tuple(spectra),
     "SpectrumList": lambda spectra, stacked: SpectrumList(spectra),
@@ -232,14 +232,14 @@ SPECTRUM_KINDS = {
 }
 
 
-@pytest.mark.parametrize("kind", SPECTRUM_KINDS)
-def test_kinds_of_spectra_agree(kind, spectra, stacked, model, golden):
-    objects = SPECTRUM_KINDS[kind](spectra, stacked)
+@pytest.mark.parametrize("container", SPECTRUM_CONTAINERS)
+def test_containers_of_spectra_agree(container, spectra, stacked, model, golden):
+    objects = SPECTRUM_CONTAINERS[container](spectra, stacked)
     table = embed(objects, model=model, normalize=False)
     assert_allclose(vectors(table), golden["spectrum_embedding"], atol=2e-5, rtol=0)
 
 
-def test_lone_spectrum_is_one_row(spectra, stacked, model, golden):
+def test_single_spectrum_is_one_row(spectra, stacked, model, golden):
     for spectrum in (spectra[2], stacked[2:3]):
         table = embed(spectrum, model=model, normalize=False)
         assert len(table) == 1
@@ -252,14 +252,14 @@ def test_arms_take_ids_and_positions_from_the_fibermap(stacked, model):
     assert_array_equal(table["dec"].value, [0, -1, -2, -3])
 
 
-@pytest.mark.parametrize("kind", ["stack", "other order", "batch", "batch in other order"])
-def test_kinds_of_images_agree(kind, pixels, model, golden):
+@pytest.mark.parametrize("container", ["stack", "other order", "batch", "batch in other order"])
+def test_containers_of_images_agree(container, pixels, model, golden):
     order = [2, 0, 1]
-    if kind == "stack":
+    if container == "stack":
         objects = [CCDData(p, unit=u.nmgy, meta={"BANDS": BANDS}) for p in pixels]
-    elif kind == "other order":
+    elif container == "other order":
         objects = [dict(reversed(cutout(p).items())) for p in pixels]
-    elif kind == "batch":
+    elif container == "batch":
         objects = ImageBatch.from_arrays(pixels)
     else:
         objects = ImageBatch.from_arrays(pixels[:, order], bands=[BANDS[k] for k in order])
@@ -272,14 +272,14 @@ def test_files(spectra, pixels, model, tmp_path, golden):
         spectrum.write(tmp_path / f"spectrum{row}.fits", format="tabular-fits")
         header = fits.Header({"BANDS": BANDS, "BUNIT": "nmgy"})
         fits.PrimaryHDU(pixels[row], header).writeto(tmp_path / f"image{row}.fits")
-    for kind in ("spectrum", "image"):
-        paths = [tmp_path / f"{kind}{row}.fits" for row in range(2)]
-        expected = golden[f"{kind}_embedding"]
+    for modality in ("spectrum", "image"):
+        paths = [tmp_path / f"{modality}{row}.fits" for row in range(2)]
+        expected = golden[f"{modality}_embedding"]
         table = embed(paths, model=model, normalize=False)
         assert_allclose(vectors(table), expected[:2], atol=2e-5, rtol=0)
         alone = embed(str(paths[1]), model=model, normalize=False)
         assert_allclose(vectors(alone), expected[1:2], atol=2e-5, rtol=0)
-        assert set(table["modality"]) == {kind}
+        assert set(table["modality"]) == {modality}
     assert list(embed(paths[0], model=model)["flags"]) == [0]
 
 
@@ -595,9 +595,9 @@ def test_loaded_models_are_kept_until_their_file_changes(small_file, spectra, tm
         embed(spectra[0], model=str(path), device="cpu")
 
 
-@pytest.mark.parametrize("kind", ["spectra", "images"])
-def test_bf16_agrees_with_float32(kind, model, request):
-    objects = request.getfixturevalue(kind)
+@pytest.mark.parametrize("fixture", ["spectra", "images"])
+def test_bf16_agrees_with_float32(fixture, model, request):
+    objects = request.getfixturevalue(fixture)
     exact = vectors(embed(objects, model=model))
     rough = vectors(embed(objects, model=model, precision="bf16"))
     cosine = (exact * rough).sum(axis=1)

@@ -14,15 +14,9 @@ from astroclip._validation import (
     check_not_empty,
     check_unit,
     import_extra,
-    item_name,
     plain_values,
 )
 from astroclip.exceptions import MissingExtraError
-
-
-def test_item_name():
-    assert item_name("spectra") == "spectra"
-    assert item_name("spectra", 0) == "spectra[0]"
 
 
 def test_choice():
@@ -31,16 +25,16 @@ def test_choice():
         check_choice("gas", ("vacuum", "air"), "medium")
 
 
-@given(value=st.integers(-5, 15), kind=st.sampled_from([int, np.int16, np.uint8, np.int64]))
-def test_integer_is_kept_inside_the_closed_range(value, kind):
-    value = abs(value) if kind is np.uint8 else value
+@given(value=st.integers(-5, 15), dtype=st.sampled_from([int, np.int16, np.uint8, np.int64]))
+def test_integer_is_kept_inside_the_closed_range(value, dtype):
+    value = abs(value) if dtype is np.uint8 else value
     if 2 <= value <= 9:
-        found = check_integer(kind(value), "n", minimum=2, maximum=9)
+        found = check_integer(dtype(value), "n", minimum=2, maximum=9)
         assert found == value
         assert type(found) is int
     else:
         with pytest.raises(ValueError, match=rf"^n is {value}; expected at least 2 and at most 9"):
-            check_integer(kind(value), "n", minimum=2, maximum=9)
+            check_integer(dtype(value), "n", minimum=2, maximum=9)
 
 
 @pytest.mark.parametrize("value", [True, np.True_, 2.0, np.float32(2), "2", None, [2]])

@@ -494,7 +494,7 @@ def main():
         tasks["rings (real images)"] = ring_task(model, options.data)
         rows = draw_learning(tasks)
         labels = [f"{number} labels" for number in TABLE_LABELS]
-        header = ("looked for", "prevalence", "labels chosen by", *labels, "found by labelling")
+        header = ("looked for", "prevalence", "labels chosen by", *labels, "found by labeling")
         write_rows("learning", header, rows)
         header = ("r mag/arcsec2", "share of the r light", "S/N of the light in all pixels")
         write_rows("tidal", header, notes)

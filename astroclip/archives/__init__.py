@@ -1,6 +1,6 @@
-"""Archives: from an object's name to its spectra, images and catalog rows.
+"""Spectra, images and catalog rows of objects from public archives, by name or position.
 
-Everything is imported when first used: archives' clients take a second or two.
+Everything is imported when first used, because the archives' clients take a second or two.
 """
 
 from astroclip._lazy import lazy_names

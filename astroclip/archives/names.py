@@ -17,8 +17,17 @@ from astroclip._columns import column_degrees
 from astroclip.archives.base import refuse_html
 from astroclip.archives.transport import ArchiveError
 
-__all__ = ["UnresolvedNameError", "name_and_position", "names_and_positions", "resolve"]
+__all__ = [
+    "UnresolvedNameError",
+    "name_and_position",
+    "names_and_positions",
+    "parse_position",
+    "resolve",
+]
 
+NUMBER = r"[+-]?\d+(\.\d*)?"
+DEGREES = re.compile(rf"^\s*({NUMBER})[\s,]+({NUMBER})\s*$")
+SEXAGESIMAL = re.compile(r"^\s*\d{1,2}[h:\s]\s*\d{1,2}[m:\s].*[+-]\s*\d{1,2}[d:°\s]")
 POSITION = re.compile(rb"%J\s*([0-9.]+)\s*([+-][0-9.]+)")  # ICRS degrees
 UNKNOWN = "knows no object of this name"
 NAME_COLUMNS = ("name", "id", "object", "target")
@@ -36,6 +45,44 @@ class UnresolvedNameError(ValueError):
     def __init__(self, name, reason, advice):
         super().__init__(f"name_or_coord is {name!r}: Sesame {reason}; {advice}.")
         self.reason, self.advice = reason, advice
+
+
+def parse_position(text):
+    """Return the sky position that a text gives, None if it is a name.
+
+    Parameters
+    ----------
+    text : str
+        ``"185.479 4.474"`` in degrees, ``"12h21m54.9s +4d28m25s"``, or a name.
+
+    Returns
+    -------
+    `~astropy.coordinates.SkyCoord` or None
+        ICRS.
+
+    Raises
+    ------
+    ValueError
+        If it looks like a position and is none.
+
+    Examples
+    --------
+    >>> from astroclip.archives.names import parse_position
+    >>> parse_position("12 21 54.9 +04 28 25").to_string("decimal")
+    '185.479 4.47361'
+    >>> parse_position("3C 273") is None
+    True
+    """
+    degrees = DEGREES.match(text)
+    if not degrees and not SEXAGESIMAL.match(text):
+        return None
+    try:
+        if degrees:
+            return SkyCoord(float(degrees[1]), float(degrees[3]), unit="deg")
+        return SkyCoord(text, unit=("hourangle", "deg"))
+    except ValueError as error:
+        msg = f"target {text!r} looks like a position and is none: {error}."
+        raise ValueError(msg) from error
 
 
 def resolve(name, transport):
@@ -62,14 +109,13 @@ def resolve(name, transport):
     if not name.strip():
         reason = "is not asked for an empty name"
         raise UnresolvedNameError(name, reason, "pass a name or a SkyCoord")
-    if name.strip()[0].isdigit():
-        for options in ({}, {"unit": "deg"}):
-            try:
-                position = SkyCoord(name, **options)
-            except ValueError:  # UnitsError too: a name that begins with a digit
-                continue
-            if position.isscalar:
-                return position.icrs
+    try:
+        position = parse_position(name)
+    except ValueError as error:
+        raise UnresolvedNameError(name, f"is not asked ({error})", "check it") from error
+    if position is not None:
+        return position
+    # astropy's "all" is SIMBAD, NED and VizieR; it names one of them by its first letter else
     database = {"a": "SNV"}.get(sesame_database.get()[0], sesame_database.get()[0].upper())
     failure = None
     for url in sesame_url.get():

@@ -321,28 +321,29 @@ class _Job:
 
     def run(self, objects, *, show_progress):
         """Return the targets of names and positions, in order."""
-        futures = {}
-        for number, (_, coord) in enumerate(objects):
-            if isinstance(coord, SkyCoord):
-                if "images" in self.products and any("images" in a.products for a in self.archives):
-                    futures[self.pool.submit(self._fetch_images, coord)] = number
-                for archive in self.archives:
-                    products = [p for p in ("catalog", "spectra") if p in self.products]
-                    if products := [p for p in products if p in archive.products]:
-                        task = self.pool.submit(self._fetch_rows, archive, coord, products)
-                        futures[task] = number
-        with tqdm(total=len(futures), disable=not show_progress, unit="archive",
-                  file=sys.stderr) as progress:  # fmt: skip
-            for _ in as_completed(futures):
-                progress.update()
+        with_images = any("images" in archive.products for archive in self.archives)
+        tasks = [[] for _ in objects]
+        for (_, coord), mine in zip(objects, tasks, strict=True):
+            if not isinstance(coord, SkyCoord):
+                continue
+            if "images" in self.products and with_images:
+                mine.append(self.pool.submit(self._fetch_images, coord))
+            for archive in self.archives:
+                wanted = set(self.products) & set(archive.products)
+                products = [product for product in ("catalog", "spectra") if product in wanted]
+                if products:
+                    mine.append(self.pool.submit(self._fetch_rows, archive, coord, products))
+        submitted = [task for mine in tasks for task in mine]
+        for _ in tqdm(as_completed(submitted), total=len(submitted), disable=not show_progress,
+                      unit="archive", file=sys.stderr):  # fmt: skip
+            pass
         targets = []
-        for number, (name, coord) in enumerate(objects):
-            if not isinstance(coord, SkyCoord):  # a name without position
+        for (name, coord), mine in zip(objects, tasks, strict=True):
+            if isinstance(coord, SkyCoord):
+                targets.append(_make_target(name, coord, [task.result() for task in mine]))
+            else:  # the error that says why the name has no position
                 row = ("sesame", "name", coord.reason, coord.advice)
                 targets.append(Target(name, None, failures=_failure_table([row])))
-                continue
-            results = [future.result() for future, owner in futures.items() if owner == number]
-            targets.append(_make_target(name, coord, results))
         return targets
 
     def _fetch_rows(self, archive, coord, products):

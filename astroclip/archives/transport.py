@@ -168,12 +168,6 @@ class Transport:
         self._sessions.append(session)
         return session
 
-    def _own_session(self):
-        """Return this thread's session."""
-        if not hasattr(self._local, "session"):
-            self._local.session = self.session()
-        return self._local.session
-
     def download(self, url, *, check, params=None):
         """Return the path of a downloaded file that passed a check.
 
@@ -200,7 +194,9 @@ class Transport:
                 _forget(url)
             else:
                 return path
-        content = self._own_session().get(url).content
+        if not hasattr(self._local, "session"):  # one for each thread
+            self._local.session = self.session()
+        content = self._local.session.get(url).content
         handle, name = tempfile.mkstemp(dir=self._folder.name)
         with os.fdopen(handle, "wb") as file:
             file.write(content)

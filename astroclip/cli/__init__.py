@@ -1,6 +1,6 @@
-"""The command ``astroclip``: everything the library does, on files.
+"""The command ``astroclip``.
 
-Nothing heavy is imported before a command needs it, so that ``--help`` is quick.
+Packages are imported when a command needs them, so that ``--help`` is quick.
 """
 
 from astroclip.cli.application import build_parser, main

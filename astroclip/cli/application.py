@@ -13,13 +13,13 @@ __all__ = ["build_parser", "main"]
 DESCRIPTION = "Find galaxies like this one, from spectra and images."
 EPILOG = """\
 first steps:
-  astroclip quickstart --samples samples      the whole path, without a network
+  astroclip quickstart --samples samples      run an example, copy sample files
   astroclip neighbors samples                 galaxies like those in a folder
   astroclip estimate samples                  their redshifts and masses, with intervals
-  astroclip COMMAND --help                    options and an example of a command
+  astroclip COMMAND --help                    options and examples of a command
 
-Results go to the standard output, progress and remarks to the error stream. Tables are written
-by the suffix of --output: .ecsv, .fits or .parquet.
+Results go to the standard output, progress and remarks to the error stream. The suffix of
+--output chooses the format of a table: .ecsv, .fits or .parquet.
 
 exit status:
   0    done
@@ -27,7 +27,7 @@ exit status:
   2    the command line cannot be understood
   3    done, but some objects failed: their rows say why
   130  interrupted by Ctrl-C; no half-written file is left
-  141  whoever read the output stopped reading
+  141  the program that reads the output has ended
 """
 
 
@@ -54,13 +54,11 @@ def build_parser():
         models,
         neighbors,
         quickstart,
+        train,
     )
-    from astroclip.training.commands import add_parser as add_training
 
-    for command in (quickstart, embed, neighbors, estimate, fetch, index, models):
+    for command in (quickstart, embed, neighbors, estimate, fetch, index, models, train, evaluate):
         command.add_parser(subparsers)
-    add_training(subparsers)
-    evaluate.add_parser(subparsers)
     return parser
 
 

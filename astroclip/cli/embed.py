@@ -13,8 +13,8 @@ from astroclip.cli.output import check_output, exit_status, show, write_output
 __all__ = ["add_parser", "run_embed", "summary"]
 
 DESCRIPTION = """\
-Embed spectra and images, of any file that specutils reads and of Legacy Survey cutouts, into
-one table. A file that cannot be used keeps a row that says why."""
+Embed spectra and images into one table. Inputs are files that specutils reads and cutouts of
+the Legacy Surveys. A file that cannot be used keeps a row with the reason."""
 EXAMPLE = """\
   astroclip embed spec-0266-51602-0001.fits
   astroclip embed night1/ 'night2/*.fits' --output embeddings.fits
@@ -31,7 +31,7 @@ def add_parser(subparsers):
     )
     parser.add_argument(
         "--n-neighbors", "--neighbors", type=positive_integer, default=None, metavar="N",
-        help="also list this many bundled neighbors of each",
+        help="also list N neighbors of each in the bundled reference",
     )
 
 

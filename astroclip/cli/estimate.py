@@ -19,7 +19,7 @@ __all__ = ["add_parser", "run_estimate", "screen_version"]
 N_NEIGHBORS = 16
 DESCRIPTION = """\
 Estimate properties of objects from their nearest reference objects, or redshifts by the model's
-own head, with calibrated intervals. Inputs are files of spectra or images, which are embedded
+redshift head, with calibrated intervals. Inputs are files of spectra or images, which are embedded
 first, or tables that `astroclip embed` wrote."""
 EXAMPLE = """\
   astroclip estimate spec-0266-51602-0001.fits
@@ -42,14 +42,15 @@ def add_parser(subparsers):
     group = parser.add_argument_group("estimates")
     group.add_argument(
         "--properties", type=names, default=None, metavar="NAME[,NAME...]",
-        help=f"columns of the reference; by default {', '.join(PROPERTIES)}, if it has them",
+        help=f"columns of the reference; by default those of {', '.join(PROPERTIES)} that it has",
     )
     group.add_argument(
         "--method", choices=("neighbors", "head"), default="neighbors",
-        help="neighbors' values, or the model's own redshift head",
+        help="mean of neighbors (default), or the model's redshift head",
     )
     group.add_argument(
-        "--weights", choices=("distance", "uniform"), default="distance", help="of neighbors"
+        "--weights", choices=("distance", "uniform"), default="distance",
+        help="weights of neighbors",
     )
     group.add_argument(
         "--confidence", type=probability, default=0.68, metavar="P",

@@ -13,11 +13,11 @@ N_TEST = 2000
 REFERENCE_PER_TEST = 10
 TEST_SEED, REFERENCE_SEED = 9001, 9002  # unlike any training set's
 DESCRIPTION = """\
-Score a model by every protocol, with all baselines in the same run, and write the scores as a
-table and a figure. Pairs that are not given are simulated (extra simulate, and the package
-bagpipes); a stopped run keeps those it made."""
+Score a model beside baselines, and write the scores as a table and a figure. Pairs that are not
+given are simulated (extra simulate, and the package bagpipes); a stopped run keeps the pairs that
+it simulated."""
 EXAMPLE = """\
-  astroclip evaluate --simulate 500                  the bundled model, on pairs simulated now
+  astroclip evaluate --simulate 500
   astroclip evaluate --model my.safetensors --pairs held-out --reference pairs"""
 TABLE_NAME, FIGURE_NAME = "evaluation.ecsv", "evaluation.png"
 # other models that are scored beside: option, name in the table, help
@@ -45,27 +45,30 @@ def add_parser(subparsers):
     )
     parser.add_argument("--model", default="astroclip-small", help="name, file or hub id")
     parser.add_argument(
-        "--pairs", default=None, metavar="FOLDER", help="held-out pairs that it never saw"
+        "--pairs", default=None, metavar="FOLDER", help="pairs to score, not in the training set"
     )
     parser.add_argument(
-        "--reference", default=None, nargs="+", metavar="FOLDER", help="pairs to estimate from"
+        "--reference", default=None, nargs="+", metavar="FOLDER",
+        help="pairs with known properties, searched for neighbors",
     )
     parser.add_argument(
-        "--real-data", default=None, metavar="FOLDER", help="folder of real objects"
+        "--real-data", default=None, metavar="FOLDER",
+        help="folder of real spectra and images to score",
     )
     parser.add_argument(
-        "--output", default="astroclip-evaluation", metavar="FOLDER", help="for table and figure"
+        "--output", default="astroclip-evaluation", metavar="FOLDER",
+        help="folder of the table and the figure",
     )
     parser.add_argument(
         "--simulate", type=int, default=N_TEST, metavar="N",
-        help=f"held-out pairs to simulate, and {REFERENCE_PER_TEST} N for reference",
+        help=f"simulate N pairs to score, and {REFERENCE_PER_TEST} N for the reference",
     )
-    parser.add_argument("--workers", type=int, default=1, help="processes that simulate")
+    parser.add_argument("--workers", type=int, default=1, help="number of processes that simulate")
     parser.add_argument(
-        "--n-neighbors", "--neighbors", dest="neighbors", type=int, default=64, help="of estimates"
+        "--n-neighbors", "--neighbors", dest="neighbors", type=int, default=64, help="for estimates"
     )
     parser.add_argument("--scale", type=float, default=None, help="the model's inverse temperature")
-    parser.add_argument("--seed", type=int, default=1000, help="of noise and baselines")
+    parser.add_argument("--seed", type=int, default=1000, help="seed of noise and baselines")
     for option, _, text in OTHERS:
         parser.add_argument(f"--{option}", default=None, metavar="MODEL", help=text)
 

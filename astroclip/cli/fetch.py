@@ -21,8 +21,8 @@ __all__ = ["add_parser", "read_targets", "run_fetch", "write_images", "write_spe
 
 DESCRIPTION = """\
 Fetch spectra and images of objects from archives into a folder of FITS files, which the other
-commands take. Targets are names, positions or tables of either. What could not be fetched is a
-row of the result that says why and what to try."""
+commands take. Targets are names, positions or tables of either. The result has a row for each
+file, and one for each product that could not be fetched, with the reason and advice."""
 EXAMPLE = """\
   astroclip fetch 'NGC 4303' --folder ngc4303
   astroclip fetch '185.479 4.474' --archives sdss,legacysurvey
@@ -45,29 +45,32 @@ def add_parser(subparsers):
         help="a name, 'RA DEC' in degrees, or a table with columns ra and dec, or name",
     )
     parser.add_argument(
-        "--archives", type=names, default=None, metavar="NAME[,NAME...]", help="only these"
+        "--archives", type=names, default=None, metavar="NAME[,NAME...]",
+        help="ask these archives only",
     )
     parser.add_argument(
         "--products", type=names, default=None, metavar="NAME[,NAME...]",
-        help="of spectra, images, catalog; all by default",
+        help="some of spectra, images, catalog; all by default",
     )
     parser.add_argument(
-        "--bands", type=names, default=None, metavar="BAND[,BAND...]", help="g,r,z by default"
+        "--bands", type=names, default=None, metavar="BAND[,BAND...]",
+        help="bands of images; g,r,z by default",
     )
     parser.add_argument(
-        "--size", type=positive_integer, default=None, metavar="PIXELS", help="of images"
+        "--size", type=positive_integer, default=None, metavar="PIXELS", help="side of images"
     )
     parser.add_argument(
-        "--radius", type=float, default=None, metavar="ARCSEC", help="in which spectra are taken"
+        "--radius", type=float, default=None, metavar="ARCSEC",
+        help="radius of the search for spectra",
     )
     parser.add_argument(
-        "--timeout", type=float, default=None, metavar="SECONDS", help="of one request"
+        "--timeout", type=float, default=None, metavar="SECONDS", help="time-out of one request"
     )
     parser.add_argument(
-        "--no-cache", action="store_true", help="ask archives again for what was fetched before"
+        "--no-cache", action="store_true", help="do not use earlier downloads"
     )
     parser.add_argument(
-        "--folder", default="astroclip-objects", metavar="FOLDER", help="for the FITS files"
+        "--folder", default="astroclip-objects", metavar="FOLDER", help="folder of the FITS files"
     )
 
 
@@ -128,17 +131,10 @@ def named_objects(arguments):
     """
     targets = []
     for text in arguments:
-        if Path(text).suffix.lower() not in TARGET_SUFFIXES:
+        if Path(text).suffix.lower() in TARGET_SUFFIXES:
+            targets += read_targets(Path(text).expanduser())
+        else:
             targets.append(parse_target(text))
-            continue
-        path = Path(text).expanduser()
-        if not path.is_file():
-            msg = f"table of targets {text!r} does not exist; check the path."
-            raise FileNotFoundError(msg)
-        targets += read_targets(path)
-    if not targets:
-        msg = f"table of targets {arguments[0]!r} has no rows; expected at least one."
-        raise ValueError(msg)
     return targets
 
 
@@ -147,9 +143,9 @@ def read_targets(path):
 
     Parameters
     ----------
-    path : path-like
-        With columns ``ra`` and ``dec`` (degrees, or with a unit), or ``name``; positions
-        are taken if there are both.
+    path : `pathlib.Path`
+        With columns that `astroclip.archives.fetch_many` takes; positions are taken if there
+        are names too.
 
     Returns
     -------
@@ -157,31 +153,24 @@ def read_targets(path):
 
     Raises
     ------
+    FileNotFoundError
+        If there is no such file.
     ValueError
-        If it cannot be read or lacks those columns.
+        If it cannot be read, lacks those columns or has no rows.
     """
-    from astropy import units as u
-    from astropy.coordinates import SkyCoord
     from astropy.table import QTable
 
+    from astroclip.archives.names import names_and_positions
+
+    if not path.is_file():
+        msg = f"table of targets {str(path)!r} does not exist; check the path."
+        raise FileNotFoundError(msg)
     try:
-        table = QTable.read(path)
+        pairs = names_and_positions(QTable.read(path))
     except Exception as error:  # each format raises what its reader meets
-        msg = f"table of targets {str(path)!r} cannot be read: {error}."
+        msg = f"table of targets {str(path)!r} cannot be used: {error}"
         raise ValueError(msg) from error
-    columns = {name.lower(): table[name] for name in table.colnames}
-    if {"ra", "dec"} <= set(columns):
-        ra, dec = (u.Quantity(columns[name], unit=u.deg) for name in ("ra", "dec"))
-        return list(SkyCoord(ra, dec))
-    if "name" in columns:
-        return [
-            name.decode() if isinstance(name, bytes) else str(name) for name in columns["name"]
-        ]
-    msg = (
-        f"table of targets {str(path)!r} has columns {', '.join(table.colnames)}; expected ra "
-        f"and dec in degrees, or name."
-    )
-    raise ValueError(msg)
+    return [name if position is None else position for name, position in pairs]
 
 
 # ---------------------------------------------------------------------- files

@@ -39,8 +39,8 @@ def add_parser(subparsers):
     commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="index_command")
     _add_build(commands)
     add_command(
-        commands, "info", run_info, help="say what an index holds",
-        description="Say what an index holds: rows, model, columns.", example=INFO_EXAMPLE,
+        commands, "info", run_info, help="describe an index",
+        description="List rows, model and columns of an index.", example=INFO_EXAMPLE,
         parents=(index_argument(),),
     )
     query = add_command(
@@ -67,8 +67,8 @@ def _add_build(commands):
     build.add_argument("--overwrite", action="store_true", help="replace what exists")
     build.add_argument(
         "--method", choices=("auto", "exact", "approximate"), default="auto",
-        help="of searching: exact, or approximate with FAISS; by default approximate from 50,000 "
-        "rows of a modality, if FAISS is installed",
+        help="exact search, or approximate search by FAISS; auto (default) is approximate from "
+        "50,000 rows of a modality, if FAISS is installed",
     )
     build.add_argument(
         "--recall", type=probability, default=0.97, metavar="P",
@@ -80,7 +80,7 @@ def _add_build(commands):
     )
     build.add_argument(
         "--center-modalities", action="store_true",
-        help="close the gap between spectra and images by subtracting their means",
+        help="subtract the mean of spectra from spectra and that of images from images",
     )
     build.add_argument("--quiet", action="store_true", help="no progress bar")
 
@@ -111,7 +111,7 @@ def run_info(options):
     from astropy.table import Table
 
     index = open_index(options.index)
-    columns = index._columns  # read in place: a large table is not put together for this
+    columns = index.columns  # read in place: a large table is not put together for this
     modalities, counts = np.unique(np.asarray(columns["modality"]), return_counts=True)
     facts = {
         "rows": f"{len(index):,}",

@@ -25,9 +25,6 @@ DEFAULT_MODEL = "astroclip-small"
 OBJECT_SUFFIXES = (".fits", ".fit", ".fits.gz")
 TABLE_SUFFIXES = (".ecsv", ".parquet")
 N_REASONS = 5  # failures shown
-NUMBER = r"[+-]?\d+(\.\d*)?"
-DEGREES = re.compile(rf"^\s*({NUMBER})[\s,]+({NUMBER})\s*$")
-SEXAGESIMAL = re.compile(r"^\s*\d{1,2}[h:\s]\s*\d{1,2}[m:\s].*[+-]\s*\d{1,2}[d:°\s]")
 
 
 # ---------------------------------------------------------------------- files
@@ -362,34 +359,11 @@ def load_index(reference, model):
 
 
 def parse_target(text):
-    """Return a sky position, or a name as it is.
+    """Return a sky position, or a name as it is; see `astroclip.archives.names.parse_position`."""
+    from astroclip.archives.names import parse_position
 
-    Parameters
-    ----------
-    text : str
-        ``"185.479 4.474"`` in degrees, ``"12h21m54.9s +4d28m25s"``, or a name.
-
-    Returns
-    -------
-    `~astropy.coordinates.SkyCoord` or str
-
-    Raises
-    ------
-    ValueError
-        If it looks like a position and is none.
-    """
-    degrees = DEGREES.match(text)
-    if not degrees and not SEXAGESIMAL.match(text):
-        return text.strip()
-    from astropy.coordinates import SkyCoord
-
-    try:
-        if degrees:
-            return SkyCoord(float(degrees[1]), float(degrees[3]), unit="deg")
-        return SkyCoord(text, unit=("hourangle", "deg"))
-    except ValueError as error:
-        msg = f"target {text!r} looks like a position and is none: {error}."
-        raise ValueError(msg) from error
+    position = parse_position(text)
+    return text.strip() if position is None else position
 
 
 def file_stem(target):

@@ -13,8 +13,8 @@ EXAMPLE = """\
 def add_parser(subparsers):
     """Add ``models`` to the command line's subparsers."""
     parser = add_command(
-        subparsers, "models", run_models, help="list the models that have names",
-        description="List the models that have names, or describe one.", example=EXAMPLE,
+        subparsers, "models", run_models, help="list the named models",
+        description="List the named models, or describe one.", example=EXAMPLE,
     )
     parser.add_argument("model", nargs="?", default=None, metavar="MODEL", help="describe this one")
     parser.add_argument(

@@ -50,10 +50,10 @@ def add_modality_options(parser):
     """Add the options that say what is compared and what may be found."""
     parser.add_argument(
         "--modality", choices=("spectrum", "image", "all"), default=None,
-        help="of the reference rows to search; by default that of each object",
+        help="reference rows to search; by default those of each object's own modality",
     )
     parser.add_argument(
-        "--exclude-self", action="store_true", help="leave out reference rows of the object's id"
+        "--exclude-self", action="store_true", help="leave out reference rows with the object's id"
     )
     parser.add_argument(
         "--joint", action="store_true",
@@ -61,7 +61,7 @@ def add_modality_options(parser):
     )
     parser.add_argument(
         "--near", type=float, nargs=3, default=None, metavar=("RA", "DEC", "RADIUS"),
-        help="only reference rows in this part of the sky, degrees",
+        help="only reference rows in this cone on the sky, in degrees",
     )
 
 

@@ -106,7 +106,7 @@ def output_options(*, what="the table"):
     group.add_argument("--overwrite", action="store_true", help="replace what exists")
     group.add_argument(
         "--format", choices=("table", "ecsv"), default="table",
-        help="of the standard output: a readable table (default), or all columns as ECSV",
+        help="print a readable table (default), or all columns as ECSV",
     )
     group.add_argument("--quiet", action="store_true", help="no progress bar")
     return parser
@@ -117,24 +117,28 @@ def model_options():
     parser, group = _group("embedding")
     group.add_argument(
         "--model", default=None, metavar="MODEL",
-        help="name, file or hub id; by default the reference's, or astroclip-small",
+        help="name, file or hub id; by default the model of the reference, or astroclip-small",
     )
-    group.add_argument("--device", default=None, help="cuda, mps or cpu; the best by default")
+    group.add_argument(
+        "--device", default=None,
+        help="cuda, mps or cpu; the first available by default",
+    )
     group.add_argument(
         "--batch-size", type=positive_integer, default=None, metavar="N",
-        help="objects a pass through the network",
+        help="objects in one pass through the network",
     )
     group.add_argument(
-        "--medium", default="vacuum", choices=("vacuum", "air"), help="of spectra's wavelengths"
+        "--medium", default="vacuum", choices=("vacuum", "air"),
+        help="medium of the wavelengths of spectra"
     )
     group.add_argument(
         "--zero-point", type=float, default=None, metavar="MAG",
-        help="AB magnitude of one count per second, for images that do not say theirs",
+        help="AB magnitude of one count per second, for images whose header has none",
     )
     group.add_argument(
         "--redshift", default=None, metavar="Z",
-        help="of all objects, or a table with columns id and redshift; models of rest-frame "
-        "spectra need it",
+        help="redshift of all objects, or a table with columns id and redshift; rest-frame models "
+        "need it",
     )
     return parser
 
@@ -149,7 +153,7 @@ def query_options(*, n_inputs="*"):
     )
     group.add_argument(
         "--ids", type=names, default=None, metavar="ID[,ID...]",
-        help="only the objects of these ids",
+        help="only the objects with these ids",
     )
     return parser
 
@@ -157,7 +161,7 @@ def query_options(*, n_inputs="*"):
 def index_argument():
     """Return the index to describe or search, which stands before all other arguments."""
     parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("index", metavar="INDEX", help="file that `astroclip index build` wrote")
+    parser.add_argument("index", metavar="INDEX", help="folder that `astroclip index build` wrote")
     return parser
 
 
@@ -175,7 +179,7 @@ def search_options(*, reference=True, n_neighbors=10):
     )
     group.add_argument(
         "--where", default=None, metavar="CONDITION",
-        help="reference rows that count, such as 'redshift > 0.3 & log_ssfr < -11'",
+        help="search these reference rows only, such as 'redshift > 0.3 & log_ssfr < -11'",
     )
     return parser
 

@@ -1,4 +1,4 @@
-"""Estimates of properties: from nearest neighbors, or by small models learned from examples."""
+"""Estimates of properties from nearest neighbors, or by small models fitted to examples."""
 
 from astroclip._lazy import lazy_names
 

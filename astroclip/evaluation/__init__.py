@@ -1,6 +1,6 @@
-"""How good a model is: the papers' protocols and baselines, on simulated pairs and real objects.
+"""Scores of a model by the papers' protocols, beside baselines, on simulated and real objects.
 
-`evaluate` runs all of it and returns one table; the command is ``astroclip evaluate``.
+`evaluate` runs all protocols and returns one table; the command is ``astroclip evaluate``.
 """
 
 from astroclip.evaluation.pairs import (

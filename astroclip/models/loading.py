@@ -123,7 +123,7 @@ class EmbeddingModel:
             crop, n_bands = self.preset.image.crop, len(self.preset.image.bands)
             shape = (1, n_bands, crop, crop)
             return self.encode_images(np.zeros(shape, np.float32)).shape[1]
-        n_pixels = getattr(self.network.spectrum_encoder, "n_pixels", 7781)
+        n_pixels = getattr(self.network.spectrum_encoder, "n_pixels", 7781)  # else the DESI grid's
         zeros = np.zeros((1, n_pixels), np.float32)
         return self.encode_spectra(zeros).shape[1]
 

@@ -176,8 +176,8 @@ class RedshiftScan(nn.Module):
             torch.fft.rfft(values, n=length).conj()[:, None] for values in (weight, weight * lines)
         )
         parts = []
-        for row, product in zip(templates, products, strict=True):
-            projected = self._correlation(weighted * row, length)
+        for template, product in zip(templates, products, strict=True):
+            projected = self._correlation(weighted * template, length)
             parts.append(self._fit(projected, self._correlation(known * product, length)))
         evidence = torch.stack([part[0] for part in parts], dim=1)
         total = torch.logsumexp(evidence, dim=1)

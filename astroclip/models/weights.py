@@ -92,7 +92,7 @@ def find_weights(name):
     raise ValueError(msg)
 
 
-def download_weights(repo_id, filename, *, revision=None, sha256=None):
+def download_weights(repo_id, filename, *, sha256=None):
     """Fetch a weights file from the Hugging Face hub, or find it in the local cache.
 
     Parameters
@@ -100,8 +100,6 @@ def download_weights(repo_id, filename, *, revision=None, sha256=None):
     repo_id : str
         Such as ``"polymathic-ai/astroclip"``.
     filename : str
-    revision : str, optional
-        Branch, tag or commit.
     sha256 : str, optional
         Expected hash.
 
@@ -120,7 +118,7 @@ def download_weights(repo_id, filename, *, revision=None, sha256=None):
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        path = Path(hf_hub_download(repo_id, filename, revision=revision))
+        path = Path(hf_hub_download(repo_id, filename))
     except HFValidationError as error:
         msg = f"model {repo_id!r} is no model name, file or hub id: {error}"
         raise ValueError(msg) from error

@@ -1,7 +1,7 @@
 """Figures of neighbors, embeddings, estimates and scores, each drawn into one Axes.
 
-Every function takes ``ax``, draws into a new figure without it and returns the Axes;
-``ax.figure.savefig(...)`` writes it. None touches pyplot or any global state.
+Every function takes an Axes as ``ax``, or makes a new figure, and returns the Axes;
+``ax.figure.savefig(...)`` writes the figure. The functions do not use pyplot.
 """
 
 from astroclip.plotting.maps import plot_embedding_map

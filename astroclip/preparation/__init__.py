@@ -1,4 +1,4 @@
-"""Preparation: astropy spectra and images to the plain arrays that models take."""
+"""Conversion of astropy spectra and images to the arrays that models take."""
 
 from astroclip._lazy import lazy_names
 

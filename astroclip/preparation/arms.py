@@ -94,9 +94,30 @@ def merge_arms(arms):
     n_objects = np.atleast_2d(arms[0].flux).shape[0]
     weighted, total = np.zeros((2, n_objects, len(wavelength)))
     for number, (arm, pixel) in enumerate(zip(arms, pixels, strict=True)):
-        flux, ivar = _arm_arrays(arm, unit, f"arms[{number}]")
+        ivar = inverse_variance(arm, arm.flux.unit, f"arms[{number}]")
+        if ivar is None:
+            msg = (
+                f"arms[{number}] has no uncertainty; expected one for every arm: they are "
+                f"averaged with inverse-variance weights."
+            )
+            raise ValueError(msg)
+        ivar = ivar / arm.flux.unit.to(unit) ** 2
+        flux = np.atleast_2d(arm.flux.to_value(unit))
+        good = np.isfinite(flux) & np.isfinite(ivar) & (ivar > 0)
+        if arm.mask is not None:
+            good &= ~np.atleast_2d(arm.mask).astype(bool)
+        flux, ivar = np.where(good, flux, 0.0), np.where(good, ivar, 0.0)
+        if arm.spectral_axis[0] > arm.spectral_axis[-1]:
+            flux, ivar = flux[:, ::-1], ivar[:, ::-1]
         weighted[:, pixel] += flux * ivar
         total[:, pixel] += ivar
+    fibermap, identity = arms[0].meta.get("fibermap"), {}
+    if fibermap is not None and "TARGETID" in fibermap.colnames:
+        identity = {
+            "id": np.asarray(fibermap["TARGETID"]).astype(str),
+            "ra": np.asarray(fibermap["TARGET_RA"], dtype=float),
+            "dec": np.asarray(fibermap["TARGET_DEC"], dtype=float),
+        }
     flux = np.divide(weighted, total, out=np.zeros_like(total), where=total > 0)
     shape = (*arms[0].flux.shape[:-1], len(wavelength))
     return Spectrum(
@@ -105,33 +126,5 @@ def merge_arms(arms):
         uncertainty=InverseVariance(total.reshape(shape), unit=unit**-2),
         mask=(total <= 0).reshape(shape),
         redshift=arms[0].redshift,
-        meta={**arms[0].meta, **_fibermap_identity(arms[0].meta.get("fibermap"))},
+        meta={**arms[0].meta, **identity},
     )
-
-
-def _arm_arrays(arm, unit, name):
-    """Return flux and ivar (N, P) of an arm, ascending, in ``unit``, zero where bad."""
-    flux = np.atleast_2d(arm.flux.to_value(unit))
-    ivar = inverse_variance(arm, arm.flux.unit, name)
-    if ivar is None:
-        msg = (
-            f"{name} has no uncertainty; expected one for every arm: they are averaged with "
-            f"inverse-variance weights."
-        )
-        raise ValueError(msg)
-    ivar = ivar / arm.flux.unit.to(unit) ** 2
-    mask = np.zeros(flux.shape, bool) if arm.mask is None else np.atleast_2d(arm.mask)
-    good = ~mask.astype(bool) & np.isfinite(flux) & np.isfinite(ivar) & (ivar > 0)
-    order = slice(None, None, 1 if arm.spectral_axis[0] < arm.spectral_axis[-1] else -1)
-    return np.where(good, flux, 0.0)[:, order], np.where(good, ivar, 0.0)[:, order]
-
-
-def _fibermap_identity(fibermap):
-    """Return ids and positions (degrees) of DESI's targets from the table that lists them."""
-    if fibermap is None or "TARGETID" not in fibermap.colnames:
-        return {}
-    return {
-        "id": np.asarray(fibermap["TARGETID"]).astype(str),
-        "ra": np.asarray(fibermap["TARGET_RA"], dtype=float),
-        "dec": np.asarray(fibermap["TARGET_DEC"], dtype=float),
-    }

@@ -222,7 +222,6 @@ class SpectrumBatch(_Batch):
             msg = "wavelength must be finite and strictly ascending; sort it with its flux."
             raise ValueError(msg)
         mask = np.zeros(flux.shape, bool) if mask is None else np.atleast_2d(mask).astype(bool)
-        flags = check_length(0 if flags is None else flags, len(flux), "flags").astype(np.int32)
         for name, values in (("ivar", ivar), ("mask", mask)):
             if values is not None and np.atleast_2d(values).shape != flux.shape:
                 msg = (
@@ -232,7 +231,7 @@ class SpectrumBatch(_Batch):
         mask = mask | ~np.isfinite(flux)
         if ivar is None:
             ivar = estimate_ivar(flux, mask)
-            flags = flags | int(Flag.IVAR_ESTIMATED)
+            flags = np.asarray(0 if flags is None else flags) | int(Flag.IVAR_ESTIMATED)
         ivar = np.atleast_2d(np.asarray(ivar, dtype=np.float32))
         mask |= ~(np.isfinite(ivar) & (ivar > 0))
         coverage = 1.0 - mask.mean(axis=1)

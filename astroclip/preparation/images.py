@@ -9,6 +9,7 @@ from astropy.coordinates import SkyCoord
 from astropy.nddata import CCDData
 from astropy.stats import SigmaClip, mad_std
 from astropy.utils.exceptions import AstropyUserWarning
+from astropy.wcs import WCSCOMPARE_ANCILLARY
 from astropy.wcs.utils import proj_plane_pixel_scales
 
 from astroclip._validation import check_choice, check_integer
@@ -159,7 +160,7 @@ def prepare_images(
             if on_error == "raise":
                 raise
             pixels[row], mask[row] = 0, True
-            flags[row] = getattr(error, "flag", 0) or Flag.FAILED | Flag.BAD_INPUT
+            flags[row] = getattr(error, "flag", Flag.FAILED | Flag.BAD_INPUT)
             messages[row] = str(error)
     ids = [item.id for item in items] if ids is None else ids
     coverage = 1.0 - mask.mean(axis=(1, 2, 3))
@@ -190,10 +191,6 @@ def _positions(position, n_objects):
     return list(position)
 
 
-def _bad(message, flag=Flag.BAD_INPUT):
-    return PreparationError(message, flag=Flag.FAILED | flag)
-
-
 # ---------------------------------------------------------------------- one object
 def _prepare_one(item, position, settings, pixels, mask):
     """Fill an object's ``pixels`` and ``mask`` (B, S, S); return its flags and sky position."""
@@ -201,15 +198,12 @@ def _prepare_one(item, position, settings, pixels, mask):
         raise item.data
     name, flags = item.name, 0
     planes = _planes(item.data, name, settings)
-    if len(planes) < len(settings.bands):
-        flags |= Flag.MISSING_BAND
     # positions are found in r, the band that most models and images share
     reference = planes.get("r", next(iter(planes.values())))
     x, y = _target(reference, name, position)
     if settings.center == "source":
-        source = find_source(
-            reference.pixels, reference.bad, x, y, _scale(reference, settings)
-        )
+        scale = _scale(reference, settings)
+        source = find_source(reference.pixels, reference.bad, x, y, scale)
         if source is None:
             flags |= Flag.NO_SOURCE
         else:
@@ -222,7 +216,7 @@ def _prepare_one(item, position, settings, pixels, mask):
     for number, band in enumerate(settings.bands):
         if band in planes:
             plane, pixel = planes[band], (x, y)
-            if plane is not reference and sky is not None and not _same_pixels(reference, plane):
+            if sky is not None and not _same_pixels(reference, plane):
                 pixel = tuple(float(value) for value in plane.wcs.world_to_pixel(sky))
             flags |= _cut(plane, pixel, pixels[number], mask[number], settings, f"{name}[{band!r}]")
 
@@ -236,11 +230,11 @@ def _prepare_one(item, position, settings, pixels, mask):
         raise error
     empty = [band for band, bad in zip(settings.bands, mask, strict=True) if bad.all()]
     if empty and settings.missing_bands == "raise":
-        raise _bad(
+        raise PreparationError(
             f"{name} has no valid pixel in band {', '.join(map(repr, empty))} around the target; "
             f"expected some in each of {list(settings.bands)}. Check its mask and position, or "
             f"use a model that takes missing bands.",
-            Flag.NO_OVERLAP | Flag.MISSING_BAND,
+            flag=Flag.FAILED | Flag.NO_OVERLAP | Flag.MISSING_BAND,
         )
     flags |= int(coverage_flags(coverage)) | (Flag.MISSING_BAND if empty else 0)
     fill_with_median(pixels, mask)
@@ -253,16 +247,16 @@ def _target(plane, name, position):
     if position is None:
         return (width - 1) / 2, (height - 1) / 2
     if plane.wcs is None:
-        raise _bad(
+        raise PreparationError(
             f"{name} has no WCS and a position is given; expected a WCS to find it. Give the "
             f"CCDData its wcs, or leave position out to use the center."
         )
     x, y = (float(value) for value in plane.wcs.world_to_pixel(position))
     if not (-0.5 <= x <= width - 0.5 and -0.5 <= y <= height - 0.5):
-        raise _bad(
+        raise PreparationError(
             f"{name}: position {position.to_string('decimal')} is at pixel ({x:.1f}, {y:.1f}), off "
             f"the image of {width} x {height}; expected it inside. Check the position and WCS.",
-            Flag.NO_OVERLAP,
+            flag=Flag.FAILED | Flag.NO_OVERLAP,
         )
     return x, y
 
@@ -274,9 +268,8 @@ def _same_pixels(reference, plane):
         return True
     if second is None or plane.pixels.shape != reference.pixels.shape:
         return False
-    pairs = ((getattr(wcs.wcs, key) for wcs in (first, second)) for key in ("crpix", "crval"))
-    close = all(np.allclose(a, b, rtol=0, atol=1e-6) for a, b in pairs)
-    return close and np.allclose(first.pixel_scale_matrix, second.pixel_scale_matrix, atol=1e-9)
+    # dates and the like may differ
+    return first.wcs.compare(second.wcs, cmp=WCSCOMPARE_ANCILLARY, tolerance=1e-9)
 
 
 def _scale(plane, settings):
@@ -338,11 +331,11 @@ def _planes(image, name, settings):
     named = _split(image, name, settings.stack_bands)
     missing = [band for band in settings.bands if band not in named]
     if missing and (settings.missing_bands == "raise" or len(missing) == len(settings.bands)):
-        raise _bad(
+        raise PreparationError(
             f"{name} lacks band {', '.join(map(repr, missing))}; it has {sorted(named)} and the "
             f"model needs {list(settings.bands)}. Add the band, or use a model that takes "
             f"missing bands.",
-            Flag.BAD_INPUT | Flag.MISSING_BAND,
+            flag=Flag.FAILED | Flag.BAD_INPUT | Flag.MISSING_BAND,
         )
     points = settings.zero_point
     if isinstance(points, dict):
@@ -356,7 +349,7 @@ def _planes(image, name, settings):
     }
     shapes = {band: plane.pixels.shape for band, plane in planes.items()}
     if len(set(shapes.values())) > 1 and any(plane.wcs is None for plane in planes.values()):
-        raise _bad(
+        raise PreparationError(
             f"{name} has bands of different shapes {shapes} and no WCS to align them; expected "
             f"equal shapes. Cut all bands to the same pixels, or give each its WCS."
         )
@@ -368,17 +361,19 @@ def _split(image, name, stack_bands):
     if isinstance(image, dict):
         for band, ccd in image.items():
             if ccd.data.ndim != 2:
-                raise _bad(f"{name}[{band!r}] has {ccd.data.ndim} axes; expected (y, x).")
+                raise PreparationError(
+                    f"{name}[{band!r}] has {ccd.data.ndim} axes; expected (y, x)."
+                )
         return dict(zip(_letters(image, name), image.values(), strict=True))
     shape = image.data.shape
     if len(shape) != 3:
-        raise _bad(
+        raise PreparationError(
             f"{name} has data of shape {shape}; expected a stack (band, y, x), or a dict of band "
             f"to CCDData for single images."
         )
     names = header_bands(image.meta) if stack_bands is None else stack_bands
     if len(names) != shape[0]:
-        raise _bad(
+        raise PreparationError(
             f"{name} is a stack of {shape[0]} bands and names {len(names)} ({list(names)}); "
             f"expected a name for each. Pass stack_bands=('g', 'r', 'z')."
         )
@@ -401,9 +396,9 @@ def _letters(names, name):
     try:
         letters = [canonical_band(band) for band in names]
     except ValueError as error:
-        raise _bad(f"{name}: {error}") from error
+        raise PreparationError(f"{name}: {error}") from error
     if len(set(letters)) < len(letters):
-        raise _bad(
+        raise PreparationError(
             f"{name} names a band twice: {list(names)} are {letters}; expected one each. Leave "
             f"one out, or combine them."
         )
@@ -417,15 +412,14 @@ def _plane(ccd, name, zero_point, settings):
     bad = ~np.isfinite(pixels)
     if ccd.mask is not None:
         bad |= np.broadcast_to(np.asarray(ccd.mask, dtype=bool), bad.shape)
-    if ccd.uncertainty is not None:
-        ivar = inverse_variance(ccd, ccd.unit, name)
-        if ivar is not None:
-            bad |= ~(np.isfinite(ivar) & (ivar > 0))
+    ivar = inverse_variance(ccd, ccd.unit, name)
+    if ivar is not None:
+        bad |= ~(np.isfinite(ivar) & (ivar > 0))
     if bad.all():
-        raise _bad(
+        raise PreparationError(
             f"{name} has no valid pixel: all {bad.size} are masked, not finite or have zero "
             f"inverse variance. Check its mask and uncertainty.",
-            Flag.NO_OVERLAP,
+            flag=Flag.FAILED | Flag.NO_OVERLAP,
         )
     if settings.subtract_background:
         from photutils.background import MedianBackground
@@ -445,7 +439,7 @@ def _cut(plane, target, pixels, mask, settings, name):
     flags = 0 if on_scale else Flag.RESAMPLED
     if min(height, width) < needed - 1e-6:
         if not settings.pad:
-            raise _bad(
+            raise PreparationError(
                 f"{name} is {width} x {height} pixels; expected at least {np.ceil(needed):.0f} "
                 f"on a side ({settings.size} pixels of {settings.pixel_scale} arcsec). Get a "
                 f"larger cutout, or pass pad=True."

@@ -7,12 +7,11 @@ import numpy as np
 from astropy.nddata import CCDData
 from specutils import Spectrum, SpectrumCollection, SpectrumList
 
-from astroclip._validation import check_not_empty, item_name
+from astroclip._validation import check_not_empty
 from astroclip.exceptions import PreparationError
 from astroclip.preparation.arms import are_arms, merge_arms
 from astroclip.preparation.batches import ImageBatch, SpectrumBatch
-from astroclip.preparation.reading import file_modality, read_objects
-from astroclip.tables import Flag
+from astroclip.preparation.reading import file_modality, read_images, read_spectra
 
 __all__ = ["ObjectList", "SingleObject", "sort_objects"]
 
@@ -107,7 +106,7 @@ class ObjectList:
     n_objects : int
         Number of objects, where a file that has not been read counts as one.
     is_complete : bool
-        Whether ``n_objects`` is final.
+        Whether ``n_objects`` is final: no file is left to read.
     """
 
     def __init__(self, entries, *, name, single):
@@ -118,19 +117,20 @@ class ObjectList:
         self.is_complete = not any(isinstance(entry, Path) for entry in entries)
 
     def __iter__(self):
-        number, n_more = 0, 0
+        number, self.n_objects = 0, len(self.entries)
+        n_unread = sum(isinstance(entry, Path) for entry in self.entries)
         for entry in self.entries:
-            rows = [entry]
+            items = [entry]
             if isinstance(entry, Path):
-                rows = self._read(entry, item_name(self.name, number))
-                n_more += len(rows) - 1
-                self.n_objects = len(self.entries) + n_more
-            for item in rows:
+                items = self._read(entry, f"{self.name}[{number}]")
+                self.n_objects += len(items) - 1
+                n_unread -= 1
+                self.is_complete = n_unread == 0
+            for item in items:
                 item.number = number
-                item.name = self.name if self.single else item_name(self.name, number)
+                item.name = self.name if self.single else f"{self.name}[{number}]"
                 yield item
                 number += 1
-        self.is_complete = True
 
     @staticmethod
     def _read(path, name):
@@ -138,8 +138,8 @@ class ObjectList:
         try:
             return _file_objects(path, name)
         except (PreparationError, OSError) as error:
-            flag = getattr(error, "flag", Flag.FAILED | Flag.BAD_INPUT)
-            error = PreparationError(str(error), flag=flag)
+            if not isinstance(error, PreparationError):
+                error = PreparationError(str(error))
             return [SingleObject(file_modality(path), error, file=str(path))]
 
     def holds(self, modality):
@@ -177,28 +177,28 @@ def sort_objects(objects, *, name="objects", modality=None):
     """
     if isinstance(objects, list) and objects and isinstance(objects[0], SingleObject):
         return objects
-    if isinstance(objects, SpectrumBatch | ImageBatch) and modality is None:
+    is_batch = isinstance(objects, SpectrumBatch | ImageBatch) and modality is None
+    is_arms = isinstance(objects, SpectrumList) and are_arms(objects)
+    is_list = isinstance(objects, list | tuple) and not is_arms
+    if is_batch:
         modality = "spectrum" if isinstance(objects, SpectrumBatch) else "image"
         entries = [SingleObject(modality, objects, row) for row in range(len(objects))]
-        check_not_empty(entries, name)
-        return ObjectList(entries, name=name, single=False)
-    is_list = isinstance(objects, list | tuple)
-    if is_list and not (isinstance(objects, SpectrumList) and are_arms(objects)):
+    elif is_list:
         entries = [
             entry
             for number, element in enumerate(objects)
-            for entry in _element_entries(element, item_name(name, number), modality)
+            for entry in _element_entries(element, f"{name}[{number}]", modality)
         ]
-        check_not_empty(entries, name)
-        return ObjectList(entries, name=name, single=False)
-    entries = _element_entries(objects, name, modality)
+    else:
+        entries = _element_entries(objects, name, modality)
     check_not_empty(entries, name)
+    if is_batch or is_list or isinstance(objects, SpectrumCollection):
+        return ObjectList(entries, name=name, single=False)
     if isinstance(entries[0], Path):
         entries = _file_objects(entries[0], name)
     elif isinstance(entries[0].data, PreparationError):
         raise entries[0].data
-    single = len(entries) == 1 and not isinstance(objects, SpectrumCollection)
-    return ObjectList(entries, name=name, single=single)
+    return ObjectList(entries, name=name, single=len(entries) == 1)
 
 
 def _element_entries(element, name, modality):
@@ -214,8 +214,17 @@ def _element_entries(element, name, modality):
         raise TypeError(msg)
     if isinstance(element, str | Path):
         return [Path(element).expanduser()]
+    if isinstance(element, dict):
+        wrong = [
+            f"[{band!r}] is a {type(ccd).__name__}"
+            for band, ccd in element.items()
+            if not isinstance(ccd, CCDData)
+        ]
+        if wrong or not element:
+            found = wrong[0] if wrong else " is an empty dict"
+            msg = f"{name}{found}; expected {EXPECTED['image']}."
+            raise TypeError(msg)
     if isinstance(element, dict | CCDData):
-        _check_bands(element, name)
         return [SingleObject("image", element)]
     if isinstance(element, SpectrumList):
         check_not_empty(element, name)
@@ -225,9 +234,7 @@ def _element_entries(element, name, modality):
             element = merge_arms(element)
         except ValueError as error:
             msg = f"{name} holds the arms of a spectrograph that cannot be merged: {error}"
-            return [
-                SingleObject("spectrum", PreparationError(msg, flag=Flag.FAILED | Flag.BAD_INPUT))
-            ]
+            return [SingleObject("spectrum", PreparationError(msg))]
     if isinstance(element, SpectrumCollection):
         return [SingleObject("spectrum", element[row]) for row in range(element.shape[0])]
     if element.flux.ndim > 2:
@@ -241,22 +248,16 @@ def _element_entries(element, name, modality):
     return [SingleObject("spectrum", element, row) for row in range(element.shape[0])]
 
 
-def _check_bands(image, name):
-    """Raise TypeError unless an image is a stack or a dict of CCDData."""
-    if isinstance(image, CCDData):
-        return
-    wrong = next((band for band, ccd in image.items() if not isinstance(ccd, CCDData)), None)
-    if image and wrong is None:
-        return
-    what = f"[{wrong!r}] is a {type(image[wrong]).__name__}" if image else " is an empty dict"
-    msg = f"{name}{what}; expected {EXPECTED['image']}."
-    raise TypeError(msg)
-
-
 def _file_objects(path, name):
     """Return the objects of a file; errors begin with ``name``."""
+    modality = file_modality(path)
     try:
-        modality, objects = read_objects(path)
+        if modality == "spectrum":
+            objects = read_spectra(path)
+        else:
+            objects = [read_images(path)]
+            for image in objects[0].values():
+                image.meta.setdefault("id", path.stem)
     except PreparationError as error:
         raise PreparationError(f"{name}: {error}", flag=error.flag) from error
     except OSError as error:

@@ -14,9 +14,8 @@ from specutils import Spectrum, SpectrumList
 from astroclip.exceptions import PreparationError
 from astroclip.preparation.arms import are_arms, merge_arms
 from astroclip.preparation.bands import header_bands
-from astroclip.tables import Flag
 
-__all__ = ["file_modality", "read_images", "read_objects", "read_spectra"]
+__all__ = ["file_modality", "read_images", "read_spectra"]
 
 SDSS_FORMATS = ("SDSS-III/IV spec", "SDSS-I/II spSpec")  # older files, which are not identified
 
@@ -49,28 +48,6 @@ def file_modality(path):
     return "image" if holds_images else "spectrum"
 
 
-def read_objects(path):
-    """Return the modality of a file and its objects.
-
-    Parameters
-    ----------
-    path : path-like
-
-    Returns
-    -------
-    modality : str
-    objects : list of `~specutils.Spectrum`, or of one dict of str to `~astropy.nddata.CCDData`
-        With ``id`` in their meta.
-    """
-    modality = file_modality(_checked_path(path))
-    if modality == "spectrum":
-        return modality, read_spectra(path)
-    images = read_images(path)
-    for image in images.values():
-        image.meta.setdefault("id", Path(path).stem)
-    return modality, [images]
-
-
 def _checked_path(path):
     """Return a path that names an existing file; raise an error that says what it is."""
     path = Path(path)
@@ -92,8 +69,7 @@ def _is_fits(path):
 def _unreadable(path, what, error):
     return PreparationError(
         f"path {str(path)!r} cannot be read as {what}: {error}. Check that the file is "
-        f"complete, or read it with another tool and pass the object.",
-        flag=Flag.FAILED | Flag.BAD_INPUT,
+        f"complete, or read it with another tool and pass the object."
     )
 
 
@@ -124,8 +100,7 @@ def read_spectra(path):
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", AstropyWarning)
-            read = next(read for is_format, read in SPECTRUM_FORMATS.values() if is_format(path))
-            spectra = read(path)
+            spectra = _read_desi(path) if _is_desi(path) else _read_specutils(path)
             identity = _identities(path)
     except Exception as error:  # specutils raises whatever its loaders meet
         raise _unreadable(path, "spectra", error) from error
@@ -197,14 +172,6 @@ def _sdss_mask(spectrum):
         flux=spectrum.flux, spectral_axis=spectrum.spectral_axis,
         uncertainty=spectrum.uncertainty, mask=mask, meta=spectrum.meta,
     )
-
-
-SPECTRUM_FORMATS = {
-    "DESI coadd": (_is_desi, _read_desi),
-    "any that specutils identifies": (lambda path: True, _read_specutils),
-}
-"""Formats of spectra in the order in which they are tried: name, (whether a file is in it,
-reader). A reader takes the path and returns single spectra; ids are added afterwards."""
 
 
 def _identities(path):

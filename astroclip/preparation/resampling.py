@@ -145,13 +145,16 @@ def resample_flux(wavelength, flux, ivar, mask, wavelength_out):
     flux = np.asarray(flux, dtype=float)
     ivar = np.asarray(ivar, dtype=float)
     good = ~np.asarray(mask, dtype=bool) & (ivar > 0) & (ivar < np.inf) & np.isfinite(flux)
+    flux = np.where(good, flux, 0.0)
+    variance = np.divide(1.0, ivar, out=np.zeros_like(ivar), where=good)
     edges_out = pixel_edges(wavelength_out)
     if wavelength.ndim == 1:
-        flux, variance, width = _shared_sums(pixel_edges(wavelength), edges_out, flux, ivar, good)
+        edges_in = pixel_edges(wavelength)
+        flux, variance, width = _shared_sums(edges_in, edges_out, flux, variance, good)
     else:
         rows = [
             _single_sums(pixel_edges(grid), edges_out, *spectrum)
-            for grid, *spectrum in zip(wavelength, flux, ivar, good, strict=True)
+            for grid, *spectrum in zip(wavelength, flux, variance, good, strict=True)
         ]
         flux, variance, width = (np.stack(parts) for parts in zip(*rows, strict=True))
     coverage = np.minimum(width / np.diff(edges_out), 1.0)
@@ -164,35 +167,27 @@ def resample_flux(wavelength, flux, ivar, mask, wavelength_out):
     return Resampled(flux, np.square(width) / variance, mask, np.broadcast_to(coverage, flux.shape))
 
 
-def _good_values(flux, ivar, good):
-    """Return flux and variance with zeros in bad pixels."""
-    variance = np.divide(1.0, ivar, out=np.zeros_like(ivar), where=good)
-    return np.where(good, flux, 0.0), variance
-
-
-def _shared_sums(edges_in, edges_out, flux, ivar, good):
+def _shared_sums(edges_in, edges_out, flux, variance, good):
     """Return overlap sums of flux, variance and width, each (N, Q), for one shared grid."""
     pixel_out, pixel_in, width = overlaps(edges_in, edges_out)
     shape = (len(edges_in) - 1, len(edges_out) - 1)
     operator = sparse.csr_array((width, (pixel_in, pixel_out)), shape=shape).T.tocsr()
     squared = operator.multiply(operator).tocsr()
-    values, variance = _good_values(flux, ivar, good)
     # without a bad pixel the covered width is the same for all
     total = operator.sum(axis=1)[None] if good.all() else (operator @ good.T.astype(float)).T
-    return (operator @ values.T).T, (squared @ variance.T).T, total
+    return (operator @ flux.T).T, (squared @ variance.T).T, total
 
 
-def _single_sums(edges_in, edges_out, flux, ivar, good):
+def _single_sums(edges_in, edges_out, flux, variance, good):
     """Return overlap sums of flux, variance and width, each (Q,), of one spectrum."""
     pixel_out, pixel_in, width = overlaps(edges_in, edges_out)
     n_out = len(edges_out) - 1
     if not len(width):
         return np.zeros((3, n_out))  # bincount of nothing counts in integers
-    values, variance = _good_values(flux, ivar, good)
     return tuple(
         np.bincount(pixel_out, weights, n_out)
         for weights in (
-            width * values[pixel_in],
+            width * flux[pixel_in],
             width**2 * variance[pixel_in],
             width * good[pixel_in],
         )

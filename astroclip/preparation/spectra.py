@@ -30,7 +30,7 @@ from astroclip.preparation.resampling import (
 )
 from astroclip.tables import Flag
 
-__all__ = ["FLUX_UNIT", "prepare_spectra"]
+__all__ = ["prepare_spectra"]
 
 MEDIA = ("vacuum", "air")
 LOWEST_REDSHIFT = -0.01  # blueshifts of nearby galaxies stay above it
@@ -179,7 +179,7 @@ def _prepare_block(items, ids, redshift, *, grid, frame, medium, min_coverage, o
     failed = [number for number, error in enumerate(errors) if error is not None]
     flux[failed], ivar[failed], mask[failed], coverage[failed] = 0, 0, True, 0
     for number in failed:
-        flags[number] = getattr(errors[number], "flag", 0) or Flag.FAILED | Flag.BAD_INPUT
+        flags[number] = getattr(errors[number], "flag", Flag.FAILED | Flag.BAD_INPUT)
     return SpectrumBatch(
         wavelength=grid,
         flux=flux,
@@ -239,8 +239,7 @@ def _object_arrays(item, medium, sources, n_rows):
     if mask[row].all():
         raise PreparationError(
             f"{item.name} has no valid pixel: all {mask[row].size} are masked, not finite or have "
-            f"zero inverse variance; expected some good ones. Check its mask and uncertainty.",
-            flag=Flag.FAILED | Flag.BAD_INPUT,
+            f"zero inverse variance; expected some good ones. Check its mask and uncertainty."
         )
     return _Arrays(wavelength, flux[row], ivar[row], mask[row], flags)
 
@@ -296,16 +295,14 @@ def _ascending_axis(axis, name, medium):
     wavelength = axis.view(u.Quantity).to_value(u.AA, equivalencies=u.spectral())
     if len(wavelength) < 6:
         raise PreparationError(
-            f"{name} has {len(wavelength)} pixels; expected a spectrum of at least 6.",
-            flag=Flag.FAILED | Flag.BAD_INPUT,
+            f"{name} has {len(wavelength)} pixels; expected a spectrum of at least 6."
         )
     order = slice(None) if wavelength[0] < wavelength[1] else slice(None, None, -1)
     wavelength = np.ascontiguousarray(wavelength[order], dtype=float)
     if wavelength[0] <= 0:
         raise PreparationError(
             f"{name} has wavelengths down to {wavelength[0]:.6g} Angstrom; expected positive "
-            f"ones. Check spectral_axis.",
-            flag=Flag.FAILED | Flag.BAD_INPUT,
+            f"ones. Check spectral_axis."
         )
     steps = np.diff(wavelength)
     if not (np.isfinite(wavelength).all() and (steps > 0).all()):
@@ -313,8 +310,7 @@ def _ascending_axis(axis, name, medium):
         raise PreparationError(
             f"{name} has wavelengths that are not strictly monotonic: pixel {at} is at "
             f"{wavelength[at]:.6g} and pixel {at + 1} at {wavelength[at + 1]:.6g} Angstrom. "
-            f"Sort them and average duplicates.",
-            flag=Flag.FAILED | Flag.BAD_INPUT,
+            f"Sort them and average duplicates."
         )
     if medium == "air":
         wavelength = air_to_vac(wavelength * u.AA, scheme="iteration").to_value(u.AA)
@@ -367,8 +363,7 @@ def _find_redshift(item, redshift, frame):
     if np.isinf(redshift) or redshift < LOWEST_REDSHIFT:
         raise PreparationError(
             f"{item.name} has redshift {redshift:g}; expected a finite one of at least "
-            f"{LOWEST_REDSHIFT:g}. Pass redshift=nan where it is unknown.",
-            flag=Flag.FAILED | Flag.BAD_INPUT,
+            f"{LOWEST_REDSHIFT:g}. Pass redshift=nan where it is unknown."
         )
     if frame == "rest" and np.isnan(redshift):
         raise PreparationError(

@@ -1,4 +1,4 @@
-"""Redshift distributions, the linear head that gives them, and the estimator of redshifts."""
+"""Redshift distributions, the linear redshift head, and the estimator of redshifts."""
 
 from astroclip._lazy import lazy_names
 

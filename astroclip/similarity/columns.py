@@ -14,8 +14,8 @@ from astropy.utils.data_info import serialize_context_as
 
 __all__ = ["ParquetTable", "StackedTable", "write_parquet"]
 
-GROUP_ROWS = 32_768  # rows of a row group, the least that is read of a large file
-WHOLE_BYTES = 64 << 20  # a file up to this size is read as a whole at its first use
+GROUP_ROWS = 32_768
+WHOLE_BYTES = 64 << 20
 HEADER = b"table_meta_yaml"  # the key that astropy's own Parquet files use
 PLAIN_DTYPE = re.compile(r"[<|][biufcSUMm]\d{1,4}(\[\w{1,4}\])?")
 
@@ -33,7 +33,7 @@ def _arrow_type(dtype, shape):
     return pa.list_(arrow_type, int(np.prod(shape))) if shape else arrow_type
 
 
-def write_parquet(table, path):
+def write_parquet(table, path, *, group_rows=GROUP_ROWS):
     """Write a table to a Parquet file.
 
     Parameters
@@ -41,6 +41,8 @@ def write_parquet(table, path):
     table : `~astropy.table.QTable`
         Units, masks, descriptions, meta and astropy's own columns (coordinates, times) are kept.
     path : path-like
+    group_rows : int
+        Rows of a row group, the least that is read of a large file.
 
     Raises
     ------
@@ -85,7 +87,7 @@ def write_parquet(table, path):
     header = "\n".join(meta.get_yaml_from_table(plain)).encode()
     schema = pa.schema(fields, metadata={HEADER: header})
     parquet.write_table(
-        pa.Table.from_arrays(arrays, schema=schema), path, row_group_size=GROUP_ROWS,
+        pa.Table.from_arrays(arrays, schema=schema), path, row_group_size=group_rows,
         compression="none", use_dictionary=False, write_statistics=False,
     )
 
@@ -97,6 +99,8 @@ class ParquetTable:
     ----------
     path : `pathlib.Path`
         The file is kept open, so that it is read as it is now even if it is replaced.
+    whole_bytes : int
+        A file up to this size is read as a whole at its first use.
 
     Raises
     ------
@@ -105,13 +109,13 @@ class ParquetTable:
         Others than this come from Arrow and astropy, for files that are damaged.
     """
 
-    def __init__(self, path):
+    def __init__(self, path, *, whole_bytes=WHOLE_BYTES):
         import pyarrow as pa
         from pyarrow import parquet
 
         self.source = pa.memory_map(str(path))
         self._file = parquet.ParquetFile(self.source)
-        self._n_bytes = self.source.size()
+        self._n_bytes, self._whole_bytes = self.source.size(), whole_bytes
         self._formats = self._checked_formats()
         header = self._file.schema_arrow.metadata[HEADER].decode()
         self._header = meta.get_header_from_yaml(header.split("\n"))
@@ -161,7 +165,7 @@ class ParquetTable:
 
     def __getitem__(self, item):
         """Return a column by its name, or some rows as a table."""
-        if self._n_bytes <= WHOLE_BYTES:
+        if self._n_bytes <= self._whole_bytes:
             if self._whole is None:
                 self._whole = self._assembled(self._file.read())
             return self._whole[item]

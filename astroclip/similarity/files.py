@@ -32,8 +32,7 @@ MANIFEST = "manifest.json"
 METHODS = ("exact", "approximate", "auto")
 DTYPES = {"float32": "<f4", "float16": "<f2"}
 MODALITIES = ("image", "spectrum")
-VERIFIED_BYTES = 128 << 20  # an index up to this size is compared with its checksums when opened,
-SMALL_BYTES = 4 << 20  # and of a larger one the files up to this size
+VERIFIED_BYTES, SMALL_BYTES = 128 << 20, 4 << 20
 MANIFEST_BYTES = 64 << 20  # no manifest is larger
 MAX_DIM = 65_536
 SHARD_NAME = re.compile(r"shard-[0-9a-f]{16}")
@@ -253,7 +252,7 @@ def _manifest_sha256(manifest):
 
 
 # ---------------------------------------------------------------------- reading
-def read_index(path, *, verify=None):
+def read_index(path, *, verify=None, verified_bytes=VERIFIED_BYTES, small_bytes=SMALL_BYTES):
     """Return the parts of the index in a folder.
 
     Parameters
@@ -261,6 +260,9 @@ def read_index(path, *, verify=None):
     path : path-like
     verify : bool, optional
         As in `~astroclip.SimilarityIndex.open`.
+    verified_bytes, small_bytes : int
+        An index up to the first size is compared with its checksums by default, and of a larger
+        one the files up to the second.
 
     Returns
     -------
@@ -292,8 +294,8 @@ def read_index(path, *, verify=None):
             sizes = [
                 each["bytes"] for entry in manifest["shards"] for each in entry["files"].values()
             ]
-            verified = SMALL_BYTES
-            if verify is not None or sum(sizes) <= VERIFIED_BYTES:
+            verified = small_bytes
+            if verify is not None or sum(sizes) <= verified_bytes:
                 verified = -1 if verify is False else max(sizes)
             shards = [
                 _read_shard(path / entry["name"], entry, manifest, verified)

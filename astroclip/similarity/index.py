@@ -56,6 +56,9 @@ class SimilarityIndex:
         Measured share of the true ten nearest neighbors of reference rows that the search
         finds, the lowest of its parts; 1 for an exact one.
     dtype, method : str
+    columns : `~astropy.table.QTable`, or what is read like one
+        The reference without its vectors: of an index in files, rows are read when they are asked
+        for.
 
     Raises
     ------
@@ -125,14 +128,14 @@ class SimilarityIndex:
         self._shards = shards
         self._store = Store(shards, device=self._device)
         columns = [shard.columns for shard in shards]
-        self._columns = columns[0] if len(columns) == 1 else StackedTable(columns)
+        self.columns = columns[0] if len(columns) == 1 else StackedTable(columns)
         self._lookup, self._table = None, None
 
     def __len__(self):
-        return len(self._columns)
+        return len(self.columns)
 
     def __repr__(self):
-        modality = np.asarray(self._columns["modality"])
+        modality = np.asarray(self.columns["modality"])
         counts = {name: int((modality == name).sum()) for name in MODALITIES[:2]}
         held = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
         how = "" if self.method == "exact" else f", {self.method}, recall {self.recall_:.3f}"
@@ -147,7 +150,7 @@ class SimilarityIndex:
         """
         table = None if self._table is None else self._table()
         if table is None:
-            table = self._columns[:]
+            table = self.columns[:]
             if "embedding" in table.colnames:
                 matrix = np.array(table["embedding"], dtype=np.float32)
                 table.remove_column("embedding")
@@ -163,7 +166,7 @@ class SimilarityIndex:
     @property
     def meta(self):
         """The reference's meta: its model, weights and versions."""
-        return self._columns.meta
+        return self.columns.meta
 
     @property
     def recall_(self):
@@ -358,7 +361,7 @@ class SimilarityIndex:
             excluded.append(queries.ids)
         vector = given[0] if negative is None else given[0] - weight * given[1]
         unit, valid = unit_rows(vector[None].astype(np.float32))
-        allowed = allowed_rows(self._columns, where=where, near=near)
+        allowed = allowed_rows(self.columns, where=where, near=near)
         allowed = np.ones(len(self), dtype=bool) if allowed is None else allowed
         allowed[self._ids().rows(np.concatenate(excluded))[1]] = False
         queries = Queries(np.array(["examples"]), np.array(["all"]), unit, valid)
@@ -422,7 +425,7 @@ class SimilarityIndex:
         queries = self._queries(self._embedded(objects, options), joint)
         _check_modality(modality)
         _check_similarity(similarity)
-        allowed = allowed_rows(self._columns, where=where, near=near)
+        allowed = allowed_rows(self.columns, where=where, near=near)
         parts = [(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64), np.empty(0))]
         for own_modality in np.unique(queries.modality[queries.valid]):
             members = np.flatnonzero(queries.valid & (queries.modality == own_modality))
@@ -437,7 +440,7 @@ class SimilarityIndex:
         order = np.argsort(number, kind="stable")
         number, rows, cosine = number[order], rows[order], cosine[order]
         rank = np.arange(len(number)) - np.searchsorted(number, number) + 1
-        return neighbor_table(queries, self._columns, number, rows, cosine, rank)
+        return neighbor_table(queries, self.columns, number, rows, cosine, rank)
 
     # ------------------------------------------------------------------ all pairs
     def neighbor_graph(self, n_neighbors=10, *, modality=None, where=None, near=None):
@@ -460,7 +463,7 @@ class SimilarityIndex:
         """
         check_integer(n_neighbors, "n_neighbors")
         _check_modality(modality)
-        allowed = allowed_rows(self._columns, where=where, near=near)
+        allowed = allowed_rows(self.columns, where=where, near=near)
         return neighbor_graph(self._store, n_neighbors, modality=modality, allowed=allowed)
 
     def near_duplicates(self, *, similarity=0.999, modality=None, where=None, near=None):
@@ -482,17 +485,17 @@ class SimilarityIndex:
         """
         _check_modality(modality)
         _check_similarity(similarity)
-        allowed = allowed_rows(self._columns, where=where, near=near)
+        allowed = allowed_rows(self.columns, where=where, near=near)
         group = duplicate_groups(self._store, similarity, modality=modality, allowed=allowed)
         rows = np.flatnonzero(group >= 0)
         rows = rows[np.argsort(group[rows], kind="stable")]
         result = QTable()
         result["group"], result["row"] = group[rows], rows
-        own = self._columns[rows]
+        own = self.columns[rows]
         for name in own.colnames:
             if name not in ("group", "row", "embedding"):
                 result[name] = own[name]
-        result.meta.update(self._columns.meta)
+        result.meta.update(self.columns.meta)
         return result
 
     # ------------------------------------------------------------------ from query to result
@@ -521,13 +524,13 @@ class SimilarityIndex:
         number = np.repeat(np.flatnonzero(valid), n_neighbors)
         rank = np.tile(np.arange(1, n_neighbors + 1), int(valid.sum()))
         rows, similarity = rows[valid].ravel(), similarity[valid].ravel()
-        return neighbor_table(queries, self._columns, number, rows, similarity, rank)
+        return neighbor_table(queries, self.columns, number, rows, similarity, rank)
 
     def _find(self, queries, n_neighbors, *, modality, where=None, near=None, exclude_self=False):
         """Return rows and similarities of queries' neighbors, and which queries have some."""
         check_integer(n_neighbors, "n_neighbors")
         _check_modality(modality)
-        allowed = allowed_rows(self._columns, where=where, near=near)
+        allowed = allowed_rows(self.columns, where=where, near=near)
         rows = np.full((len(queries), n_neighbors), -1, dtype=np.int64)
         similarity = np.full((len(queries), n_neighbors), np.nan)
         for own_modality in np.unique(queries.modality[queries.valid]):
@@ -564,7 +567,7 @@ class SimilarityIndex:
     def _ids(self):
         """Return the lookup of rows by id, made once."""
         if self._lookup is None:
-            self._lookup = IdLookup(np.asarray(self._columns["id"]).astype(str, copy=False))
+            self._lookup = IdLookup(np.asarray(self.columns["id"]).astype(str, copy=False))
         return self._lookup
 
     def _rows_of(self, ids, name="ids"):
@@ -585,7 +588,7 @@ class SimilarityIndex:
 
     def _embedding_rows(self, rows):
         """Return rows of the reference as an embedding table."""
-        table = self._columns[rows]
+        table = self.columns[rows]
         if "embedding" not in table.colnames:
             table["embedding"] = self._store.vectors_of(rows)
         return table

@@ -31,12 +31,6 @@ ON_MODEL = slice(140, 140 + len(WAVELENGTH))
 STELLAR_TEMPERATURES = ((3600.0, 250.0, 0.3), (5000.0, 700.0, 0.3), (6300.0, 900.0, 0.4))
 
 
-def _total_flux(light, basis):
-    """Return DECam g, r, z fluxes (N, 3) of f_lambda (N, P) on the grid, per 1e-9 maggies."""
-    seen = np.stack([np.interp(basis.filter_wavelength, GRID, row) for row in light])
-    return 1e9 * seen @ basis.filters.T
-
-
 def fiber_share(seeing, beta):
     """Return the fraction of a point's light inside a DESI fiber: Moffat's growth curve.
 
@@ -99,7 +93,8 @@ def render_points(
 def _points(rng, light, magnitude, basis):
     """Return images and spectra of point sources of f_lambda ``light`` at r ``magnitude``."""
     n = len(light)
-    flux = _total_flux(light, basis)
+    through_filters = np.stack([np.interp(basis.filter_wavelength, GRID, row) for row in light])
+    flux = 1e9 * through_filters @ basis.filters.T  # nanomaggies (N, 3) in g, r, z
     scale = 10 ** (-0.4 * (magnitude - 22.5)) / flux[:, 1]
     flux = flux * scale[:, None]
     seeing, beta = draw_seeing(rng, n)

@@ -38,7 +38,8 @@ LINES = (
     (6718.29, 1.6, 2.1, False),  # [S II]
     (6732.67, 1.5, 2.5, False),
 )
-# the same for blends of Fe II and the Balmer continuum, whose shapes are only rough
+# wavelength, rest equivalent width, standard deviation (A) of blends of Fe II and of the Balmer
+# continuum, whose shapes are only rough
 BLENDS = (
     (2480.0, 35.0, 100.0),
     (3050.0, 55.0, 240.0),
@@ -136,12 +137,13 @@ def _forest(rng, rest, redshift):
     """
     absorber = rest * (1 + redshift[:, None]) / LYMAN_ALPHA - 1
     mean_depth = 0.0055 * (1 + absorber.clip(0)) ** 3.18
-    inside = rest < LYMAN_ALPHA  # the gas that the quasar itself ionizes is left out
+    # Lyman beta and the lines above it absorb there too
     mean_depth = np.where(rest < 1025.72, 1.3 * mean_depth, mean_depth)
     shape = 0.5
     drawn = rng.standard_gamma(shape, rest.shape) * np.expm1(mean_depth / shape)
-    limit = np.clip(rest / 911.75, 0, 1) ** 10
-    return np.where(inside, np.exp(-drawn), 1.0) * limit
+    lyman_limit = np.clip(rest / 911.75, 0, 1) ** 10
+    # the quasar ionizes the gas around itself, which is left out
+    return np.where(rest < LYMAN_ALPHA, np.exp(-drawn), 1.0) * lyman_limit
 
 
 def quasar_light(rng, quasars, wavelength):

@@ -75,7 +75,7 @@ SDSS_SPECTROGRAPHS = {
     "sdss": SDSSSpectrograph(2.3, 1.0, (3795.0, 3830.0), (9185.0, 9210.0)),
     "boss": SDSSSpectrograph(1.5, 0.45, (3650.0, 3650.0), (9820.0, 9820.0)),
 }
-"""By name."""
+"""Spectrographs of the SDSS by name."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,8 +119,9 @@ def observe_spectra_desi(flux, generator, *, templates, noise_range=(0.2, 0.9)):
         Median S/N is 2.6 per native pixel for galaxies with r < 19.5.
     """
     n = len(flux)
-    at = math.sqrt(NORMALIZATION_RANGE[0] * NORMALIZATION_RANGE[1])
-    per_pixel = math.sqrt(NATIVE_PIXEL / (at * 1e-4 * math.log(10)))
+    # a pixel of the logarithmic grid averages more than one of the instrument's
+    middle = math.sqrt(NORMALIZATION_RANGE[0] * NORMALIZATION_RANGE[1])
+    per_pixel = math.sqrt(NATIVE_PIXEL / (middle * 1e-4 * math.log(10)))
     level = log_uniform(generator, (n, 1), *noise_range) * per_pixel
     sky = _blend_templates(generator, n, templates) * level
     sigma = torch.sqrt(sky**2 + 0.035 * per_pixel * sky * flux.clamp(min=0))
@@ -318,32 +319,28 @@ def observe_spectra_sdss(
     n, n_pixels = flux.shape
     shape = (n, 1)
     wavelength = torch.from_numpy(WAVELENGTH).float().to(flux.device)
-    sdss, boss = SDSS_SPECTROGRAPHS["sdss"], SDSS_SPECTROGRAPHS["boss"]
-    is_boss = uniform(generator, shape) < boss_share
-    typical = torch.where(is_boss, boss.light, sdss.light)
-    aperture = typical * torch.exp(normal(generator, shape, 0.2)).clamp(0.65, 1.6)
+    rows = torch.tensor([
+        (one.light, one.noise, *one.first, *one.last)
+        for one in (SDSS_SPECTROGRAPHS["sdss"], SDSS_SPECTROGRAPHS["boss"])
+    ], device=flux.device)
+    is_boss = (uniform(generator, shape) < boss_share).long()
+    # of each spectrum's spectrograph, (N, 1)
+    light, noise_factor, *limits = rows[is_boss].unbind(dim=-1)
+    aperture = light * torch.exp(normal(generator, shape, 0.2)).clamp(0.65, 1.6)
     spread = _sdss_line_spread(generator, n, wavelength)
     native = DESI_LINE_SPREAD / PIXEL_VELOCITY
     flux = aperture * _blur_variably(flux, torch.sqrt(spread**2 - native**2))
 
     sky = _blend_templates(generator, n, templates)
-    level = log_uniform(generator, shape, *noise_range)
-    level = level * torch.where(is_boss, boss.noise, sdss.noise)
+    level = noise_factor * log_uniform(generator, shape, *noise_range)
     sigma, noise = _sdss_noise(generator, flux, sky, level, wavelength)
     x = torch.linspace(-1, 1, n_pixels, device=flux.device)[None]
     slope, curve = normal(generator, shape, 0.05), normal(generator, shape, 0.03)
     response = torch.exp(slope * x + curve * x**2 + normal(generator, shape, 0.05))
 
-    start, stop = uniform(generator, shape), uniform(generator, shape)  # within their ranges
-    first, last = (
-        torch.where(
-            is_boss, boss_range[0] + (boss_range[1] - boss_range[0]) * share,
-            sdss_range[0] + (sdss_range[1] - sdss_range[0]) * share,
-        )
-        for share, boss_range, sdss_range in (
-            (start, boss.first, sdss.first), (stop, boss.last, sdss.last),
-        )
-    )
+    earliest, latest, shortest, longest = limits  # of the first and of the last wavelength
+    first = uniform(generator, shape, earliest, latest)
+    last = uniform(generator, shape, shortest, longest)
     good = (wavelength[None] >= first) & (wavelength[None] <= last)
     bad_share = uniform(generator, shape, 0, 0.012)
     good &= uniform(generator, (n, n_pixels)) > bad_share

@@ -155,9 +155,9 @@ def _continuum(wavelength, temperature):
     The slope stands for the opacity of the negative hydrogen ion and of the Paschen
     continuum; it brings the colors onto the locus of stars of the SDSS.
     """
-    reach = 1.4387769e8 / temperature[:, None]  # A
-    at = reach / 5500.0
-    light = (5500.0 / wavelength) ** 5 * np.expm1(at) / np.expm1(reach / wavelength)
+    thermal = 1.4387769e8 / temperature[:, None]  # h c / (k T), A
+    light = (5500.0 / wavelength) ** 5 * np.expm1(thermal / 5500.0)
+    light = light / np.expm1(thermal / wavelength)
     slope = np.interp(temperature, [4000, 5000, 5800, 6500, 8000], [0.0, 0.1, 0.3, 0.4, 0.6])
     return light * np.maximum(wavelength / 5500.0, 1.0) ** slope[:, None]
 

@@ -9,6 +9,7 @@ import dataclasses
 
 import numpy as np
 import torch
+from scipy.spatial import cKDTree
 
 from astroclip._validation import check_choice
 from astroclip.simulation.images import (
@@ -170,14 +171,8 @@ def _between(rng, table, shape):
 # ---------------------------------------------------------------------- shapes
 def _curve_map(x, y, curve, brightness, width):
     """Return a band of Gaussian profile along a curve (2, P) whose ridge has ``brightness``."""
-    separation = np.full(x.shape, np.inf, dtype=np.float32)
-    nearest = np.zeros(x.shape, dtype=np.float32)
-    for (at_x, at_y), level in zip(curve.T.astype(np.float32), brightness, strict=True):
-        squared = (x - at_x) ** 2 + (y - at_y) ** 2
-        closer = squared < separation
-        separation = np.where(closer, squared, separation)
-        nearest = np.where(closer, np.float32(level), nearest)
-    return nearest * np.exp(-0.5 * separation / (width / FWHM) ** 2)
+    distance, nearest = cKDTree(curve.T).query(np.stack([x, y], axis=-1))
+    return brightness[nearest] * np.exp(-0.5 * (distance * FWHM / width) ** 2)
 
 
 def _stream_map(feature, x, y):

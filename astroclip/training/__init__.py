@@ -1,1 +1,1 @@
-"""Training: pairs of images and spectra to aligned encoders (needs the extra ``train``)."""
+"""Training of encoders on pairs of images and spectra (needs the extra ``train``)."""

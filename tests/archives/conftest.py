@@ -40,11 +40,11 @@ def fits_bytes(*hdus):
 class Service:
     """Answers of all archives, and the faults that tests switch on."""
 
-    def __init__(self):
+    def __init__(self, legacy):
         self.requests, self.faults = [], []
         self.lock = threading.Lock()
         self.closing = threading.Event()
-        self.legacy = read_images(LEGACY)
+        self.legacy = legacy  # images by band
         self.spectrum_files, self.spectrum_rows = {}, []
         self.sparcl_records = []
         self.empty = False
@@ -256,8 +256,14 @@ class Handler(BaseHTTPRequestHandler):
                 self.close_connection = True
 
 
+@pytest.fixture(scope="session")
+def legacy_images():
+    """Return a real cutout of the Legacy Surveys, by band."""
+    return read_images(LEGACY)
+
+
 @pytest.fixture
-def server(monkeypatch, tmp_path):
+def server(monkeypatch, tmp_path, legacy_images):
     """Return the service, with all clients' addresses pointed at it and an empty cache."""
     import astroquery.sdss
     from astropy.coordinates.name_resolve import sesame_url
@@ -267,7 +273,7 @@ def server(monkeypatch, tmp_path):
 
     http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     http.daemon_threads = True
-    http.service = service = Service()
+    http.service = service = Service(legacy_images)
     thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     service.url = url = f"http://127.0.0.1:{http.server_port}"
@@ -290,14 +296,20 @@ def server(monkeypatch, tmp_path):
     http.server_close()
 
 
+@pytest.fixture(scope="session")
+def sdss_redshifts(shared_data):
+    """Return the redshifts in the files of a galaxy that SDSS observed twice, by path."""
+    names = ("spec-0412-51871-0308.fits", "spec-0412-52235-0305.fits")
+    paths = [shared_data / "sdss" / name for name in names]
+    return {path: fits.getdata(path, 2)["Z"][0] for path in paths}
+
+
 @pytest.fixture
-def sdss_server(server, shared_data):
+def sdss_server(server, sdss_redshifts):
     """Return the service with real SDSS spectra of a galaxy observed twice."""
-    for name in ("spec-0412-51871-0308.fits", "spec-0412-52235-0305.fits"):
-        path = shared_data / "sdss" / name
+    for path, z in sdss_redshifts.items():
         _, plate, mjd, fiber = path.stem.split("-")
-        z = fits.getdata(path, 2)["Z"][0]
-        server.spectrum_files[name] = path
+        server.spectrum_files[path.name] = path
         server.spectrum_rows.append(
             f"46{mjd},46.560472,-0.34435898,{int(plate)},{mjd},{int(fiber)},26,sdss,SDSS,GALAXY,"
             f"STARFORMING,{z},0.00001,0,{int(mjd == '52235')}"
@@ -306,9 +318,15 @@ def sdss_server(server, shared_data):
     return server
 
 
+@pytest.fixture(scope="session")
+def sparcl_client():
+    """Skip what needs SPARCL's client where it is not installed."""
+    pytest.importorskip("sparcl.client")
+
+
 @pytest.fixture
-def desi_server(server):
-    """Return the service with a real DESI spectrum, of two releases."""
+def desi_server(sparcl_client, server):
+    """Return the service with a real DESI spectrum of two releases."""
     spectrum = astroclip.sample_spectrum()
     for release in ("DESI-EDR", "DESI-DR1"):
         server.sparcl_records.append({
@@ -332,5 +350,5 @@ def quick():
 
 @pytest.fixture
 def impatient(quick):
-    """Return options that give up within half a second."""
-    return quick | {"timeout": 0.4}
+    """Return options that give up within half a second, and do not try again."""
+    return quick | {"timeout": 0.4, "n_retries": 0}

@@ -48,14 +48,7 @@ def test_boxes_hold_the_circle(ra, dec):
     assert inside.all()
 
 
-@pytest.fixture
-def service(desi_server):
-    """Return the service, if the client is installed."""
-    pytest.importorskip("sparcl.client")
-    return desi_server
-
-
-def test_spectra_and_catalogue(service, quick):
+def test_spectra_and_catalogue(desi_server, quick):
     target = ask(quick)
     assert len(target.failures) == 0
     (spectrum,) = target.spectra  # the better release's alone
@@ -71,18 +64,18 @@ def test_spectra_and_catalogue(service, quick):
         np.asarray(table["embedding"]), np.asarray(astroclip.embed(expected)["embedding"]),
         atol=1e-5,
     )
-    assert service.count("version") == service.count("find") == 1
+    assert desi_server.count("version") == desi_server.count("find") == 1
 
 
-def test_nothing_at_the_position(service, quick):
+def test_nothing_at_the_position(desi_server, quick):
     target = ask(quick, SkyCoord(10, 10, unit="deg"))
     assert target.failures["reason"][0] == "has no spectrum within 3 arcsec in DESI-DR1, DESI-EDR"
 
 
 @pytest.mark.parametrize("path", ["version", "datafields", "find", "spectras"])
 @pytest.mark.parametrize("fault", FAULTS)
-def test_faults(service, quick, fault, path):
-    service.fail(path, fault)
+def test_faults(desi_server, quick, fault, path):
+    desi_server.fail(path, fault)
     target = ask(quick, n_retries=0, timeout=0.5 if fault in ("hang", "drip") else 20.0)
     assert target.spectra == []
     assert len(target.failures) == (1 if path == "spectras" else 2)
@@ -90,13 +83,13 @@ def test_faults(service, quick, fault, path):
         raise ArchiveError(target.failures["reason"][-1], "")
 
 
-def test_a_service_that_recovers(service, quick):
-    service.fail("find", "500", times=1)
+def test_a_service_that_recovers(desi_server, quick):
+    desi_server.fail("find", "500", times=1)
     assert len(ask(quick).failures) == 0
 
 
-def test_a_spectrum_that_is_not_sent(service, quick):
-    whole = service.sparcl_records[1]
+def test_a_spectrum_that_is_not_sent(desi_server, quick):
+    whole = desi_server.sparcl_records[1]
     whole["flux"] = whole["flux"][:-1]
     target = ask(quick)
     assert "has arrays of shapes" in target.failures["reason"][0]

@@ -66,10 +66,18 @@ def test_a_position_needs_no_name_service(server, quick):
     assert "grz images" in repr(target)
 
 
-@pytest.mark.parametrize("text", ["59.1067 -30.4848", "03h56m25.608s -30d29m05.28s"])
+@pytest.mark.parametrize(
+    "text", ["59.1067 -30.4848", "03h56m25.608s -30d29m05.28s", "03:56:25.608 -30:29:05.28"]
+)
 def test_a_position_in_words(server, quick, text):
     target = fetch(text, archives="legacysurvey", products=["catalog"], **quick)
     assert target.coord.separation(POSITION) < 0.01 * u.arcsec
+    assert server.requests == []
+
+
+def test_an_impossible_position_in_words_is_raised(server, quick):
+    with pytest.raises(UnresolvedNameError, match="'10 95' looks like a position and is none"):
+        fetch("10 95", archives="legacysurvey", **quick)
     assert server.requests == []
 
 

@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from astroclip.cli import application, build_parser, output
+from astroclip.cli import build_parser, output
 from astroclip.cli import models as models_module
 from astroclip.datasets import DATA
 
 SPECTRUM = DATA / "samples" / "desi-27247.fits"
 OWN = (
     "quickstart", "embed", "neighbors", "estimate", "fetch", "index build", "index info",
-    "index query", "models",
+    "index query", "models", "train", "bundle", "evaluate",
 )
 COMMAND = [sys.executable, "-m", "astroclip.cli"]
 
@@ -218,18 +218,3 @@ def test_a_broken_pipe_is_silent():
     done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=True)
     assert done.stderr == ""
     assert done.stdout.strip() == "141"
-
-
-def test_a_reader_that_goes_away_is_no_error_of_the_input(run, monkeypatch):
-    def closed(*_, **__):
-        raise BrokenPipeError
-
-    monkeypatch.setattr(models_module, "show", closed)
-    monkeypatch.setattr(application, "_drop_output", lambda: None)  # it is the tests' own
-    assert run("models") == (output.EXIT_BROKEN_PIPE, "", "")
-
-
-def test_the_module_runs_as_the_command():
-    done = subprocess.run([*COMMAND, "models", "x"], capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert done.stderr.startswith("astroclip: MODEL is 'x'; expected one of")

@@ -100,7 +100,7 @@ def test_files_are_written_and_listed(run, archives, tmp_path):
     assert "6 files in" in err
 
 
-def test_catalogue_rows_are_kept_and_not_taken_for_objects(run, archives, tables, tmp_path):
+def test_catalog_rows_are_kept_and_not_taken_for_objects(run, archives, tables, tmp_path):
     folder = tmp_path / "found"
     assert run("fetch", "NGC 4", "--folder", folder)[0] == 0
     assert read_table(folder / "NGC_4-catalog.ecsv")["redshift"][0] == 0.1
@@ -137,10 +137,10 @@ def test_positions_of_a_table_have_units(tmp_path):
 
 def test_a_table_without_targets_is_said(tmp_path):
     Table({"x": [1]}).write(tmp_path / "list.csv")
-    with pytest.raises(ValueError, match="has columns x; expected ra and dec in degrees, or name"):
+    with pytest.raises(ValueError, match="table with columns x; expected 'ra' and 'dec'"):
         read_targets(tmp_path / "list.csv")
     (tmp_path / "bad.fits").write_text("no table")
-    with pytest.raises(ValueError, match="bad.fits' cannot be read"):
+    with pytest.raises(ValueError, match="bad.fits' cannot be used"):
         read_targets(tmp_path / "bad.fits")
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from specutils import Spectrum, SpectrumList
 
 from astroclip.preparation import are_arms, merge_arms, prepare_spectra, read_spectra
-from astroclip.preparation.spectra import FLUX_UNIT
+from astroclip.preparation.batches import FLUX_UNIT
 
 RANGES = {"b": (3600.0, 3680.0), "r": (3664.0, 3760.0), "z": (3744.0, 3824.0)}
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from astroclip.preparation.images import find_source
@@ -22,6 +22,7 @@ def find(pixels, x, y, bad=None, **options):
     return find_source(pixels, bad, x, y, SCALE, **options)
 
 
+@settings(max_examples=40)
 @given(st.floats(28, 42), st.floats(24, 36), st.floats(1.2, 4.0))
 def test_finds_a_source_to_a_tenth_of_a_pixel(x, y, sigma):
     pixels = 0.5 + gaussian(x, y, sigma=sigma)

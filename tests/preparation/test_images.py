@@ -214,17 +214,17 @@ def test_background_is_removed_on_request():
 
 
 # ---------------------------------------------------------------------- bad pixels
-@pytest.mark.parametrize("kind", ["mask", "nan", "ivar", "sigma"])
-def test_bad_pixels_are_filled_and_counted(kind):
+@pytest.mark.parametrize("marked_by", ["mask", "nan", "ivar", "sigma"])
+def test_bad_pixels_are_filled_and_counted(marked_by):
     images = make_images()
     clean = prepare(images)
     bad = np.zeros((40, 40), bool)
     bad[15:20, 15:22] = True
-    if kind == "mask":
+    if marked_by == "mask":
         images["r"].mask, images["r"].data[bad] = bad, 1e9
-    elif kind == "nan":
+    elif marked_by == "nan":
         images["r"].data[bad] = np.nan
-    elif kind == "ivar":
+    elif marked_by == "ivar":
         images["r"].uncertainty = InverseVariance(np.where(bad, 0.0, 1.0))
     else:
         images["r"].uncertainty = StdDevUncertainty(np.where(bad, np.inf, 1.0))

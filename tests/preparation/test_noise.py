@@ -1,4 +1,4 @@
-"""Uncertainties of every kind against their definitions."""
+"""Uncertainties of every type against their definitions."""
 
 import numpy as np
 import pytest
@@ -15,33 +15,33 @@ from astropy.nddata import (
 from astroclip.preparation.noise import inverse_variance
 
 SIGMA = np.array([0.5, 1.0, 4.0])
-KINDS = {
+CASES = {
     "standard deviation": (StdDevUncertainty, SIGMA, 1),
     "variance": (VarianceUncertainty, SIGMA**2, 2),
     "inverse variance": (InverseVariance, SIGMA**-2.0, -2),
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_is_the_same_inverse_variance(kind):
-    make, values, _ = KINDS[kind]
+@pytest.mark.parametrize("case", CASES)
+def test_every_type_is_the_same_inverse_variance(case):
+    make, values, _ = CASES[case]
     data = NDData(np.ones(3), unit=u.Jy, uncertainty=make(values.copy()))
     ivar = inverse_variance(data, u.Jy, "x")
     np.testing.assert_allclose(ivar, [[4, 1, 1 / 16]])
     np.testing.assert_array_equal(data.uncertainty.array, values)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_the_uncertainty_may_have_another_unit_than_the_data(kind):
-    make, values, power = KINDS[kind]
+@pytest.mark.parametrize("case", CASES)
+def test_the_uncertainty_may_have_another_unit_than_the_data(case):
+    make, values, power = CASES[case]
     uncertainty = make(values * 1e3**power, unit=u.mJy**power)
     ivar = inverse_variance(NDData(np.ones(3), unit=u.Jy, uncertainty=uncertainty), u.Jy, "x")
     np.testing.assert_allclose(ivar, [[4, 1, 1 / 16]])
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_unit_that_does_not_go_with_the_data_is_refused(kind):
-    make, values, power = KINDS[kind]
+@pytest.mark.parametrize("case", CASES)
+def test_a_unit_that_does_not_go_with_the_data_is_refused(case):
+    make, values, power = CASES[case]
     other = make(values, unit=u.K**power)
     data = type("Data", (), {"uncertainty": other})()
     message = r"^x has an uncertainty in '.*K.*'; expected one convertible to '.*Jy.* Give the"

@@ -42,7 +42,7 @@ def arms(n_objects, **options):
     )
 
 
-KINDS = {
+CASES = {
     "Spectrum": (lambda: spectrum(), ["spectrum"], True),
     "2-D flux": (lambda: spectrum(3), ["spectrum"] * 3, False),
     "2-D flux of one row": (lambda: spectrum(1), ["spectrum"], True),
@@ -69,9 +69,9 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_is_sorted_into_single_objects(kind):
-    make, modalities, single = KINDS[kind]
+@pytest.mark.parametrize("case", CASES)
+def test_every_input_is_sorted_into_single_objects(case):
+    make, modalities, single = CASES[case]
     objects = sort_objects(make())
     items = list(objects)
     assert [item.modality for item in items] == modalities
@@ -160,6 +160,12 @@ def test_files_are_read_when_reached_and_keep_their_places(folder):
     for row, message in ((2, "cannot be read as spectra: "), (4, "does not exist; check the path")):
         assert str(items[row].data).startswith(f"objects[{row}]: path '{items[row].file}' ")
         assert message in str(items[row].data)
+
+
+def test_the_number_of_objects_is_final_once_the_last_file_is_read(folder):
+    objects = sort_objects([folder / "one.fits", spectrum(), folder / "image.fits", spectrum()])
+    known = [objects.is_complete for _ in objects]
+    assert known == [False, False, True, True]
 
 
 def test_one_file_by_itself_raises_what_reading_it_gives(folder):

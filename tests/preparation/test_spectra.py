@@ -13,7 +13,8 @@ from specutils.utils.wcs_utils import air_to_vac
 
 from astroclip.exceptions import PreparationError
 from astroclip.preparation import prepare_spectra, resample_flux
-from astroclip.preparation.spectra import BLOCK, FLUX_UNIT
+from astroclip.preparation.batches import FLUX_UNIT
+from astroclip.preparation.spectra import BLOCK
 from astroclip.tables import Flag
 
 GRID = np.linspace(4000.0, 7000.0, 61)
@@ -67,19 +68,19 @@ DENSITIES = {
     st.booleans(),
     st.integers(0, 100),
 )
-def test_units_and_order_do_not_matter(axis, density, kind, descending, seed):
+def test_units_and_order_do_not_matter(axis, density, uncertainty, descending, seed):
     (flux,), (ivar,) = random_arrays(seed)
     unit = DENSITIES[density]
     equivalency = u.spectral_density(WAVELENGTH * u.AA)
     values = (flux * FLUX_UNIT).to(unit, equivalency)
     sigma = (ivar**-0.5 * FLUX_UNIT).to_value(unit, equivalency)
     mask = np.random.default_rng(seed).random(len(flux)) < 0.1
-    power = {StdDevUncertainty: 1, VarianceUncertainty: 2, InverseVariance: -2}[kind]
+    power = {StdDevUncertainty: 1, VarianceUncertainty: 2, InverseVariance: -2}[uncertainty]
     order = slice(None, None, -1 if descending else 1)
     spectrum = Spectrum(
         flux=values[order],
         spectral_axis=(WAVELENGTH * u.AA).to(AXES[axis], u.spectral())[order],
-        uncertainty=kind(sigma[order] ** power),
+        uncertainty=uncertainty(sigma[order] ** power),
         mask=mask[order],
     )
     plain = make_spectrum(seed, mask=mask)
@@ -159,17 +160,17 @@ def test_air_wavelengths():
 
 # ---------------------------------------------------------------------- bad pixels
 @given(st.integers(0, 1000), st.sampled_from(["mask", "ivar", "nan", "inf", "wild"]))
-def test_bad_pixels_of_any_kind_never_leak(seed, kind):
+def test_bad_pixels_of_any_cause_never_leak(seed, cause):
     rng = np.random.default_rng(seed)
-    bad = rng.random(160) < (0.3 if kind == "wild" else 0.2)
+    bad = rng.random(160) < (0.3 if cause == "wild" else 0.2)
     expected = prepare_spectra(make_spectrum(seed, mask=bad), wavelength=GRID)
     (flux,), (ivar,) = random_arrays(seed)
-    flux[bad] = {"mask": -777.0, "ivar": 777.0, "nan": np.nan, "inf": -np.inf, "wild": 1e8}[kind]
-    ivar[bad & (kind == "ivar")] = 0.0
+    flux[bad] = {"mask": -777.0, "ivar": 777.0, "nan": np.nan, "inf": -np.inf, "wild": 1e8}[cause]
+    ivar[bad & (cause == "ivar")] = 0.0
     spectrum = make_spectrum(
         flux=flux * FLUX_UNIT,
         uncertainty=InverseVariance(ivar),
-        mask=bad if kind == "mask" else None,
+        mask=bad if cause == "mask" else None,
     )
     batch = prepare_spectra(spectrum, wavelength=GRID)
     assert_same(batch, expected)
@@ -249,8 +250,10 @@ def single(spectra, row):
     )
 
 
-@pytest.mark.parametrize("kind", ["list", "tuple", "SpectrumList", "SpectrumCollection", "nested"])
-def test_every_container_gives_the_same_rows(kind):
+@pytest.mark.parametrize(
+    "container", ["list", "tuple", "SpectrumList", "SpectrumCollection", "nested"]
+)
+def test_every_container_gives_the_same_rows(container):
     spectra = two_dimensional(3)
     expected = prepare_spectra(spectra, wavelength=GRID)
     rows = [single(spectra, row) for row in range(3)]
@@ -260,7 +263,7 @@ def test_every_container_gives_the_same_rows(kind):
         "SpectrumList": SpectrumList(rows),
         "SpectrumCollection": SpectrumCollection.from_spectra(rows),
         "nested": [SpectrumList(rows[:2]), rows[2]],
-    }[kind]
+    }[container]
     batch = prepare_spectra(container, wavelength=GRID)
     assert_same(batch, expected)
     assert list(batch.ids) == ["0", "1", "2"]

@@ -9,7 +9,6 @@ from astropy.time import Time
 from astropy.utils.masked import Masked
 from numpy.testing import assert_array_equal
 
-from astroclip.similarity import columns
 from astroclip.similarity.columns import ParquetTable, StackedTable, write_parquet
 
 
@@ -59,15 +58,15 @@ def assert_same(found, expected):
 
 
 @pytest.fixture(params=["whole", "by row group", "shards"])
-def table(request, tmp_path, monkeypatch):
+def table(request, tmp_path):
     path = tmp_path / "columns.parquet"
     expected = make()
     if request.param == "shards":
         write_parquet(expected[3:], path)
         return StackedTable([expected[:3], ParquetTable(path)])
     if request.param == "by row group":
-        monkeypatch.setattr(columns, "WHOLE_BYTES", 0)
-        monkeypatch.setattr(columns, "GROUP_ROWS", 3)
+        write_parquet(expected, path, group_rows=3)
+        return ParquetTable(path, whole_bytes=0)
     write_parquet(expected, path)
     return ParquetTable(path)
 
@@ -81,6 +80,17 @@ def test_rows_and_columns_of_all_kinds_come_back(table):
         column = table[name]
         assert_same(QTable({name: column}), QTable({name: expected[name]}))
     assert table["id"].dtype == expected["id"].dtype
+
+
+@pytest.mark.parametrize("whole_bytes", [0, 1 << 20])
+def test_a_file_that_is_replaced_is_read_as_it_was(whole_bytes, tmp_path):
+    path, expected = tmp_path / "columns.parquet", make()
+    write_parquet(expected, path)
+    table = ParquetTable(path, whole_bytes=whole_bytes)
+    write_parquet(make(3, seed=1), tmp_path / "other.parquet")
+    (tmp_path / "other.parquet").replace(path)
+    assert_same(table[:], expected)
+    assert len(ParquetTable(path)) == 3
 
 
 def test_rows_can_be_changed(table):

@@ -16,6 +16,7 @@ from numpy.testing import assert_array_equal
 from pyarrow import parquet
 
 from astroclip.similarity import SimilarityIndex, columns, files
+from astroclip.similarity.files import read_index
 from tests.similarity.clouds import as_unit, broad, make_table, mixed_table, random_table
 
 
@@ -102,9 +103,7 @@ def test_appending_writes_only_what_is_new(tmp_path):
     assert len(SimilarityIndex.open(path)) == 638
 
 
-@pytest.mark.parametrize("whole_bytes", [0, columns.WHOLE_BYTES])
-def test_a_reader_keeps_its_answers(whole_bytes, tmp_path, monkeypatch):
-    monkeypatch.setattr(columns, "WHOLE_BYTES", whole_bytes)
+def test_a_reader_keeps_its_answers(tmp_path):
     table, other = random_table(200, redshift=np.linspace(0, 1, 200)), random_table(50, seed=5)
     SimilarityIndex(table).save(tmp_path / "index")
     reader, late = (SimilarityIndex.open(tmp_path / "index") for _ in range(2))
@@ -249,17 +248,16 @@ def test_no_changed_byte_goes_unnoticed(saved):
         file.write_bytes(content)
 
 
-def test_large_files_are_compared_on_demand(saved, monkeypatch):
+def test_large_files_are_compared_on_demand(saved):
     table, path = saved
-    monkeypatch.setattr(files, "VERIFIED_BYTES", 0)
-    monkeypatch.setattr(files, "SMALL_BYTES", 0)
+    large = {"verified_bytes": 0, "small_bytes": 0}  # as if all files were larger than that
     file = next(path.glob("*/vectors.npy"))
     content = bytearray(file.read_bytes())
     content[-1] ^= 1
     file.write_bytes(content)
-    SimilarityIndex.open(path)
+    read_index(path, **large)
     with pytest.raises(ValueError, match="vectors.npy is damaged: its size or checksum differs"):
-        SimilarityIndex.open(path, verify=True)
+        read_index(path, verify=True, **large)
 
 
 def test_other_things_are_refused(tmp_path):

@@ -14,12 +14,16 @@ from astroclip.simulation.pairs import (
     write_pairs,
 )
 
+ARGUMENTS = {"seed": 3, "selections": (Selection(1.0, 19.5),), "shard_size": 2}
 
-@pytest.fixture
-def folder(basis, tmp_path):
-    """Return a folder whose parent holds the small basis."""
-    save_basis(basis, tmp_path / "basis.npz")
-    return tmp_path / "pairs"
+
+@pytest.fixture(scope="module")
+def folder(basis, tmp_path_factory):
+    """Return a folder of five pairs in three shards; its parent holds the small basis."""
+    folder = tmp_path_factory.mktemp("simulated") / "pairs"
+    save_basis(basis, folder.parent / "basis.npz")
+    write_pairs(folder, 5, **ARGUMENTS)
+    return folder
 
 
 def test_shares_add_up():
@@ -38,25 +42,25 @@ def test_selection_is_exact(simulator):
 
 
 def test_pairs_have_the_documented_shapes(simulator):
-    made = make_pairs(7, simulator, seed=2)
-    assert made["image"].shape == (7, 3, 64, 64)
-    assert made["spectrum"].shape == (7, 4360)
-    assert made["seeing"].shape == made["magnitude"].shape == (7, 3)
+    made = make_pairs(4, simulator, seed=2)
+    assert made["image"].shape == (4, 3, 64, 64)
+    assert made["spectrum"].shape == (4, 4360)
+    assert made["seeing"].shape == made["magnitude"].shape == (4, 3)
     assert all(np.isfinite(values).all() for values in made.values())
-    again = make_pairs(7, simulator, seed=2)
+    again = make_pairs(4, simulator, seed=2)
     for name in made:
         np.testing.assert_array_equal(made[name], again[name])
 
 
 def test_shards_resume_and_do_not_repeat(folder):
-    paths = write_pairs(folder, 14, seed=3, shard_size=6)
+    paths = sorted(folder.iterdir())
     assert [path.name for path in paths] == [f"pairs-{k:05d}.npz" for k in range(3)]
     first = read_pairs(folder)
-    assert len(first["redshift"]) == 14
-    assert len(np.unique(first["redshift"])) == 14
+    assert len(first["redshift"]) == 5
+    assert len(np.unique(first["redshift"])) == 5
     paths[1].unlink()
     untouched = paths[0].stat().st_mtime_ns
-    write_pairs(folder, 14, seed=3, shard_size=6)
+    assert write_pairs(folder, 5, **ARGUMENTS) == paths
     second = read_pairs(folder)
     assert paths[0].stat().st_mtime_ns == untouched
     for name in first:
@@ -65,7 +69,6 @@ def test_shards_resume_and_do_not_repeat(folder):
 
 
 def test_reading_stops_early_and_says_when_there_is_nothing(folder):
-    write_pairs(folder, 8, seed=3, shard_size=6)
-    assert len(read_pairs(folder, n_pairs=7)["redshift"]) == 7
+    assert len(read_pairs(folder, n_pairs=3)["redshift"]) == 3
     with pytest.raises(FileNotFoundError, match="holds no pairs"):
         read_pairs(folder.parent)

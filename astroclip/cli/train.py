@@ -1,37 +1,35 @@
 """The commands ``astroclip train`` and ``astroclip bundle``."""
 
-__all__ = ["add_parser"]
+from astroclip.cli.options import add_command, positive_integer
+
+__all__ = ["add_parser", "run_bundle", "run_train"]
 
 OBJECTIVES = {
     "align": "both encoders against each other: InfoNCE and what the recipe adds",
     "heads": "the projections of both encoders, from summaries that their backbones give once",
-    "spectra": "the spectrum encoder alone, by masked modelling",
+    "spectra": "the spectrum encoder alone, by masked modeling",
     "images": "the image encoder alone, by momentum contrast (MoCo v2)",
     "rest": "the spectrum encoder of the rest-frame model",
 }
-EPILOG = """\
-Examples:
-  astroclip train work                               the bundled model, on simulated pairs
+TRAIN_DESCRIPTION = """\
+Train encoders. Without --pairs, the recipe's pairs are simulated into WORKSPACE first. Run again
+after an interruption, it goes on from the last finished shard and epoch; processes that torchrun
+starts share each batch. Logs: WORKSPACE/*/logs/version_*/metrics.csv."""
+TRAIN_EXAMPLE = """\
+  astroclip train work
   astroclip train work --objective heads --recipe small-heads --start work/run/last.ckpt
   astroclip train work --objective rest --start work/run/last.ckpt
   astroclip train work --pairs survey.h5 --validation held_out.h5 --recipe mine.toml
-  torchrun --nproc-per-node 2 -m -- astroclip.cli train work   two processes share each batch
-Run again after an interruption, it goes on from the last finished shard and epoch. Logs:
-WORKSPACE/*/logs/version_*/metrics.csv.
-"""
+  torchrun --nproc-per-node 2 -m -- astroclip.cli train work"""
+BUNDLE_EXAMPLE = "  astroclip bundle work out --recipe small-heads"
 
 
 def add_parser(subparsers):
     """Add ``train`` and ``bundle`` to the command line's subparsers."""
-    import argparse
-
-    train = subparsers.add_parser(
-        "train",
+    train = add_command(
+        subparsers, "train", run_train,
         help="train encoders on simulated pairs or on your own (extras: train, simulate)",
-        description="Train encoders. Without --pairs, the recipe's pairs are simulated into "
-        "WORKSPACE first.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description=TRAIN_DESCRIPTION, example=TRAIN_EXAMPLE,
     )
     train.add_argument("workspace", help="folder for pairs, checkpoints and logs")
     train.add_argument(
@@ -53,16 +51,18 @@ def add_parser(subparsers):
         "--start", action="append", default=None, metavar="WEIGHTS",
         help="weights to start from (.safetensors or .ckpt); may be given again",
     )
-    train.add_argument("--workers", type=int, default=1, help="processes that simulate")
-    train.add_argument("--threads", type=int, default=None, help="threads that train")
-    train.set_defaults(run=run_train)
-    bundle = subparsers.add_parser(
-        "bundle",
+    train.add_argument(
+        "--workers", type=positive_integer, default=1, help="processes that simulate"
+    )
+    train.add_argument(
+        "--threads", type=positive_integer, default=None, help="threads that train"
+    )
+    bundle = add_command(
+        subparsers, "bundle", run_bundle,
         help="write weights and reference table of a trained workspace",
         description="Write a trained model as a weights file that every command takes as --model, "
         "and a table of embeddings that they take as --reference.",
-        epilog="Examples:\n  astroclip bundle work out --recipe small-heads",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        example=BUNDLE_EXAMPLE,
     )
     bundle.add_argument("workspace", help="folder that `astroclip train` filled")
     bundle.add_argument("output", help="folder for the files")
@@ -75,31 +75,30 @@ def add_parser(subparsers):
         "--validation", default=None, metavar="SOURCE",
         help="held-out pairs to calibrate redshifts on; by default those of the workspace",
     )
-    bundle.set_defaults(run=run_bundle)
 
 
-def run_train(arguments):
+def run_train(options):
     """Simulate or read pairs and train; return the exit status."""
     from astroclip.training.run import train
 
     train(
-        arguments.objective, arguments.recipe, arguments.workspace, pairs=arguments.pairs,
-        validation=arguments.validation, start=arguments.start, n_workers=arguments.workers,
-        n_threads=arguments.threads, show_progress=True,
+        options.objective, options.recipe, options.workspace, pairs=options.pairs,
+        validation=options.validation, start=options.start, n_workers=options.workers,
+        n_threads=options.threads, show_progress=True,
     )
     return 0
 
 
-def run_bundle(arguments):
+def run_bundle(options):
     """Write the files of every objective that was trained; return the exit status."""
     from astroclip.training.bundle import write_bundle
     from astroclip.training.data import Workspace
     from astroclip.training.objective import find_checkpoint
     from astroclip.training.recipe import read_recipe
 
-    workspace = Workspace(arguments.workspace, read_recipe(arguments.recipe))
-    options = {"pairs": arguments.pairs, "validation": arguments.validation}
-    write_bundle(workspace, arguments.output, **options)
+    workspace = Workspace(options.workspace, read_recipe(options.recipe))
+    own = {"pairs": options.pairs, "validation": options.validation}
+    write_bundle(workspace, options.output, **own)
     if find_checkpoint(workspace.folder / workspace.recipe.rest.folder) is not None:
-        write_bundle(workspace, arguments.output, objective="rest", **options)
+        write_bundle(workspace, options.output, objective="rest", **own)
     return 0
