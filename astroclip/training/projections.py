@@ -94,8 +94,8 @@ class ProjectionAlignment(Alignment):
         cache = Summaries(encoders, output / f"summaries-{digest}")
         cache.make_templates(sources)
         module = cls(
-            recipe, pairs=join_pairs(cache.all_pairs(sources)),
-            validation=cache.pairs(validation, "validation"),
+            recipe, pairs=cache.training_pairs(sources),
+            validation=cache.held_out_pairs(validation),
             contaminants=(
                 cache.spectra(workspace.contaminants()) if settings.outlier_share else None
             ),
@@ -217,24 +217,30 @@ class Summaries:
         self.module, self.folder = module, Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
 
-    def all_pairs(self, sources):
-        """Return `summarize_pairs` of every source; processes of ``torchrun`` share the work."""
+    def training_pairs(self, sources):
+        """Return `summarize_pairs` of all sources together."""
+        recipe, summarized = self.module.recipe, {}
+        # processes of torchrun begin with different sources, and so share the work
         first = int(os.environ.get("RANK", 0)) % len(sources)
-        order = [*range(first, len(sources)), *range(first)]
-        made = {number: self.pairs(sources[number], number) for number in order}
-        return [made[number] for number in range(len(sources))]
+        for number in (*range(first, len(sources)), *range(first)):
 
-    def pairs(self, source, number):
-        """Return `summarize_pairs` of a source; ``number`` tells the sources apart."""
-        recipe, held_out = self.module.recipe, number == "validation"
-        seed = recipe.align.seed if held_out else recipe.align.seed + 1 + number
-        n_views = 1 if held_out else recipe.align.n_views
+            def make(number=number):
+                return summarize_pairs(
+                    self.module, read_sources([sources[number]], recipe),
+                    n_views=recipe.align.n_views, seed=recipe.align.seed + 1 + number,
+                )
+
+            summarized[number] = self._kept(f"{number}.npz", make)
+        return join_pairs([summarized[number] for number in range(len(sources))])
+
+    def held_out_pairs(self, source):
+        """Return `summarize_pairs` of held-out pairs, recorded by the survey's instruments."""
 
         def make():
-            pairs = read_source(source) if held_out else read_sources([source], recipe)
-            return summarize_pairs(self.module, pairs, n_views=n_views, seed=seed)
+            seed = self.module.settings.seed
+            return summarize_pairs(self.module, read_source(source), n_views=1, seed=seed)
 
-        return self._kept(f"{number}.npz", make)
+        return self._kept("validation.npz", make)
 
     def make_templates(self, sources):
         """Give a scan without templates those of the noiseless galaxies of all sources."""

@@ -154,7 +154,7 @@ def read_source(
                 block, lines = convert_pairs(block, rules)
                 rejected.extend(lines)
             if not all_shards:
-                block = {**unknown_labels(len(block["redshift"])), **block}  # old shards lack some
+                block = {**unknown_labels(len(block["redshift"])), **block}  # sources may lack some
                 names = (*COMMON, "ivar", "mask")
                 block = {name: block[name] for name in names if name in block}
             if has_recorded:

@@ -166,14 +166,21 @@ def test_templates_of_the_start_are_kept(scanning, workspace, tmp_path):
     assert not list(tmp_path.glob("summaries-*/templates.npz"))
 
 
-def test_processes_begin_with_summaries_of_their_own(monkeypatch, tmp_path):
-    made = []
-    monkeypatch.setattr(Summaries, "pairs", lambda self, source, number: made.append(source))
-    for rank, expected in (("0", "abc"), ("1", "bca"), ("4", "bca")):
-        made.clear()
-        monkeypatch.setenv("RANK", rank)
-        Summaries(None, tmp_path).all_pairs("abc")
-        assert "".join(made) == expected
+@pytest.mark.parametrize(("rank", "order"), [("0", "012"), ("1", "120"), ("4", "120")])
+def test_processes_begin_with_summaries_of_their_own(
+    rank, order, aligned, workspace, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("RANK", rank)
+    pairs = workspace.read("train-mix", n_pairs=3)
+    sources = [tmp_path / name for name in "abc"]
+    for number, folder in enumerate(sources):
+        folder.mkdir()
+        one = {name: values[number : number + 1] for name, values in pairs.items()}
+        np.savez(folder / "pairs-00000.npz", **one)
+    found = Summaries(aligned[0], tmp_path).training_pairs(sources)
+    np.testing.assert_array_equal(found["redshift"], pairs["redshift"])
+    made = sorted(tmp_path.glob("?.npz"), key=lambda path: path.stat().st_mtime_ns)
+    assert "".join(path.stem for path in made) == order
 
 
 def test_summaries_are_made_by_one_process_at_a_time(tmp_path, recipe, workspace, monkeypatch):

@@ -487,7 +487,7 @@ def test_a_band_without_light_is_missing():
     assert np.argwhere(lost).tolist() == [[1, 2]]
 
 
-def test_spectra_are_those_of_the_library_door():
+def test_spectra_are_those_of_prepare_spectra():
     block = make_block()
     block.ivar, block.mask = make_errors(block.spectrum)
     block.spectrum[2, 500:520] = np.nan
