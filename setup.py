@@ -24,6 +24,7 @@ EXTRAS = {
         "pytest-remotedata>=0.4.1",
         "pytest-doctestplus>=1.3",
         "pytest-cov>=6",
+        "pytest-xdist>=3.6",
         "hypothesis>=6.100",
         "docutils>=0.20",
         "faiss-cpu>=1.9",
