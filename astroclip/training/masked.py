@@ -1,4 +1,4 @@
-"""Masked modelling of spectra: hidden stretches are reconstructed from what is left.
+"""Masked modeling of spectra: hidden stretches are reconstructed from what is left.
 
 Nothing about the galaxies is told. The encoder sees hidden pixels as missing data.
 """

@@ -185,7 +185,7 @@ class Recipe:
     align : AlignRecipe
         Objectives ``align`` and ``heads``.
     spectra : Schedule
-        Masked modelling.
+        Masked modeling.
     images : MomentumRecipe
     rest : RestRecipe
     """

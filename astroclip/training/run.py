@@ -42,7 +42,7 @@ def train(
     ----------
     objective : str
         ``"align"`` (both encoders), ``"heads"`` (their projections alone), ``"spectra"`` (masked
-        modelling), ``"images"`` (momentum contrast) or ``"rest"`` (the rest-frame encoder).
+        modeling), ``"images"`` (momentum contrast) or ``"rest"`` (the rest-frame encoder).
     recipe : str, path-like, dict or `~astroclip.training.recipe.Recipe`
         See `~astroclip.training.recipe.read_recipe`.
     workspace : path-like
