@@ -25,6 +25,7 @@ from astroclip.preparation.batches import (
 from astroclip.preparation.grids import wavelength_grid
 from astroclip.preparation.images import prepare_images
 from astroclip.preparation.objects import sort_objects
+from astroclip.preparation.reading import ReadOptions
 from astroclip.preparation.resampling import fill_bad_pixels, resample_flux
 from astroclip.preparation.spectra import prepare_spectra
 from astroclip.tables import MODALITIES, Flag, make_embedding_table
@@ -40,10 +41,18 @@ def embed(
     *,
     model="astroclip-small",
     redshift=None,
-    medium="vacuum",
+    medium=None,
     ids=None,
     position=None,
     zero_point=None,
+    pixel_scale=None,
+    unit=None,
+    bands=None,
+    flux=None,
+    wavelength=None,
+    ivar=None,
+    error=None,
+    mask=None,
     normalize=True,
     device=None,
     precision="float32",
@@ -76,7 +85,8 @@ def embed(
         take spectra in the rest frame; copied to the table. By default a nonzero
         ``Spectrum.redshift`` is used.
     medium : {"vacuum", "air"}, optional
-        Medium of the spectra's wavelengths. Air wavelengths are converted to vacuum.
+        Medium of the spectra's wavelengths; by default the one that a spectrum declares, and
+        vacuum if it declares none. Air wavelengths are converted to vacuum.
     ids : sequence of str, optional
         Names of the objects. By default those of the files, or the row numbers.
     position : `~astropy.coordinates.SkyCoord`, optional
@@ -85,6 +95,15 @@ def embed(
     zero_point : float or dict of str to float, optional
         AB magnitude of one count per second in the images, for all bands or per band. By
         default taken from the unit or the header.
+    pixel_scale : float, optional
+        Arcsec per pixel of images without celestial world coordinates.
+    unit : `~astropy.units.Unit` or str, optional
+        Unit of flux or pixels that have none of their own.
+    bands : sequence of str, optional
+        Names of the bands of images that do not name them, in order.
+    flux, wavelength, ivar, error, mask : str, optional
+        Names of the columns of files and tables that hold these, where their own names do not
+        say it.
     normalize : bool, optional
         Whether to scale embeddings to unit length.
     device : str or `torch.device`, optional
@@ -136,7 +155,8 @@ def embed(
     >>> table["modality"].tolist(), table["embedding"].shape
     (['spectrum'], (1, 128))
     """
-    check_choice(medium, ("vacuum", "air"), "medium")
+    if medium is not None:
+        check_choice(medium, ("vacuum", "air"), "medium")
     check_choice(precision, PRECISIONS, "precision")
     if not (np.isscalar(min_coverage) and np.isreal(min_coverage) and 0 <= min_coverage <= 1):
         msg = f"min_coverage is {min_coverage!r}; expected a fraction from 0 to 1."
@@ -144,7 +164,10 @@ def embed(
     if batch_size is not None:
         batch_size = check_integer(batch_size, "batch_size")
     is_batch = isinstance(objects, SpectrumBatch | ImageBatch)
-    objects = sort_objects(objects)
+    options = ReadOptions(
+        unit=unit, bands=bands, flux=flux, wavelength=wavelength, ivar=ivar, error=error, mask=mask
+    )
+    objects = sort_objects(objects, options=options)
     model = _get_model(model, device)
     _check_applies(
         objects, model, is_batch, medium=medium, zero_point=zero_point, position=position
@@ -154,7 +177,8 @@ def embed(
     ids = None if ids is None else np.asarray(ids, dtype=str)
     given = {"ids": ids, "redshift": redshift, "position": position}
     prepare_options = {
-        "medium": medium, "zero_point": zero_point, "min_coverage": min_coverage,
+        "medium": medium, "zero_point": zero_point, "pixel_scale": pixel_scale,
+        "unit": unit, "bands": bands, "min_coverage": min_coverage,
         "on_error": "raise" if objects.single else "flag",
     }
     encode_options = {
@@ -230,7 +254,7 @@ def _check_applies(objects, model, is_batch, *, medium, zero_point, position):
         msg = f"{_mismatch(model, modality)}."
         raise ValueError(msg)
     for name, is_given, modality in (
-        ("medium", medium != "vacuum", "spectrum"),
+        ("medium", medium is not None, "spectrum"),
         ("zero_point", zero_point is not None, "image"),
         ("position", position is not None, "image"),
     ):
@@ -355,7 +379,10 @@ def _take(values, numbers):
     return values[numbers] if getattr(values, "shape", ()) else values
 
 
-def _prepare(items, preset, *, redshift, position, medium, zero_point, min_coverage, on_error):
+def _prepare(
+    items, preset, *, redshift, position, medium, zero_point, pixel_scale, unit, bands,
+    min_coverage, on_error,
+):
     """Return the batch of single objects of one modality, as the model takes it."""
     first, last = items[0], items[-1]
     if isinstance(first.data, SpectrumBatch | ImageBatch):
@@ -368,11 +395,13 @@ def _prepare(items, preset, *, redshift, position, medium, zero_point, min_cover
     if first.modality == "spectrum":
         return prepare_spectra(
             items, wavelength=preset.spectrum.grid, frame=preset.spectrum.frame,
-            redshift=redshift, medium=medium, min_coverage=min_coverage, on_error=on_error,
+            redshift=redshift, medium=medium, unit=unit, min_coverage=min_coverage,
+            on_error=on_error,
         )
     return prepare_images(
         items, bands=preset.image.bands, pixel_scale=preset.image.pixel_scale,
         size=preset.image.crop, redshift=redshift, position=position, zero_point=zero_point,
+        image_scale=pixel_scale, unit=unit, stack_bands=bands,
         missing_bands="fill" if preset.image.missing_bands else "raise",
         min_coverage=min_coverage, on_error=on_error,
     )

@@ -5,7 +5,7 @@ from astropy.io import fits
 from astroclip.archives.base import Archive, check_fits, make_image, quiet
 from astroclip.archives.transport import ArchiveError
 from astroclip.exceptions import PreparationError
-from astroclip.preparation.reading import read_images
+from astroclip.preparation.image_files import read_images
 
 __all__ = ["LegacySurvey"]
 

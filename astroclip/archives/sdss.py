@@ -22,7 +22,7 @@ from astroclip.archives.base import (
 )
 from astroclip.archives.transport import ArchiveError
 from astroclip.exceptions import PreparationError
-from astroclip.preparation.reading import read_spectra
+from astroclip.preparation.spectrum_files import read_spectra
 
 __all__ = ["SDSS"]
 

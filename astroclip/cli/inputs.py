@@ -250,6 +250,9 @@ def _embed(objects, options, *, model, ids=None):
         table = embed(
             objects, model=model, ids=ids, redshift=read_redshifts(options.redshift),
             medium=options.medium, zero_point=options.zero_point, device=options.device,
+            pixel_scale=options.pixel_scale, unit=options.unit, bands=options.bands,
+            flux=options.flux, wavelength=options.wavelength, ivar=options.ivar,
+            error=options.error, mask=options.mask,
             batch_size=options.batch_size, show_progress=is_watched(options),
         )
     failed = np.flatnonzero(table["flags"] & Flag.FAILED)

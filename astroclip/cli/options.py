@@ -128,13 +128,29 @@ def model_options():
         help="objects in one pass through the network",
     )
     group.add_argument(
-        "--medium", default="vacuum", choices=("vacuum", "air"),
-        help="medium of the wavelengths of spectra"
+        "--medium", default=None, choices=("vacuum", "air"),
+        help="medium of the wavelengths of spectra, if they do not declare it",
     )
     group.add_argument(
         "--zero-point", type=float, default=None, metavar="MAG",
         help="AB magnitude of one count per second, for images whose header has none",
     )
+    group.add_argument(
+        "--pixel-scale", type=float, default=None, metavar="ARCSEC",
+        help="arcsec per pixel of images without world coordinates",
+    )
+    group.add_argument(
+        "--unit", default=None, help="unit of flux or pixels that have none of their own"
+    )
+    group.add_argument(
+        "--bands", type=names, default=None, metavar="BAND[,BAND...]",
+        help="names of the bands of images that do not name them, in order",
+    )
+    for column in ("flux", "wavelength", "ivar", "error", "mask"):
+        group.add_argument(
+            f"--{column}", default=None, metavar="COLUMN",
+            help=f"name of the column that holds {column}",
+        )
     group.add_argument(
         "--redshift", default=None, metavar="Z",
         help="redshift of all objects, or a table with columns id and redshift; rest-frame models "

@@ -15,13 +15,13 @@ _MODULE_OF = {
     "are_arms": "arms",
     "merge_arms": "arms",
     "prepare_spectra": "spectra",
-    "read_spectra": "reading",
+    "read_spectra": "spectrum_files",
     "arcsinh_image": "bands",
     "center_crop": "bands",
     "deredden": "bands",
     "normalize_images": "bands",
     "prepare_images": "images",
-    "read_images": "reading",
+    "read_images": "image_files",
 }
 
 __all__ = ["PREPARATION_VERSION", *sorted(_MODULE_OF)]  # noqa: PLE0604

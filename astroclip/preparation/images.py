@@ -62,6 +62,8 @@ def prepare_images(
     pixel_scale=0.262,
     size=152,
     zero_point=None,
+    unit=None,
+    image_scale=None,
     position=None,
     center="position",
     subtract_background=False,
@@ -90,6 +92,10 @@ def prepare_images(
         Pixels on a side wanted.
     zero_point : float or dict of str to float, optional
         AB zero point of images in counts, for all bands or by band.
+    unit : `~astropy.units.Unit` or str, optional
+        Unit of pixels that have none of their own.
+    image_scale : float, optional
+        Arcsec per pixel of images without celestial world coordinates.
     position : `~astropy.coordinates.SkyCoord`, optional
         Of each object, or of all; the center of the image by default.
     center : str

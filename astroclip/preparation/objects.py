@@ -11,7 +11,9 @@ from astroclip._validation import check_not_empty
 from astroclip.exceptions import PreparationError
 from astroclip.preparation.arms import are_arms, merge_arms
 from astroclip.preparation.batches import ImageBatch, SpectrumBatch
-from astroclip.preparation.reading import file_modality, read_images, read_spectra
+from astroclip.preparation.image_files import read_images
+from astroclip.preparation.reading import ReadOptions, file_modality
+from astroclip.preparation.spectrum_files import read_spectra
 
 __all__ = ["ObjectList", "SingleObject", "sort_objects"]
 
@@ -100,6 +102,8 @@ class ObjectList:
         How errors name the argument that held them.
     single : bool
         Whether one object was passed by itself: its faults are raised.
+    options : `~astroclip.preparation.reading.ReadOptions`
+        What the user says of files.
 
     Attributes
     ----------
@@ -109,8 +113,9 @@ class ObjectList:
         Whether ``n_objects`` is final: no file is left to read.
     """
 
-    def __init__(self, entries, *, name, single):
+    def __init__(self, entries, *, name, single, options):
         self.entries = entries
+        self.options = options
         self.name = name
         self.single = single
         self.n_objects = len(entries)
@@ -132,11 +137,10 @@ class ObjectList:
                 yield item
                 number += 1
 
-    @staticmethod
-    def _read(path, name):
+    def _read(self, path, name):
         """Return the objects of a file, or one that holds the error if it cannot be read."""
         try:
-            return _file_objects(path, name)
+            return _file_objects(path, name, self.options)
         except (PreparationError, OSError) as error:
             if not isinstance(error, PreparationError):
                 error = PreparationError(str(error))
@@ -150,7 +154,7 @@ class ObjectList:
         )
 
 
-def sort_objects(objects, *, name="objects", modality=None):
+def sort_objects(objects, *, name="objects", modality=None, options=None):
     """Return the single objects of anything `astroclip.embed` accepts.
 
     Parameters
@@ -161,6 +165,8 @@ def sort_objects(objects, *, name="objects", modality=None):
         How errors name the argument.
     modality : str, optional
         ``"spectrum"`` or ``"image"``: accept objects in memory of this modality only.
+    options : `~astroclip.preparation.reading.ReadOptions`, optional
+        What the user says of files.
 
     Returns
     -------
@@ -177,6 +183,7 @@ def sort_objects(objects, *, name="objects", modality=None):
     """
     if isinstance(objects, list) and objects and isinstance(objects[0], SingleObject):
         return objects
+    options = ReadOptions() if options is None else options
     is_batch = isinstance(objects, SpectrumBatch | ImageBatch) and modality is None
     is_arms = isinstance(objects, SpectrumList) and are_arms(objects)
     is_list = isinstance(objects, list | tuple) and not is_arms
@@ -193,12 +200,12 @@ def sort_objects(objects, *, name="objects", modality=None):
         entries = _element_entries(objects, name, modality)
     check_not_empty(entries, name)
     if is_batch or is_list or isinstance(objects, SpectrumCollection):
-        return ObjectList(entries, name=name, single=False)
+        return ObjectList(entries, name=name, single=False, options=options)
     if isinstance(entries[0], Path):
-        entries = _file_objects(entries[0], name)
+        entries = _file_objects(entries[0], name, options)
     elif isinstance(entries[0].data, PreparationError):
         raise entries[0].data
-    return ObjectList(entries, name=name, single=len(entries) == 1)
+    return ObjectList(entries, name=name, single=len(entries) == 1, options=options)
 
 
 def _element_entries(element, name, modality):
@@ -248,14 +255,17 @@ def _element_entries(element, name, modality):
     return [SingleObject("spectrum", element, row) for row in range(element.shape[0])]
 
 
-def _file_objects(path, name):
+def _file_objects(path, name, options):
     """Return the objects of a file; errors begin with ``name``."""
     modality = file_modality(path)
     try:
         if modality == "spectrum":
-            objects = read_spectra(path)
+            objects = read_spectra(
+                path, unit=options.unit, flux=options.flux, wavelength=options.wavelength,
+                ivar=options.ivar, error=options.error, mask=options.mask,
+            )
         else:
-            objects = [read_images(path)]
+            objects = [read_images(path, bands=options.bands, unit=options.unit)]
             for image in objects[0].values():
                 image.meta.setdefault("id", path.stem)
     except PreparationError as error:

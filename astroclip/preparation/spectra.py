@@ -44,7 +44,8 @@ def prepare_spectra(
     wavelength="desi",
     frame="observed",
     redshift=None,
-    medium="vacuum",
+    medium=None,
+    unit=None,
     ids=None,
     min_coverage=0.1,
     on_error="raise",
@@ -68,9 +69,11 @@ def prepare_spectra(
         multiplied by it.
     redshift : float or (N,) array-like, optional
         Overrides ``Spectrum.redshift``, whose 0 means unknown. NaN is unknown.
-    medium : str
-        ``"vacuum"`` or ``"air"``: what the input's wavelengths are in. specutils does
-        not record it; DESI and SDSS use vacuum.
+    medium : str, optional
+        ``"vacuum"`` or ``"air"``: what the input's wavelengths are in; by default what a
+        spectrum declares, and vacuum if it declares nothing.
+    unit : `~astropy.units.Unit` or str, optional
+        Unit of flux that has none of its own.
     ids : (N,) sequence of str, optional
         Defaults to ``meta["id"]`` or the position.
     min_coverage : float
@@ -107,7 +110,8 @@ def prepare_spectra(
     ((1, 4360), 1.0)
     """
     check_choice(frame, FRAMES, "frame")
-    check_choice(medium, MEDIA, "medium")
+    if medium is not None:
+        check_choice(medium, MEDIA, "medium")
     check_choice(on_error, ("raise", "flag"), "on_error")
     grid = wavelength_grid(wavelength)
     items = list(sort_objects(spectra, name="spectra", modality="spectrum"))
