@@ -55,6 +55,7 @@ setup(
         "astropy>=7.0",
         "specutils>=2.0",
         "photutils>=2.0",
+        "reproject>=0.14",
         "pyarrow>=17",
         "astroquery>=0.4.8",
         "numpy>=2.0",
