@@ -7,7 +7,7 @@ from astropy.coordinates import SkyCoord
 
 import astroclip
 from astroclip.archives import ArchiveError, fetch
-from astroclip.archives.desi import _boxes
+from astroclip.archives.sparcl import _boxes
 from tests.archives.conftest import POSITION
 
 FAULTS = {
@@ -21,7 +21,7 @@ FAULTS = {
 
 def ask(quick, coord=POSITION, **options):
     options = {"products": ["spectra", "catalog"], **quick, **options}
-    return fetch(coord, archives="desi", **options)
+    return fetch(coord, archives="desi-sparcl", **options)
 
 
 def test_without_the_client_a_row_says_what_to_install(server, quick, monkeypatch):
@@ -48,7 +48,7 @@ def test_boxes_hold_the_circle(ra, dec):
     assert inside.all()
 
 
-def test_spectra_and_catalogue(desi_server, quick):
+def test_spectra_and_catalogue(sparcl_server, quick):
     target = ask(quick)
     assert len(target.failures) == 0
     (spectrum,) = target.spectra  # the better release's alone
@@ -64,18 +64,18 @@ def test_spectra_and_catalogue(desi_server, quick):
         np.asarray(table["embedding"]), np.asarray(astroclip.embed(expected)["embedding"]),
         atol=1e-5,
     )
-    assert desi_server.count("version") == desi_server.count("find") == 1
+    assert sparcl_server.count("version") == sparcl_server.count("find") == 1
 
 
-def test_nothing_at_the_position(desi_server, quick):
+def test_nothing_at_the_position(sparcl_server, quick):
     target = ask(quick, SkyCoord(10, 10, unit="deg"))
     assert target.failures["reason"][0] == "has no spectrum within 3 arcsec in DESI-DR1, DESI-EDR"
 
 
 @pytest.mark.parametrize("path", ["version", "datafields", "find", "spectras"])
 @pytest.mark.parametrize("fault", FAULTS)
-def test_faults(desi_server, quick, fault, path):
-    desi_server.fail(path, fault)
+def test_faults(sparcl_server, quick, fault, path):
+    sparcl_server.fail(path, fault)
     target = ask(quick, n_retries=0, timeout=0.5 if fault in ("hang", "drip") else 20.0)
     assert target.spectra == []
     assert len(target.failures) == (1 if path == "spectras" else 2)
@@ -83,13 +83,13 @@ def test_faults(desi_server, quick, fault, path):
         raise ArchiveError(target.failures["reason"][-1], "")
 
 
-def test_a_service_that_recovers(desi_server, quick):
-    desi_server.fail("find", "500", times=1)
+def test_a_service_that_recovers(sparcl_server, quick):
+    sparcl_server.fail("find", "500", times=1)
     assert len(ask(quick).failures) == 0
 
 
-def test_a_spectrum_that_is_not_sent(desi_server, quick):
-    whole = desi_server.sparcl_records[1]
+def test_a_spectrum_that_is_not_sent(sparcl_server, quick):
+    whole = sparcl_server.sparcl_records[1]
     whole["flux"] = whole["flux"][:-1]
     target = ask(quick)
     assert "has arrays of shapes" in target.failures["reason"][0]
