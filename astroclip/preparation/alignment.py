@@ -4,8 +4,6 @@ import warnings
 from dataclasses import dataclass
 
 import numpy as np
-from astropy import units as u
-from astropy.coordinates import SkyCoord
 from astropy.utils.exceptions import AstropyWarning
 from astropy.wcs import WCS, WCSCOMPARE_ANCILLARY
 from astropy.wcs.utils import proj_plane_pixel_scales
@@ -176,7 +174,7 @@ def _local_grid(wcs, window, *, sky=_sky):
     ) / cosine
     offsets = np.degrees([east, north]) * 3600
     steps = np.array([x - x0, y - y0])
-    matrix = offsets @ np.linalg.pinv(steps)
+    matrix = offsets @ steps.T / (steps[0] @ steps[0])  # steps along x and y are orthogonal
     return matrix, float(np.abs(offsets - matrix @ steps).max())
 
 
@@ -188,7 +186,10 @@ def _nearest_square(matrix):
 
 def is_square(wcs, window):
     """Return whether pixels in a window are square to 2 %, so that they need no resampling."""
-    matrix, misfit = _local_grid(wcs, window)
+    if _is_linear(wcs):
+        matrix, misfit = wcs.pixel_scale_matrix * 3600, 0.0
+    else:
+        matrix, misfit = _local_grid(wcs, window)
     if not np.isfinite(matrix).all():
         return False
     scale = np.sqrt(abs(np.linalg.det(matrix)))
@@ -213,7 +214,7 @@ def pixel_shift(reference, wcs, window):
     """
     if wcs is reference:
         return 0, 0
-    if _are_equal(reference, wcs, window):
+    if _are_equal(reference, wcs):
         return 0, 0
     x, y = window.points
     try:
@@ -229,18 +230,25 @@ def pixel_shift(reference, wcs, window):
     return int(shift[0]), int(shift[1])
 
 
-def _are_equal(first, second, window):
-    """Return whether two world coordinates are the same, but for dates and the like.
+def _is_linear(wcs):
+    """Return whether pixels lie on the tangential projection of a linear grid."""
+    if not isinstance(wcs, WCS) or wcs.has_distortion:
+        return False
+    if not all(ctype.endswith("-TAN") for ctype in wcs.wcs.ctype):
+        return False
+    # wcslib calls TPV, a distortion, TAN: it shows away from the reference pixel
+    step = np.array([300.0, 500.0])
+    found = wcs.wcs.p2s([wcs.wcs.crpix + step], 1)["imgcrd"][0]
+    return np.allclose(found, wcs.pixel_scale_matrix @ step, rtol=1e-6, atol=0)
 
-    wcslib compares no distortions, so positions are compared as well.
-    """
-    if not (isinstance(first, WCS) and isinstance(second, WCS)):
-        return False
-    if not first.wcs.compare(second.wcs, cmp=WCSCOMPARE_ANCILLARY, tolerance=1e-9):
-        return False
-    points = window.points
-    difference = np.abs(np.subtract(_sky(first, *points), _sky(second, *points)))
-    return bool(difference.max() * 3600 <= 1e-3 * pixel_scale_of(first))
+
+def _are_equal(first, second):
+    """Return whether two world coordinates are the same, but for dates and the like."""
+    return (
+        _is_linear(first)
+        and _is_linear(second)
+        and first.wcs.compare(second.wcs, cmp=WCSCOMPARE_ANCILLARY, tolerance=1e-9)
+    )
 
 
 def separation_of_images(first, first_shape, second, second_shape):
@@ -368,12 +376,3 @@ def resample_onto(target, pixels, bad, wcs, name):
     mask |= ~np.isfinite(flux)
     flux[mask] = 0.0
     return flux, mask, footprint >= 0.5
-
-
-def world_position(wcs, x, y):
-    """Return the ICRS position of a pixel; None if it has none."""
-    coord = wcs.pixel_to_world(x, y)
-    if not isinstance(coord, SkyCoord):
-        return None
-    coord = coord.icrs
-    return coord if np.isfinite(coord.ra.to_value(u.deg)) else None

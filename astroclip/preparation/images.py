@@ -23,7 +23,6 @@ from astroclip.preparation.alignment import (
     resample_onto,
     separation_of_images,
     window_wcs,
-    world_position,
 )
 from astroclip.preparation.bands import canonical_band, header_bands
 from astroclip.preparation.batches import (
@@ -40,6 +39,7 @@ from astroclip.preparation.objects import sort_objects
 from astroclip.preparation.photometry import (
     card_of,
     check_zero_point,
+    is_plain,
     linear_pixels,
     nanomaggy_factor,
 )
@@ -261,7 +261,7 @@ def _prepare_one(item, position, settings, pixels, mask):
     if position is not None and settings.center == "position":
         sky = position.icrs
     elif reference.wcs is not None:
-        sky = world_position(reference.wcs, x, y)
+        sky = reference.wcs.pixel_to_world(x, y).icrs
     cut_flags, bad = _cut_bands(planes, (x, y), settings, name, pixels, mask)
     flags |= cut_flags
     coverage = 1.0 - mask.mean()
@@ -408,7 +408,8 @@ def _geometry(ccds, name, settings):
     """
     labels = {band: f"{name}[{band!r}]" for band in ccds}
     shapes = {band: ccd.data.shape[-2:] for band, ccd in ccds.items()}
-    wcs = {band: celestial_wcs(ccd.wcs, labels[band]) for band, ccd in ccds.items()}
+    checked = {id(ccd.wcs): celestial_wcs(ccd.wcs, labels[band]) for band, ccd in ccds.items()}
+    wcs = {band: checked[id(ccd.wcs)] for band, ccd in ccds.items()}
     stated = {
         band: header_scale(ccd.meta, labels[band])
         for band, ccd in ccds.items()
@@ -516,7 +517,7 @@ def _letters(names, name):
 
 def _pixel_unit(ccd, given):
     """Return the unit of pixels: their own, else the one given, else the header's BUNIT."""
-    if ccd.unit is not None and ccd.unit != u.dimensionless_unscaled:
+    if not is_plain(ccd.unit):
         return ccd.unit
     if given is not None:
         return given

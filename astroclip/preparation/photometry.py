@@ -1,5 +1,6 @@
 """Pixel values of any calibration to nanomaggies: units, zero points, exposure times, stretches."""
 
+import functools
 import math
 import numbers
 import re
@@ -142,12 +143,12 @@ def linear_pixels(pixels, unit, name, *, header=None):
             f"{name} has values of type {pixels.dtype}; expected real numbers. Convert the array "
             f"to float."
         )
-    plain = unit is None or unit == u.dimensionless_unscaled
-    text = str(card_of(header, "BUNIT") or "") if plain else str(unit)
-    logarithmic = isinstance(unit, u.function.FunctionUnitBase) or any(
-        base in (u.mag, u.dex, u.dB) for base in getattr(unit, "bases", ())
-    )
-    if logarithmic or (plain and NOT_LINEAR.search(text.lower())):
+    text = ""
+    if is_plain(unit):
+        text = str(card_of(header, "BUNIT") or "")
+    elif _is_logarithmic(unit):
+        text = str(unit)
+    if text and (not is_plain(unit) or NOT_LINEAR.search(text.lower())):
         raise PreparationError(
             f"{name} has unit {text!r}: magnitudes or another scale that is not linear; expected "
             f"linear flux. Convert the pixels to nanomaggies, 10 ** ((22.5 - magnitude) / 2.5)."
@@ -178,10 +179,7 @@ def _is_display(pixels, unit):
     """Return whether pixels are those of a JPEG or PNG: bytes, or 256 levels up to the top."""
     if pixels.dtype == np.uint8:
         return True
-    counts = unit is not None and any(
-        unit.is_equivalent(known) or unit.is_equivalent(known / u.s) for known in COUNTS
-    )
-    if counts or pixels.size == 0:
+    if pixels.size == 0 or (not is_plain(unit) and _count_scale(unit)):
         return False
     with np.errstate(invalid="ignore"):
         top = pixels.max()
@@ -234,7 +232,7 @@ def nanomaggy_factor(unit, name, *, zero_point=None, header=None, pixel_area=Non
     unit = u.dimensionless_unscaled if unit is None else unit
     total, area = _per_pixel(unit, name, pixel_area, header)
     if area is None:
-        found = "no unit" if unit == u.dimensionless_unscaled else f"unit {str(unit)!r}"
+        found = "no unit" if is_plain(unit) else f"unit {str(unit)!r}"
         msg = (
             f"{name} has {found}; expected nanomaggies, Jy, or counts with an AB zero point. Set "
             f"its unit, such as astropy.units.nmgy."
@@ -257,12 +255,11 @@ def nanomaggy_factor(unit, name, *, zero_point=None, header=None, pixel_area=Non
 # ---------------------------------------------------------------------- units
 def _per_pixel(unit, name, pixel_area, header):
     """Return the unit of a whole pixel and its number of areas, None for a unit of no flux."""
-    for per, is_area in ((None, False), (u.pix, False), (u.pix**2, False), (u.sr, True)):
+    for per in (None, u.pix, u.pix**2, u.sr):
         total = unit if per is None else unit * per
-        known = any(total.is_equivalent(flux) for flux in (u.nmgy, u.Jy))
-        if not (known or _count_scale(total) or _flux_factor(total, header) is not None):
+        if not _count_scale(total) and _flux_factor(total, header) is None:
             continue
-        if not is_area:
+        if per is not u.sr:
             return total, 1.0
         if pixel_area is None:
             msg = (
@@ -274,6 +271,7 @@ def _per_pixel(unit, name, pixel_area, header):
     return unit, None
 
 
+@functools.lru_cache(maxsize=64)
 def _count_scale(unit):
     """Return whether a unit of counts is per second, and its factor; None for other units."""
     for known in (u.dimensionless_unscaled, *COUNTS):
@@ -284,15 +282,39 @@ def _count_scale(unit):
     return None
 
 
+@functools.lru_cache(maxsize=64)
+def _is_logarithmic(unit):
+    """Return whether a unit is one of magnitudes or logarithms."""
+    bases = getattr(unit, "bases", ())
+    return isinstance(unit, u.function.FunctionUnitBase) or any(
+        base in (u.mag, u.dex, u.dB) for base in bases
+    )
+
+
+@functools.lru_cache(maxsize=64)
+def is_plain(unit):
+    """Return whether pixels have no unit, or one that is the number 1."""
+    return unit is None or unit == u.dimensionless_unscaled
+
+
 def _flux_factor(unit, header):
     """Return nanomaggies in one unit of flux density; None for other units."""
+    factor = _frequency_factor(unit)
+    if factor is None and unit.is_equivalent(u.erg / u.s / u.cm**2 / u.AA):
+        pivot = number_of(card_of(header, "PHOTPLAM"))
+        if pivot > 0:
+            jansky = unit.to(u.Jy, equivalencies=u.spectral_density(pivot * u.AA))
+            factor = 1e9 * jansky / AB_ZERO_POINT.value
+    return factor
+
+
+@functools.lru_cache(maxsize=64)
+def _frequency_factor(unit):
+    """Return nanomaggies in one unit of flux per frequency; None for other units."""
     if unit.is_equivalent(u.nmgy):
         return unit.to(u.nmgy)
     if unit.is_equivalent(u.Jy):
         return (unit.to(u.Jy) / AB_ZERO_POINT.value) * 1e9
-    pivot = number_of(card_of(header, "PHOTPLAM"))
-    if unit.is_equivalent(u.erg / u.s / u.cm**2 / u.AA) and pivot > 0:
-        return (unit.to(u.Jy, equivalencies=u.spectral_density(pivot * u.AA)) / 3631) * 1e9
     return None
 
 
@@ -321,7 +343,7 @@ def _header_zero_point(unit, name, header, per_second):
     magnitudes = {
         key: value for key, value in found.items() if MAGNITUDES[0] < value[0] < MAGNITUDES[1]
     }
-    what = "no unit" if unit == u.dimensionless_unscaled else f"unit {str(unit)!r}"
+    what = "no unit" if is_plain(unit) else f"unit {str(unit)!r}"
     if not magnitudes:
         cards = ", ".join(f"{key} = {_shown(header, key)}" for key in found)
         found_text = f"no zero point in {cards}" if cards else "no zero point"
