@@ -128,11 +128,13 @@ class DESI(Archive):
 
     def _near(self, icrs, survey, program, pixel):
         """Return the targets of one file within the radius, each with a rank in front."""
-        url = "{}/{}/spectro/redux/{}/healpix/{}/{}/{}/{}/{{}}-{}-{}-{}.fits".format(
-            self.server, self.data_release, RELEASES[self.data_release], survey, program,
-            pixel // 100, pixel, survey, program, pixel,
+        name = f"{survey}-{program}-{pixel}.fits"
+        folder = (
+            f"{self.server}/{self.data_release}/spectro/redux/{RELEASES[self.data_release]}/"
+            f"healpix/{survey}/{program}/{pixel // 100}/{pixel}"
         )
-        targets = self._table(url.format("coadd"), "FIBERMAP", TARGET_COLUMNS)
+        coadd = f"{folder}/coadd-{name}"
+        targets = self._table(coadd, "FIBERMAP", TARGET_COLUMNS)
         if targets is None:
             return []
         distances = separations(icrs, targets["TARGET_RA"], targets["TARGET_DEC"])
@@ -140,7 +142,7 @@ class DESI(Archive):
         rows = np.flatnonzero(is_target & (distances <= self.settings.radius))
         if not len(rows):
             return []
-        redshifts = self._table(url.format("redrock"), "REDSHIFTS", REDSHIFT_COLUMNS)
+        redshifts = self._table(f"{folder}/redrock-{name}", "REDSHIFTS", REDSHIFT_COLUMNS)
         found = []
         for row in rows:
             target, best = targets[row], NO_REDSHIFT
@@ -159,7 +161,7 @@ class DESI(Archive):
                 "survey": f"DESI-{self.data_release.upper()} {survey}-{program}",
             }
             rank = (round(distances[row], 1), best["ZWARN"] != 0, -best["DELTACHI2"])
-            found.append((rank, observation, url.format("coadd"), int(row)))
+            found.append((rank, observation, coadd, int(row)))
         return found
 
     def _table(self, url, name, columns):

@@ -77,8 +77,9 @@ class RangeFile(io.RawIOBase):
             )
         found = CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
         self._size = int(found[2]) if found else 0
-        if not found or int(found[1]) != first or len(response.content) != min(
-            n_bytes, self._size - first
-        ):
-            raise ArchiveError("another part of the file than asked for", TRY_LATER)
+        expected = min(n_bytes, self._size - first)
+        if not found or int(found[1]) != first or len(response.content) != expected:
+            raise ArchiveError(
+                "another part of the file than asked for, or not all of it", TRY_LATER
+            )
         self._start, self._part = first, response.content

@@ -43,12 +43,10 @@ from astroclip.preparation.photometry import (
     linear_pixels,
     nanomaggy_factor,
 )
+from astroclip.preparation.unit_strings import parse_unit
 from astroclip.tables import Flag
 
 __all__ = ["find_source", "prepare_images"]
-
-
-BAD_PIXELS = 0.05  # fraction of an object's own pixels above which a row is flagged
 
 
 @dataclasses.dataclass(frozen=True)
@@ -280,8 +278,7 @@ def _prepare_one(item, position, settings, pixels, mask):
             f"use a model that takes missing bands.",
             flag=Flag.FAILED | Flag.NO_OVERLAP | Flag.MISSING_BAND,
         )
-    flags |= int(coverage_flags(coverage)) & ~int(Flag.BAD_PIXELS)
-    flags |= (Flag.BAD_PIXELS if bad > BAD_PIXELS else 0) | (Flag.MISSING_BAND if empty else 0)
+    flags |= int(coverage_flags(coverage, bad)) | (Flag.MISSING_BAND if empty else 0)
     fill_with_median(pixels, mask)
     return int(flags), sky
 
@@ -521,9 +518,7 @@ def _pixel_unit(ccd, given):
         return ccd.unit
     if given is not None:
         return given
-    text = card_of(ccd.meta, "BUNIT")
-    unit = u.Unit(text, parse_strict="silent") if isinstance(text, str) else ccd.unit
-    return ccd.unit if isinstance(unit, u.UnrecognizedUnit) else unit
+    return parse_unit(card_of(ccd.meta, "BUNIT")) or ccd.unit
 
 
 def _plane(ccd, name, zero_point, wcs, scale, settings):

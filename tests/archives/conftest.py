@@ -199,6 +199,7 @@ class Handler(BaseHTTPRequestHandler):
     """Sends answers, whole or spoilt."""
 
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
 
     def log_message(self, *_):
         """Say nothing."""
