@@ -246,7 +246,7 @@ def _prepare_one(item, position, settings, pixels, mask):
     if isinstance(item.data, PreparationError):
         raise item.data
     name, flags = item.name, 0
-    planes = _planes(item.data, name, settings)
+    planes = _planes(item.data, name, settings, with_position=position is not None)
     reference = planes[_reference_band(planes)]
     x, y = _target(reference, name, position)
     if settings.center == "source":
@@ -288,11 +288,6 @@ def _target(plane, name, position):
     height, width = plane.pixels.shape
     if position is None:
         return (width - 1) / 2, (height - 1) / 2
-    if plane.wcs is None:
-        raise PreparationError(
-            f"{name} has no WCS and a position is given; expected a WCS to find it. Give the "
-            f"CCDData its wcs, or leave position out to use the center."
-        )
     x, y = (float(value) for value in plane.wcs.world_to_pixel(position))
     if not np.isfinite([x, y]).all():
         raise PreparationError(
@@ -356,7 +351,7 @@ def find_source(pixels, bad, x, y, pixel_scale, *, radius=3.0, threshold=5.0):
 
 
 # ---------------------------------------------------------------------- planes
-def _planes(image, name, settings):
+def _planes(image, name, settings, *, with_position):
     """Return the `_Plane` of each wanted band that an image has, in nanomaggies."""
     named = _split(image, name, settings.stack_bands)
     missing = [band for band in settings.bands if band not in named]
@@ -373,9 +368,10 @@ def _planes(image, name, settings):
         points = dict(zip(_letters(points, "zero_point"), points.values(), strict=True))
     else:
         points = dict.fromkeys(named, points)
+    geometry = _geometry(wanted, name, settings, with_position=with_position)
     planes = {
         band: _plane(wanted[band], f"{name}[{band!r}]", points.get(band), wcs, scale, settings)
-        for band, (wcs, scale) in _geometry(wanted, name, settings).items()
+        for band, (wcs, scale) in geometry.items()
     }
     valid = {band: plane for band, plane in planes.items() if not plane.bad.all()}
     if len(valid) < len(planes) and (settings.missing_bands == "raise" or not valid):
@@ -398,7 +394,7 @@ def _reference_band(bands, known=None):
     return "r" if "r" in bands else bands[0]
 
 
-def _geometry(ccds, name, settings):
+def _geometry(ccds, name, settings, *, with_position):
     """Return the WCS (or None) and the arcsec per pixel of each band.
 
     A band without a WCS takes that of another one of the same shape.
@@ -413,6 +409,11 @@ def _geometry(ccds, name, settings):
         if wcs[band] is None
     }
     known = [band for band in ccds if wcs[band] is not None]
+    if with_position and not known:
+        raise PreparationError(
+            f"{name} has no WCS and a position is given; expected a WCS to find it. Give the "
+            f"CCDData its wcs, or leave position out to use the center."
+        )
     donors = sorted(known, key=lambda band: band != "r") or [_reference_band(ccds)]
     for band in stated:
         donor = next((donor for donor in donors if shapes[donor] == shapes[band]), None)
@@ -464,16 +465,16 @@ def _split(image, name, stack_bands):
             f"{name} has data of shape {shape} in bytes, a color picture for display; expected a "
             f"stack (band, y, x) of linear flux. Fetch the FITS cutout instead."
         )
-    if len(shape) == 2:
-        shape = (1, *shape)
     while len(shape) > 3 and shape[0] == 1:
         shape = shape[1:]
+    names = header_bands(image.meta) if stack_bands is None else list(stack_bands)
+    if len(shape) == 2 and len(names) == 1:
+        shape = (1, *shape)
     if len(shape) != 3 or 0 in shape:
         raise PreparationError(
             f"{name} has data of shape {shape}; expected a stack (band, y, x), or a dict of band "
             f"to CCDData for single images."
         )
-    names = header_bands(image.meta) if stack_bands is None else stack_bands
     if len(names) != shape[0]:
         raise PreparationError(
             f"{name} is a stack of {shape[0]} bands and names {len(names)} ({list(names)}); "
