@@ -1,5 +1,8 @@
 """Bands: filter names, units to nanomaggies, extinction, and the models' image scalings."""
 
+import itertools
+import re
+
 import numpy as np
 from astropy import units as u
 
@@ -9,6 +12,7 @@ __all__ = [
     "EXTINCTION",
     "NORMALIZATIONS",
     "arcsinh_image",
+    "band_letter",
     "canonical_band",
     "center_crop",
     "deredden",
@@ -27,12 +31,19 @@ ARCSINH_SCALES = {"g": 20.0, "r": 12.0, "z": 6.0}
 DISPLAY_BLOCK = 2  # images scaled at a time: their arrays stay in the processor's cache
 NORMALIZATIONS = ("astroclip", "stein", "asinh", "none")
 ZERO_POINT_KEYS = ("MAGZERO", "ZP", "MAGZP", "MAGZPT", "ZEROPT")
-# words of filter names that name a camera or survey rather than a band
-SYSTEMS = (
-    "decam", "decals", "ls", "legacysurvey", "legacy", "bass", "mzls", "90prime", "mosaic",
-    "sdss", "sloan", "ps1", "panstarrs", "pan", "starrs", "subaru", "hsc", "lsst", "des", "ctio",
-    "cfht", "megacam", "lsstcam", "rubin",
-)
+# words of filter names that name a camera or survey with u g r i z y filters, or no filter
+SYSTEMS = frozenset((
+    "decam", "decals", "ls", "legacysurvey", "legacy", "legacysurveys", "bass", "mzls", "90prime",
+    "mosaic", "mosaic3", "sdss", "sloan", "ps1", "gpc1", "panstarrs", "pan", "starrs", "subaru",
+    "suprimecam", "hsc", "hypersuprimecam", "lsst", "des", "desdm", "ctio", "cfht", "cfhtls",
+    "megacam", "megaprime", "lsstcam", "lsstcomcam", "comcam", "rubin", "ztf", "skymapper", "vst",
+    "omegacam", "ocam", "kids", "gmos", "gemini", "lbc", "lbt", "lco", "wfc", "band", "filter",
+    "prime", "open", "clear", "w", "s",
+))
+ALIASES = {  # of 90Prime, Mosaic-3, Las Cumbres Observatory, ZTF
+    "bokr": "r", "zd": "z", "up": "u", "gp": "g", "rp": "r", "ip": "i", "zp": "z", "zs": "z",
+    "zg": "g", "zr": "r", "zi": "i",
+}
 COUNTS = (u.adu, u.DN, u.electron, u.ct)  # units that need a zero point
 LETTERS = ("u", "g", "r", "i", "z", "y")
 
@@ -68,9 +79,8 @@ def canonical_band(name):
     >>> canonical_band("DECam g"), canonical_band("r'"), canonical_band("sdss-z")
     ('g', 'r', 'z')
     """
-    words = "".join(c if c.isalnum() else " " for c in str(name).lower()).split()
-    letter = next((word for word in words if word not in SYSTEMS), None)
-    if letter in LETTERS:
+    letter = band_letter(name)
+    if letter is not None:
         return letter
     msg = (
         f"band is {name!r}; expected a letter of {', '.join(LETTERS)}, alone or with a system "
@@ -79,21 +89,64 @@ def canonical_band(name):
     raise ValueError(msg)
 
 
+def band_letter(name):
+    """Return what `canonical_band` does, or None if the name holds no band letter or two."""
+    words = "".join(c if c.isalnum() else " " for c in str(name).lower()).split()
+    letters = set()
+    for word in words:
+        if word in SYSTEMS:
+            continue
+        if letter := _word_letter(word):
+            letters.add(letter)
+        elif not any(c.isdigit() for c in word):  # numbers are serial numbers and wavelengths
+            return None
+    return letters.pop() if len(letters) == 1 else None
+
+
+def _word_letter(word):
+    """Return the band letter of a word such as ``g``, ``r2`` or ``gsdss``; None if it has none."""
+    if word in ALIASES:
+        return ALIASES[word]
+    if word[0] in LETTERS and (len(word) == 1 or word[1:] in SYSTEMS or word[1:] in "123456789"):
+        return word[0]
+    return word[-1] if word[-1] in LETTERS and word[:-1] in SYSTEMS else None
+
+
 def header_bands(header):
     """Return the names of a stack's bands as its header lists them; empty if it does not.
 
     Parameters
     ----------
     header : dict-like
-        ``BANDS``, letters with or without commas, or ``BAND0``, ``BAND1``, ...
+        ``BANDS``, ``FILTERS`` or ``FILTER``: letters (``"grz"``), or names between commas,
+        semicolons or blanks; or ``BAND0``, ``BAND1``, ... or ``BAND1``, ``BAND2``, ..., or
+        the like with ``FILTER``.
 
     Returns
     -------
     list of str
     """
-    if isinstance(header.get("BANDS"), str):
-        return list(header["BANDS"].replace(",", "").replace(" ", ""))
-    return [str(header[f"BAND{k}"]) for k in range(10) if f"BAND{k}" in header]
+    for key in ("BANDS", "FILTERS", "FILTER"):
+        text = header.get(key)
+        if not isinstance(text, str):
+            continue
+        names = [name.strip(" '\"[]()") for name in re.split("[,;]", text)]
+        if len(names) == 1:
+            words = names[0].split()
+            names = words if all(len(word) == 1 for word in words) else names
+        if len(names) == 1 and len(names[0]) > 1 and set(names[0].lower()) <= {*LETTERS, "b"}:
+            names = list(names[0])
+        names = [name for name in names if name]
+        if len(names) > 1 or (names and key == "BANDS"):
+            return names
+    for key in ("BAND", "FILTER"):
+        for first in (0, 1):
+            names = list(
+                itertools.takewhile(bool, (header.get(f"{key}{first + k}") for k in range(100)))
+            )
+            if len(names) > 1 or (names and first == 0):
+                return [str(name).strip() for name in names]
+    return []
 
 
 def nanomaggy_factor(unit, name, *, zero_point=None, header=None):

@@ -1,6 +1,7 @@
 """What files hold: their modality by their headers, and what a user says of them."""
 
 import dataclasses
+import re
 import warnings
 from pathlib import Path
 
@@ -9,7 +10,27 @@ from astropy.utils.exceptions import AstropyUserWarning
 
 from astroclip.exceptions import PreparationError
 
-__all__ = ["ReadOptions", "checked_path", "file_modality", "is_fits", "unreadable"]
+__all__ = [
+    "ReadOptions",
+    "checked_path",
+    "file_modality",
+    "is_celestial",
+    "is_display_image",
+    "is_fits",
+    "is_spectral",
+    "picture_shape",
+    "unreadable",
+]
+
+FITS_STARTS = (b"SIMPLE", b"\x1f\x8b", b"BZh", b"\xfd7zXZ")
+DISPLAY_STARTS = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"II*\x00", b"MM\x00*", b"BM")
+SHORTEST_SIDE = 8  # pixels; arrays with a shorter side hold rows of spectra
+CELESTIAL = re.compile(r"\s*(RA|DEC|[GESH]?L(ON|AT)|[A-Z]L(ON|AT)|[A-Z]{2}L[NT])[-\s]*", re.I)
+SPECTRAL_TYPE = re.compile(  # FITS paper III (Greisen et al. 2006), and what IRAF and others write
+    r"\s*(WAVE|AWAV|LAMBDA|LINEAR|LOG-?LIN|LOGLAM|LOGWAVE|FREQ|ENER|WAVN|VRAD|VOPT|ZOPT|VELO|FELO|"
+    r"BETA|MULTISPE|SPECT|ANGSTROM)", re.I,
+)
+SPECTRAL_UNIT = re.compile(r"\s*(angstroms?|0\.1 ?nm|nm|nanomet|um|micro[nm]|[kMG]?Hz)", re.I)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,22 +66,78 @@ def file_modality(path):
     Returns
     -------
     str
-        ``"image"`` if it is FITS without tables or 1-D arrays and with an array of 2 or 3
-        axes, else ``"spectrum"``, also if it cannot be opened: what the readers of spectra
-        say of it is clearer.
+        ``"image"`` if it is FITS with an array of two or more long axes none of which is
+        spectral; beside tables or 1-D arrays the array must have celestial coordinates or
+        a filter. Also if it is a display image (PNG, JPEG...), of which the reader of
+        images says that it is none. Else ``"spectrum"``, also if it cannot be opened: what
+        the readers of spectra say of it is clearer.
     """
     try:
+        if is_display_image(path):
+            return "image"
         if not is_fits(path):
             return "spectrum"
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", AstropyUserWarning)  # of truncated files
             with fits.open(path) as hdus:
-                n_axes = [len(hdu.shape) for hdu in hdus if hdu.is_image]
-                all_images = len(n_axes) == len(hdus)
-    except (OSError, TypeError, ValueError):
+                primary = hdus[0].header
+                pictures = [hdu for hdu in hdus if hdu.is_image and picture_shape(hdu.shape)]
+                headers = [primary, *(hdu.header for hdu in pictures)]
+                alone = all(hdu.is_image and len(hdu.shape) != 1 for hdu in hdus)
+                if not pictures or any(map(is_spectral, headers)):
+                    return "spectrum"
+    except Exception:  # of compression, sizes or headers: the file is damaged
         return "spectrum"
-    holds_images = all_images and 1 not in n_axes and max(n_axes, default=0) >= 2
-    return "image" if holds_images else "spectrum"
+    says_so = any(is_celestial(h) or "FILTER" in h or "BAND" in h for h in headers)
+    return "image" if alone or says_so else "spectrum"
+
+
+def picture_shape(shape):
+    """Return the shape of an array without leading axes of length 1; None if it is no picture.
+
+    Rows of spectra are pictures neither: a picture has several pixels along two axes.
+    """
+    while len(shape) > 2 and shape[0] == 1:
+        shape = shape[1:]
+    sizes = sorted(shape)[-2:]
+    return tuple(shape) if len(sizes) == 2 and sizes[0] >= SHORTEST_SIDE else None
+
+
+def is_celestial(header):
+    """Return whether the first two axes of an array are positions on the sky."""
+    return all(CELESTIAL.match(str(header.get(f"CTYPE{axis}", ""))) for axis in (1, 2))
+
+
+def is_spectral(header):
+    """Return whether an axis of an array is spectral by its header.
+
+    A frequency axis of length 1, as radio images have, is not.
+    """
+    n_axes = header.get("NAXIS", 0)
+    for axis in range(1, n_axes + 1):
+        if header.get(f"NAXIS{axis}", 1) > 1 and (
+            SPECTRAL_TYPE.match(str(header.get(f"CTYPE{axis}", "")))
+            or SPECTRAL_UNIT.match(str(header.get(f"CUNIT{axis}", "")))
+        ):
+            return True
+    dispersed = str(header.get("DISPAXIS", 0)) in ("1", "2", "3")
+    if is_celestial(header):
+        return dispersed and any(
+            SPECTRAL_TYPE.match(str(header.get(f"CTYPE{axis}", ""))) for axis in range(1, 5)
+        )
+    world = " ".join(str(header.get(key, "")) for key in ("WAT0_001", "WAT1_001")).lower()
+    return (
+        dispersed
+        or any(key in header for key in ("COEFF0", "APNUM1", "DC-FLAG", "ARRAY1"))
+        or any(word in world for word in ("multispec", "equispec", "wavelength"))
+    )
+
+
+def is_display_image(path):
+    """Return whether a file is PNG, JPEG, GIF, TIFF, BMP or WebP."""
+    with Path(path).open("rb") as file:
+        start = file.read(12)
+    return start.startswith(DISPLAY_STARTS) or (start[:4], start[8:]) == (b"RIFF", b"WEBP")
 
 
 def checked_path(path):
@@ -76,10 +153,9 @@ def checked_path(path):
 
 
 def is_fits(path):
-    """Return whether a file is FITS, plain or compressed by gzip."""
+    """Return whether a file is FITS, plain or compressed by gzip, bzip2 or xz."""
     with Path(path).open("rb") as file:
-        start = file.read(6)
-    return start == b"SIMPLE" or start[:2] == b"\x1f\x8b"  # plain or compressed by gzip
+        return file.read(6).startswith(FITS_STARTS)
 
 
 def unreadable(path, what, error):
