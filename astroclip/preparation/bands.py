@@ -38,7 +38,7 @@ SYSTEMS = frozenset((
     "suprimecam", "hsc", "hypersuprimecam", "lsst", "des", "desdm", "ctio", "cfht", "cfhtls",
     "megacam", "megaprime", "lsstcam", "lsstcomcam", "comcam", "rubin", "ztf", "skymapper", "vst",
     "omegacam", "ocam", "kids", "gmos", "gemini", "lbc", "lbt", "lco", "wfc", "band", "filter",
-    "prime", "open", "clear", "w", "s",
+    "palomar", "prime", "open", "clear", "w", "s",
 ))
 ALIASES = {  # of 90Prime, Mosaic-3, Las Cumbres Observatory, ZTF
     "bokr": "r", "zd": "z", "up": "u", "gp": "g", "rp": "r", "ip": "i", "zp": "z", "zs": "z",
@@ -120,7 +120,7 @@ def header_bands(header):
     header : dict-like
         ``BANDS``, ``FILTERS`` or ``FILTER``: letters (``"grz"``), or names between commas,
         semicolons or blanks; or ``BAND0``, ``BAND1``, ... or ``BAND1``, ``BAND2``, ..., or
-        the like with ``FILTER``.
+        the like with ``FILTER`` if each is another band.
 
     Returns
     -------
@@ -141,11 +141,13 @@ def header_bands(header):
             return names
     for key in ("BAND", "FILTER"):
         for first in (0, 1):
-            names = list(
-                itertools.takewhile(bool, (header.get(f"{key}{first + k}") for k in range(100)))
-            )
+            values = (header.get(f"{key}{first + k}") for k in range(100))
+            names = [str(name).strip() for name in itertools.takewhile(bool, values)]
+            letters = [band_letter(name) for name in names]
+            if key == "FILTER" and (None in letters or len(set(letters)) < len(letters)):
+                continue  # filter wheels in one beam: FILTER1 = CLEAR1L, FILTER2 = F814W
             if len(names) > 1 or (names and first == 0):
-                return [str(name).strip() for name in names]
+                return names
     return []
 
 

@@ -5,8 +5,12 @@ What the planes of a file are is said by their headers, never by their number or
 filter's name. A file that does not say it is refused, with what it holds.
 """
 
+import bz2
 import contextlib
 import dataclasses
+import gzip
+import io
+import lzma
 import re
 import warnings
 
@@ -14,7 +18,6 @@ import numpy as np
 from astropy import units as u
 from astropy.io import fits
 from astropy.nddata import CCDData, InverseVariance, StdDevUncertainty, VarianceUncertainty
-from astropy.utils.exceptions import AstropyWarning
 from astropy.wcs import WCS
 
 from astroclip.exceptions import PreparationError
@@ -64,6 +67,7 @@ RUBIN_BAD = frozenset(("BAD", "SAT", "CR", "NO_DATA", "UNMASKEDNAN"))
 LEGACY_BAD = {"g": 1 << 5, "r": 1 << 6, "z": 1 << 7, "i": 1 << 15}
 # DO_NOT_USE: jwst-pipeline.readthedocs.io, "Data Quality Flags"; the others are remarks
 WEBB_BAD = 1
+FITS_SUFFIX = re.compile(r"(\.(fits?|fts|fz|gz|bz2|xz))+$", re.I)
 STRUCTURE = re.compile(  # keywords of one HDU that others do not inherit
     r"(SIMPLE|XTENSION|BITPIX|NAXIS\d*|EXTEND|PCOUNT|GCOUNT|BSCALE|BZERO|BLANK|EXTNAME|EXTVER|"
     r"EXTLEVEL|INHERIT|CHECKSUM|DATASUM|COMMENT|HISTORY|NEXTEND|)"
@@ -82,6 +86,7 @@ SPELLINGS = {  # of units that astropy reads in one way only
     "seconds": "s", "s": "s", "jy": "Jy", "ujy": "uJy", "microjy": "uJy", "microjansky": "uJy",
     "njy": "nJy", "nanojansky": "nJy", "jansky": "Jy", "pixel": "pix", "beam": "beam",
 }
+DAMAGED = ("it is damaged or incomplete", "Get the file again.")
 N_LISTED = 8  # planes that messages list
 
 
@@ -108,11 +113,10 @@ class _Plane:
     @property
     def label(self):
         """What messages call it."""
-        name = self.hdu.header.get("EXTNAME", "") or ("PRIMARY" if self.number == 0 else "")
         place = f"[{self.index[-1]}]" if self.index and self.hdu.shape[-3] > 1 else ""
         said = f", {self.filter}" if self.filter else ""
         height, width = self.shape
-        return f"{self.number} {name}{place} ({self.role}{said}, {width} x {height})"
+        return f"{_place(self.number, self.hdu)}{place} ({self.role}{said}, {width} x {height})"
 
     def read(self, window):
         """Return the pixels of a window, of the machine's byte order; BLANK is NaN."""
@@ -264,6 +268,8 @@ def open_images(path, *, bands=None, unit=None):
         Valid while the file is open.
     """
     path = checked_path(path)
+    unit = None if unit is None else u.Unit(unit)
+    bands = header_bands({"BANDS": bands}) if isinstance(bands, str) else bands
     if is_display_image(path):
         raise _refusal(
             path, "it is a display image (PNG, JPEG or the like), whose pixels are no fluxes",
@@ -271,25 +277,42 @@ def open_images(path, *, bands=None, unit=None):
         )
     if not is_fits(path):
         raise _refusal(path, "it is no FITS file", "Pass a FITS file, or CCDData objects.")
-    with _explained(path):
-        hdus = fits.open(path)
-    with hdus:
+    with contextlib.ExitStack() as stack:
+        with _explained(path) as caught:
+            hdus = stack.enter_context(fits.open(_plain(path)))
+            len(hdus)  # reads all headers
+        if any(re.search("truncated|Error validating header", str(w.message)) for w in caught):
+            raise _refusal(path, *DAMAGED)
         with _explained(path):
             images = _bands(path, hdus, bands, unit)
         yield images
 
 
+def _plain(path):
+    """Return what to open: the path, or the content of a file compressed as a whole.
+
+    astropy takes the end of a truncated gzip file for the end of its extensions.
+    """
+    with path.open("rb") as file:
+        start = file.read(3)
+    module = {b"\x1f\x8b": gzip, b"BZ": bz2, b"\xfd7": lzma}.get(start[:2])
+    if module is None:
+        return path
+    with module.open(path) as file:
+        return io.BytesIO(file.read())
+
+
 @contextlib.contextmanager
 def _explained(path):
-    """Turn whatever astropy raises on a damaged file into an error that says so."""
+    """Turn what astropy raises on a damaged file into an error that says so; keep warnings."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", AstropyWarning)
-            yield
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            yield caught
     except PreparationError:
         raise
     except Exception as error:  # of compression, sizes and headers
-        raise _refusal(path, "it is damaged or incomplete", "Get the file again.") from error
+        raise _refusal(path, *DAMAGED) from error
 
 
 def _refusal(path, found, advice):
@@ -302,6 +325,13 @@ def _bands(path, hdus, bands, unit):
     primary = hdus[0].header
     planes, rest = _planes(path, hdus)
     images = _images(planes)
+    by_file = _role(FITS_SUFFIX.sub("", path.name).replace("_", ".").split(".")[-1])[0]
+    if len(planes) == 1 and images and by_file in ("mask", "weight", "ivar"):
+        if not _role(_role_text(images[0].hdu.header))[1]:  # Pan-STARRS: rings.v3...unconv.wt.fits
+            raise _refusal(
+                path, f"its name says that it holds a {by_file}, and its header nothing else",
+                "Pass the file of the image, or rename it if it is the image.",
+            )
     if not images:
         raise _refusal(
             path, f"it holds no image of the sky, but {_listing(planes, rest)}",
@@ -331,29 +361,29 @@ def _planes(path, hdus):
     """Return the `_Plane` of every image of a file, and what else it holds in words."""
     planes, rest = [], []
     for number, hdu in enumerate(hdus):
-        name = hdu.header.get("EXTNAME", "")
         if not hdu.is_image:
-            rest.append(f"{number} {name} (table)")
+            rest.append(f"{_place(number, hdu)} (table)")
             continue
         shape = picture_shape(hdu.shape)
         if shape is None:
             if hdu.shape:
-                rest.append(f"{number} {name} ({' x '.join(map(str, hdu.shape[::-1]))})")
+                sizes = " x ".join(map(str, hdu.shape[::-1]))
+                rest.append(f"{_place(number, hdu)} ({sizes})")
             continue
-        role, sure = _role(" ".join(_role_texts(hdu.header)))
-        found = f"{name or 'PRIMARY' if number == 0 else name or number} has shape {hdu.shape}"
+        role, sure = _role(_role_text(hdu.header))
+        found = f"extension {_place(number, hdu)} has shape {hdu.shape}"
         if len(shape) > 3 or shape[-1] < min(shape[-3:-1], default=0) / 8:
             if role != "image":
-                rest.append(f"{number} {name} {hdu.shape}")
+                rest.append(f"{_place(number, hdu)} {hdu.shape}")
                 continue
             raise _refusal(
-                path, f"extension {found}; expected (band, y, x) or (y, x)",
+                path, f"{found}; expected (band, y, x) or (y, x)",
                 "Reorder its axes (numpy.moveaxis), or write one image per band.",
             )
         if role == "image" and is_spectral(hdu.header):
             raise _refusal(
-                path, f"an axis of extension {found} is spectral; expected images of the sky",
-                "Pass it as spectra.",
+                path, f"{found} with a spectral axis; expected images of the sky",
+                "Read it as spectra (read_spectra).",
             )
         depth = shape[0] if len(shape) == 3 else 1
         names = [_filter(hdu.header)]
@@ -361,7 +391,7 @@ def _planes(path, hdus):
             names = header_bands(hdu.header) or header_bands(hdus[0].header)
             if names and len(names) != depth and role == "image":
                 raise _refusal(
-                    path, f"extension {found} and its header names {len(names)} bands "
+                    path, f"{found} and its header names {len(names)} bands "
                     f"({', '.join(names)}); expected one for each plane",
                     "Correct the cards BANDS or BAND0, BAND1... in the header.",
                 )
@@ -370,26 +400,33 @@ def _planes(path, hdus):
             index = tuple(k if n > 1 else 0 for n in hdu.shape[:-2])
             own, said = _role(text or "")
             own = own if said else role
-            letter = band_letter(text) if text else None
+            letter = _letter(text) if text else None
             if letter is None and depth == 1:
-                letter = band_letter(name)
+                letter = _letter(hdu.header.get("EXTNAME", ""))
             planes.append(
                 _Plane(hdu, number, index, own, sure or said or bool(text), text, letter)
             )
     return planes, rest
 
 
+def _place(number, hdu):
+    """Return an extension's number and name."""
+    return f"{number} {hdu.header.get('EXTNAME', '') if number else 'PRIMARY'}".strip()
+
+
 def _words(text):
     return [word for word in re.split(r"[^A-Z0-9]+", text.upper()) if word]
 
 
-def _role_texts(header):
-    """Yield what the header's keywords say of an image's role."""
+def _role_text(header):
+    """Return what the header's keywords say of an image's role."""
+    texts = []
     for key in ROLE_KEYS:
-        text = str(header.get(key, ""))
+        text = str(header.get(key, "")).replace("COMPRESSED_IMAGE", "")  # of fpack
         if key in ("IMAGETYP", "PRODTYPE"):  # kinds of exposures, all of the sky
             text = re.sub(r"\b(EXP|EXPOSURE|SKY|OBJECT)\b", "", text, flags=re.I)
-        yield text
+        texts.append(text)
+    return " ".join(texts)
 
 
 def _role(text):
@@ -402,9 +439,18 @@ def _role(text):
     return role or "image", role is not None
 
 
+def _letter(text):
+    """Return the band letter that a name holds beside words of roles: ``INVVAR_g``; or None."""
+    known = frozenset().union(*ROLES.values())
+    words = [word for word in re.split(r"[_\W]+", str(text)) if word.upper() not in known]
+    return band_letter(" ".join(words))
+
+
 def _filter(header):
-    """Return the filter's name of a header, of several in the light's way joined; or None."""
+    """Return the filter's name of a header, joined if light passes several; None without."""
     names = [str(header.get(key, "")).strip() for key in FILTER_KEYS if key in header]
+    if not names:  # of a stack of one
+        names = [t for key in ("BANDS", "BAND0") if band_letter(t := header.get(key, ""))]
     names = [name for name in names if name and not NO_FILTER.match(name)]
     letters = {band_letter(name) for name in names}
     if len(letters) == 1 and None not in letters:
@@ -441,17 +487,17 @@ def _named(path, images, primary, bands, planes, rest):
     found = _listing(planes, rest)
     _take_names(path, images, primary, found)
     known = [image.letter or image.filter for image in images]
-    johnson = [name for name in known if str(name).strip().upper() in ("B", "V")]
-    if johnson:
+    names = {str(i.filter or i.hdu.header.get("EXTNAME")).strip().upper() for i in images}
+    if names & {"B", "V", "BLUE"}:  # R and I beside them are no Sloan bands
         raise _refusal(
-            path, f"its bands are {', '.join(map(str, known))}: channels of a display image, or "
+            path, f"its bands are {', '.join(sorted(names))}: channels of a display image, or "
             f"Johnson's bands; expected u, g, r, i, z or y", "Get images in these bands.",
         )
     if bands is None:
         if None in known:
             raise _refusal(
                 path, f"it does not say which bands it holds: {found}",
-                f"Name the bands of its {len(images)} images in order with bands=(...), or "
+                f"Name them in the order of its images ({len(images)}): bands=(...) in Python, "
                 f"--bands on the command line.",
             )
         names = known
@@ -503,8 +549,8 @@ def _as_asked(path, images, known, bands, found):
     if conflict:
         raise _refusal(
             path, f"bands is {tuple(bands)}, and it holds {found}",
-            f"Name its {len(images)} images in their order, or leave bands out where the file "
-            f"names them.",
+            f"Name the bands in the order of its images ({len(images)}), or leave bands out if "
+            f"the file names them.",
         )
     for image, letter in zip(images, wanted, strict=True):
         image.letter = letter
@@ -556,7 +602,7 @@ def _bad_pixels(plane, values, letter, meta):
     """Return which pixels a mask calls bad (True)."""
     header = plane.hdu.header
     names = {key[3:]: int(bit) for key, bit in header.items() if key.startswith("MP_")}
-    text = " ".join(_role_texts(header)).upper()
+    text = _role_text(header).upper()
     if names:
         remarks = sum(1 << bit for name, bit in names.items() if name not in RUBIN_BAD)
         return (values.astype(np.int64) & ~remarks) != 0
@@ -603,11 +649,10 @@ def _wcs(path, hdus, plane):
         ) from error
 
 
-def _unit(path, plane, primary, unit):
+def _unit(path, plane, primary, asked):
     """Return the unit of an image's pixels."""
     headers = [plane.hdu.header, primary]
     text = next((t for h in headers if (t := str(h.get("BUNIT", "")).strip())), "")
-    asked = None if unit is None else u.Unit(unit)
     declared = _parsed(text)
     if declared is None and text and asked is None:
         raise _refusal(

@@ -9,6 +9,7 @@ from astropy.io import fits
 from astropy.utils.exceptions import AstropyUserWarning
 
 from astroclip.exceptions import PreparationError
+from astroclip.preparation.bands import band_letter
 
 __all__ = [
     "ReadOptions",
@@ -84,12 +85,14 @@ def file_modality(path):
                 pictures = [hdu for hdu in hdus if hdu.is_image and picture_shape(hdu.shape)]
                 headers = [primary, *(hdu.header for hdu in pictures)]
                 alone = all(hdu.is_image and len(hdu.shape) != 1 for hdu in hdus)
-                if not pictures or any(map(is_spectral, headers)):
+                celestial = any(map(is_celestial, headers))
+                spectral = any(is_spectral(h) for h in headers[celestial:])
+                if not pictures or spectral:
                     return "spectrum"
     except Exception:  # of compression, sizes or headers: the file is damaged
         return "spectrum"
-    says_so = any(is_celestial(h) or "FILTER" in h or "BAND" in h for h in headers)
-    return "image" if alone or says_so else "spectrum"
+    filters = any(band_letter(h.get(key, "")) for h in headers for key in ("FILTER", "BAND"))
+    return "image" if alone or celestial or filters else "spectrum"
 
 
 def picture_shape(shape):
