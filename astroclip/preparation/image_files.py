@@ -5,12 +5,9 @@ What the planes of a file are is said by their headers, never by their number or
 filter's name. A file that does not say it is refused, with what it holds.
 """
 
-import bz2
 import contextlib
 import dataclasses
-import gzip
 import io
-import lzma
 import re
 import warnings
 
@@ -23,6 +20,7 @@ from astropy.wcs import WCS
 from astroclip.exceptions import PreparationError
 from astroclip.preparation.bands import band_letter, header_bands
 from astroclip.preparation.reading import (
+    COMPRESSIONS,
     checked_path,
     is_celestial,
     is_display_image,
@@ -30,6 +28,7 @@ from astroclip.preparation.reading import (
     is_spectral,
     picture_shape,
 )
+from astroclip.preparation.unit_strings import parse_unit
 
 __all__ = ["open_images", "read_band", "read_images"]
 
@@ -77,15 +76,6 @@ WORLD = re.compile(  # keywords of a WCS; an extension with its own takes none o
     r"EQUINOX|EPOCH|LONPOLE|LATPOLE|[AB]P?_(ORDER|\d+_\d+))[A-Z]?"
 )
 LEGACY_SURVEYS = ("DECaLS", "LegacySurvey", "BASS", "MzLS")
-SPELLINGS = {  # of units that astropy reads in one way only
-    "nanomaggies": "nmgy", "nanomaggie": "nmgy", "nanomaggy": "nmgy", "nmaggy": "nmgy",
-    "nmgys": "nmgy", "nmgy": "nmgy", "maggies": "mgy", "maggy": "mgy", "mgy": "mgy",
-    "adu": "adu", "adus": "adu", "dn": "DN", "counts": "ct", "count": "ct", "cts": "ct",
-    "electrons": "electron", "electron": "electron", "e-": "electron", "e": "electron",
-    "photons": "photon", "photon": "photon", "cps": "ct/s", "sec": "s", "second": "s",
-    "seconds": "s", "s": "s", "jy": "Jy", "ujy": "uJy", "microjy": "uJy", "microjansky": "uJy",
-    "njy": "nJy", "nanojansky": "nJy", "jansky": "Jy", "pixel": "pix", "beam": "beam",
-}
 DAMAGED = ("it is damaged or incomplete", "Get the file again.")
 N_LISTED = 8  # planes that messages list
 
@@ -294,8 +284,8 @@ def _plain(path):
     astropy takes the end of a truncated gzip file for the end of its extensions.
     """
     with path.open("rb") as file:
-        start = file.read(3)
-    module = {b"\x1f\x8b": gzip, b"BZ": bz2, b"\xfd7": lzma}.get(start[:2])
+        start = file.read(6)
+    module = next((each for mark, each in COMPRESSIONS if start.startswith(mark)), None)
     if module is None:
         return path
     with module.open(path) as file:
@@ -326,8 +316,9 @@ def _bands(path, hdus, bands, unit):
     planes, rest = _planes(path, hdus)
     images = _images(planes)
     by_file = _role(FITS_SUFFIX.sub("", path.name).replace("_", ".").split(".")[-1])[0]
-    if len(planes) == 1 and images and by_file in ("mask", "weight", "ivar"):
-        if not _role(_role_text(images[0].hdu.header))[1]:  # Pan-STARRS: rings.v3...unconv.wt.fits
+    if len(planes) == len(images) == 1 and by_file in ("mask", "weight", "ivar"):
+        _, said = _role(_role_text(images[0].hdu.header))
+        if not said:  # Pan-STARRS: rings.v3.skycell.1234.056.stk.r.unconv.wt.fits
             raise _refusal(
                 path, f"its name says that it holds a {by_file}, and its header nothing else",
                 "Pass the file of the image, or rename it if it is the image.",
@@ -380,7 +371,7 @@ def _planes(path, hdus):
                 path, f"{found}; expected (band, y, x) or (y, x)",
                 "Reorder its axes (numpy.moveaxis), or write one image per band.",
             )
-        if role == "image" and is_spectral(hdu.header):
+        if role == "image" and is_spectral(hdu.header, hdu.shape):
             raise _refusal(
                 path, f"{found} with a spectral axis; expected images of the sky",
                 "Read it as spectra (read_spectra).",
@@ -653,10 +644,10 @@ def _unit(path, plane, primary, asked):
     """Return the unit of an image's pixels."""
     headers = [plane.hdu.header, primary]
     text = next((t for h in headers if (t := str(h.get("BUNIT", "")).strip())), "")
-    declared = _parsed(text)
+    declared = parse_unit(text)
     if declared is None and text and asked is None:
         raise _refusal(
-            path, f"BUNIT of {plane.label} is {text!r}, which is no unit that astropy knows",
+            path, f"BUNIT of {plane.label} is {text!r}, which is no known unit",
             "Say the unit of its pixels with unit=, such as unit='nanomaggy'.",
         )
     if not text:
@@ -677,25 +668,10 @@ def _unit(path, plane, primary, asked):
     return asked
 
 
-def _parsed(text):
-    """Return the unit that a BUNIT names in one of its spellings; None if it does not."""
-    text = text.strip(" '\"[]()")
-    words = re.sub(r"[A-Za-z]+-?", lambda m: SPELLINGS.get(m[0].lower(), m[0]), text)
-    for spelling in (text, words):
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", u.UnitsWarning)
-                unit = u.Unit(spelling)
-        except (ValueError, TypeError):
-            continue
-        return unit if text else None
-    return None
-
-
 def _noise_unit(path, plane, unit, power):
     """Return the unit of an uncertainty; headers that repeat the image's BUNIT say nothing."""
     text = str(plane.hdu.header.get("BUNIT", "")).strip()
-    declared = _parsed(text) if text else None
+    declared = parse_unit(text)
     expected = unit**power
     if declared is not None and declared.is_equivalent(expected):
         return declared

@@ -1,6 +1,9 @@
 """What files hold: their modality by their headers, and what a user says of them."""
 
+import bz2
 import dataclasses
+import gzip
+import lzma
 import re
 import warnings
 from pathlib import Path
@@ -10,8 +13,11 @@ from astropy.utils.exceptions import AstropyUserWarning
 
 from astroclip.exceptions import PreparationError
 from astroclip.preparation.bands import band_letter
+from astroclip.preparation.spectrum_images import has_spectral_axis, spectral_axis_kind
+from astroclip.preparation.spectrum_tables import role_of
 
 __all__ = [
+    "COMPRESSIONS",
     "ReadOptions",
     "checked_path",
     "file_modality",
@@ -23,15 +29,10 @@ __all__ = [
     "unreadable",
 ]
 
-FITS_STARTS = (b"SIMPLE", b"\x1f\x8b", b"BZh", b"\xfd7zXZ")
 DISPLAY_STARTS = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"II*\x00", b"MM\x00*", b"BM")
 SHORTEST_SIDE = 8  # pixels; arrays with a shorter side hold rows of spectra
-CELESTIAL = re.compile(r"\s*(RA|DEC|[GESH]?L(ON|AT)|[A-Z]L(ON|AT)|[A-Z]{2}L[NT])[-\s]*", re.I)
-SPECTRAL_TYPE = re.compile(  # FITS paper III (Greisen et al. 2006), and what IRAF and others write
-    r"\s*(WAVE|AWAV|LAMBDA|LINEAR|LOG-?LIN|LOGLAM|LOGWAVE|FREQ|ENER|WAVN|VRAD|VOPT|ZOPT|VELO|FELO|"
-    r"BETA|MULTISPE|SPECT|ANGSTROM)", re.I,
-)
-SPECTRAL_UNIT = re.compile(r"\s*(angstroms?|0\.1 ?nm|nm|nanomet|um|micro[nm]|[kMG]?Hz)", re.I)
+CELESTIAL = re.compile(r"\s*(RA|DEC|[A-Z]L(ON|AT)|[A-Z]{2}L[NT])(-|\s|$)", re.I)
+COMPRESSIONS = ((b"\x1f\x8b", gzip), (b"BZh", bz2), (b"\xfd7zXZ", lzma))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,11 +68,11 @@ def file_modality(path):
     Returns
     -------
     str
-        ``"image"`` if it is FITS with an array of two or more long axes none of which is
-        spectral; beside tables or 1-D arrays the array must have celestial coordinates or
-        a filter. Also if it is a display image (PNG, JPEG...), of which the reader of
-        images says that it is none. Else ``"spectrum"``, also if it cannot be opened: what
-        the readers of spectra say of it is clearer.
+        ``"image"`` if it is FITS with an array of two or more long axes, none of them
+        spectral, and no table of a spectrum; beside tables or 1-D arrays, an array must have
+        celestial coordinates or a filter. Also if it is a display image (PNG, JPEG...), of
+        which the reader of images says that it is none. Else ``"spectrum"``, also if it
+        cannot be opened: what the readers of spectra say of it is clearer.
     """
     try:
         if is_display_image(path):
@@ -81,18 +82,22 @@ def file_modality(path):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", AstropyUserWarning)  # of truncated files
             with fits.open(path) as hdus:
-                primary = hdus[0].header
-                pictures = [hdu for hdu in hdus if hdu.is_image and picture_shape(hdu.shape)]
-                headers = [primary, *(hdu.header for hdu in pictures)]
-                alone = all(hdu.is_image and len(hdu.shape) != 1 for hdu in hdus)
+                arrays = [hdu for hdu in hdus if hdu.is_image]
+                pictures = [hdu for hdu in arrays if picture_shape(hdu.shape)]
+                tables = [hdu.columns.names for hdu in hdus if not hdu.is_image]
+                alone = not tables and all(len(hdu.shape) != 1 for hdu in arrays)
+                headers = [hdus[0].header, *(hdu.header for hdu in pictures)]
                 celestial = any(map(is_celestial, headers))
-                spectral = any(is_spectral(h) for h in headers[celestial:])
-                if not pictures or spectral:
-                    return "spectrum"
+                is_spectrum = (
+                    not pictures
+                    or any({"flux", "wavelength"} <= set(map(role_of, names)) for names in tables)
+                    or any(is_spectral(hdu.header, hdu.shape) for hdu in pictures)
+                    or (not celestial and is_spectral(hdus[0].header, ()))
+                )
     except Exception:  # of compression, sizes or headers: the file is damaged
         return "spectrum"
     filters = any(band_letter(h.get(key, "")) for h in headers for key in ("FILTER", "BAND"))
-    return "image" if alone or celestial or filters else "spectrum"
+    return "image" if not is_spectrum and (alone or celestial or filters) else "spectrum"
 
 
 def picture_shape(shape):
@@ -111,28 +116,24 @@ def is_celestial(header):
     return all(CELESTIAL.match(str(header.get(f"CTYPE{axis}", ""))) for axis in (1, 2))
 
 
-def is_spectral(header):
-    """Return whether an axis of an array is spectral by its header.
+def is_spectral(header, shape):
+    """Return whether an axis of an array is spectral, by its header or, if mute, its shape.
 
     A frequency axis of length 1, as radio images have, is not.
     """
-    n_axes = header.get("NAXIS", 0)
-    for axis in range(1, n_axes + 1):
-        if header.get(f"NAXIS{axis}", 1) > 1 and (
-            SPECTRAL_TYPE.match(str(header.get(f"CTYPE{axis}", "")))
-            or SPECTRAL_UNIT.match(str(header.get(f"CUNIT{axis}", "")))
-        ):
-            return True
-    dispersed = str(header.get("DISPAXIS", 0)) in ("1", "2", "3")
+    axis = spectral_axis_kind(header)
+    is_dispersed = str(header.get("DISPAXIS", 0)) in ("1", "2", "3")
     if is_celestial(header):
-        return dispersed and any(
-            SPECTRAL_TYPE.match(str(header.get(f"CTYPE{axis}", ""))) for axis in range(1, 5)
-        )
-    world = " ".join(str(header.get(key, "")) for key in ("WAT0_001", "WAT1_001")).lower()
+        n_pixels = header.get(f"NAXIS{axis}", 2 if is_dispersed else 1)
+        return axis > 2 and n_pixels > 1
+    iraf = str(header.get("WAT0_001", "")).lower()
     return (
-        dispersed
-        or any(key in header for key in ("COEFF0", "APNUM1", "DC-FLAG", "ARRAY1"))
-        or any(word in world for word in ("multispec", "equispec", "wavelength"))
+        axis > 0
+        or is_dispersed
+        or "multispec" in iraf
+        or "equispec" in iraf
+        or str(header.get("CTYPE1", "")).strip().upper() == "LINEAR"
+        or has_spectral_axis(header, shape)
     )
 
 
@@ -156,9 +157,18 @@ def checked_path(path):
 
 
 def is_fits(path):
-    """Return whether a file is FITS, plain or compressed by gzip, bzip2 or xz."""
-    with Path(path).open("rb") as file:
-        return file.read(6).startswith(FITS_STARTS)
+    """Return whether a file is FITS, plain or compressed as a whole (gzip, bzip2, xz)."""
+    path = Path(path)
+    with path.open("rb") as file:
+        start = file.read(6)
+    opener = next((each for mark, each in COMPRESSIONS if start.startswith(mark)), None)
+    if opener is not None:
+        try:
+            with opener.open(path) as file:
+                start = file.read(6)
+        except (OSError, EOFError, lzma.LZMAError):
+            return False
+    return start == b"SIMPLE"
 
 
 def unreadable(path, what, error):

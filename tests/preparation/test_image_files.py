@@ -338,7 +338,7 @@ def test_bits_of_masks(tmp_path):
     )
     np.testing.assert_array_equal(read_images(path)["F090W"].mask, webb.data % 2 == 1)
 
-    legacy = extension(IMAGETYP="maskbits", dtype="i2")
+    legacy = extension(IMAGETYP="maskbits", dtype="i4")
     legacy.data[:] = [[0, 1 << 12, 1 << 5, 1 << 6, 1 << 15] * 10] * SHAPE[0]  # 12: a large galaxy
     path = write(tmp_path / "m.fits", extension(BAND="g"), extension(BAND="r"), legacy)
     images = read_images(path)
@@ -395,7 +395,7 @@ def test_singular_wcs(tmp_path):
     ("text", "unit"),
     [
         ("nanomaggies", u.nmgy), ("nMgy", u.nmgy), ("10^-9 maggies", 1e-9 * u.mgy), ("ADU", u.adu),
-        ("counts", u.ct), ("COUNTS/S", u.ct / u.s), ("DN", u.DN), ("DN/sec", u.DN / u.s),
+        ("counts", u.ct), ("COUNTS/S", u.ct / u.s), ("DN", u.adu), ("DN/sec", u.DN / u.s),
         ("ELECTRONS", u.electron), ("electrons/s", u.electron / u.s), ("e-/s", u.electron / u.s),
         ("cps", u.ct / u.s), ("uJy", u.uJy), ("nJy", u.nJy), ("MJy/sr", u.MJy / u.sr),
         ("JY/BEAM", u.Jy / u.beam), ("  ", u.dimensionless_unscaled),
