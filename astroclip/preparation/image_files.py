@@ -30,7 +30,7 @@ from astroclip.preparation.reading import (
 )
 from astroclip.preparation.unit_strings import parse_unit
 
-__all__ = ["open_images", "read_band", "read_images"]
+__all__ = ["BandImage", "open_images", "read_images"]
 
 ROLE_KEYS = ("EXTNAME", "EXTTYPE", "IMAGETYP", "IMTYPE", "PRODTYPE", "UTYPE")
 # words of these keywords, in the order in which they are asked: "PSF_IVAR" is no noise of the
@@ -110,7 +110,11 @@ class _Plane:
 
     def read(self, window):
         """Return the pixels of a window, of the machine's byte order; BLANK is NaN."""
-        pixels = np.asarray(self.hdu.section[(*self.index, *window)])
+        hdu = self.hdu
+        stored = {"BSCALE", "BZERO", "BLANK"}.isdisjoint(hdu.header)
+        # memory-mapped: windows of it are read faster than by sections, row by row
+        values = hdu.data if stored and not isinstance(hdu, fits.CompImageHDU) else hdu.section
+        pixels = np.asarray(values[(*self.index, *window)])
         return pixels.astype(pixels.dtype.newbyteorder("="))
 
 
@@ -174,7 +178,7 @@ def read_images(path, *, bands=None, unit=None):
         variance, variance, error or weight of one, or something else, which is not read.
     bands : sequence of str, optional
         Names of the images in their order, where the file does not name their bands. Of a
-        file that names them, the bands wanted.
+        file that names them, the bands wanted; names that it contradicts are refused.
     unit : `~astropy.units.Unit` or str, optional
         Of pixels whose header names no unit, one that is unknown, or counts.
 
@@ -213,34 +217,6 @@ def read_images(path, *, bands=None, unit=None):
     """
     with open_images(path, bands=bands, unit=unit) as images:
         return {band: image.read() for band, image in images.items()}
-
-
-def read_band(path, band, *, unit=None):
-    """Read one band of a file, as files of one band each are read.
-
-    Parameters
-    ----------
-    path : path-like
-        See `read_images`.
-    band : str
-        Which band. It also names the image of a file that holds one and does not say of
-        which band it is.
-    unit : `~astropy.units.Unit` or str, optional
-        See `read_images`.
-
-    Returns
-    -------
-    `~astropy.nddata.CCDData`
-
-    Raises
-    ------
-    FileNotFoundError, IsADirectoryError
-        If there is no such file.
-    PreparationError
-        If `read_images` raises it, or the file says that it holds another band.
-    """
-    with open_images(path, bands=[band], unit=unit) as images:
-        return images[band].read()
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from astroclip.datasets import DATA, sample_image
 from astroclip.exceptions import PreparationError
 from astroclip.preparation import prepare_images, read_images
-from astroclip.preparation.image_files import open_images, read_band
+from astroclip.preparation.image_files import open_images
 from astroclip.preparation.reading import file_modality
 
 SAMPLES = DATA / "samples"
@@ -160,7 +160,7 @@ def test_three_planes_are_not_three_bands(tmp_path, names):
     with pytest.raises(PreparationError, match=r"does not say which bands .*: bands=\(\.\.\.\)"):
         read_images(path)
     assert list(read_images(path, bands=["g"])) == ["g"]
-    assert read_band(path, "g").data.shape == SHAPE
+    assert read_images(path, bands=["DECam r"])["DECam r"].data.shape == SHAPE
 
 
 @pytest.mark.parametrize(
@@ -307,15 +307,15 @@ def test_bands_asked_for(tmp_path):
     assert {name: round(float(ccd.data[0, 0])) for name, ccd in picked.items()} == {
         "DECam z": 2, "g": 0,
     }
-    assert float(read_band(path, "r").data[0, 0]) == 1
+    assert float(read_images(path, bands=["r"])["r"].data[0, 0]) == 1
     for bands in ("izy", "gr i", ["g", "r", "i", "z"]):
         with pytest.raises(PreparationError, match=r"bands is \(.*\), and it holds 1 \(image, g"):
             read_images(path, bands=bands)
     one = write(tmp_path / "one.fits", extension(FILTER="r"))
     with pytest.raises(PreparationError, match=r"bands is \('g',\), and it holds 1 \(image, r"):
-        read_band(one, "g")
+        read_images(one, bands=["g"])
     hubble = write(tmp_path / "hubble.fits", extension(FILTER="F606W"))
-    assert read_band(hubble, "r").data.shape == SHAPE  # the user knows better
+    assert list(read_images(hubble, bands=["r"])) == ["r"]  # the user knows better
 
 
 # ---------------------------------------------------------------------- masks by bits
