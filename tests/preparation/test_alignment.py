@@ -101,7 +101,6 @@ GRIDS = {
     ),
     "TPV": make_wcs(turned(0.0), projection="TPV", PV1_1=1.0, PV1_4=30.0, PV2_1=1.0, PV2_4=-20.0),
     "galactic": make_wcs(turned(0.0), frame="galactic"),
-    "FK4": make_wcs(turned(0.0), frame="fk4", RADESYS="FK4", EQUINOX=1950.0),
 }
 
 
