@@ -17,6 +17,7 @@ from astropy.utils.exceptions import AstropyWarning
 from astropy.wcs import WCS
 
 from astroclip.archives.transport import ArchiveError, Transport
+from astroclip.preparation.blanks import blank_pixels
 
 __all__ = [
     "PRODUCTS",
@@ -321,7 +322,7 @@ def make_spectrum(observation, credit, flux, wavelength, ivar, mask=None):
     )
 
 
-def make_image(pixels, wcs, archive, band, *, factor=1.0, blank=None):
+def make_image(pixels, wcs, archive, band, *, factor=1.0):
     """Return one band of a cutout.
 
     Parameters
@@ -333,12 +334,11 @@ def make_image(pixels, wcs, archive, band, *, factor=1.0, blank=None):
     band : str
     factor : float, optional
         Nanomaggies in one unit of the pixels.
-    blank : float, optional
-        Value of pixels without data, besides those that are not finite.
 
     Returns
     -------
     `~astropy.nddata.CCDData`
+        Pixels that are not finite, or hold a constant in place of data, are masked.
 
     Raises
     ------
@@ -352,8 +352,9 @@ def make_image(pixels, wcs, archive, band, *, factor=1.0, blank=None):
     if not wcs.has_celestial:
         raise ArchiveError(f"band {band} without world coordinates", AGAIN)
     mask = ~np.isfinite(pixels)
+    blank = blank_pixels(pixels, mask)
     if blank is not None:
-        mask |= pixels == np.float32(blank)
+        mask |= blank
     if mask.mean() > 0.5:
         raise ArchiveError(
             f"band {band} holds no data in {100 * mask.mean():.0f} % of the cutout",
