@@ -167,7 +167,7 @@ def embed(
     options = ReadOptions(
         unit=unit, bands=bands, flux=flux, wavelength=wavelength, ivar=ivar, error=error, mask=mask
     )
-    objects = sort_objects(objects, options=options)
+    objects = sort_objects(objects, options=options, position=position)
     model = _get_model(model, device)
     _check_applies(
         objects, model, is_batch, medium=medium, zero_point=zero_point, position=position

@@ -23,6 +23,7 @@ from astroclip.preparation.batches import (
     fill_with_median,
     object_fields,
 )
+from astroclip.preparation.mosaics import MosaicCutouts
 from astroclip.preparation.noise import inverse_variance
 from astroclip.preparation.objects import sort_objects
 from astroclip.tables import Flag
@@ -151,7 +152,9 @@ def prepare_images(
         center=center, subtract_background=subtract_background, missing_bands=missing_bands,
         pad=pad, min_coverage=min_coverage, zero_point=zero_point, stack_bands=stack_bands,
     )
-    items = list(sort_objects(images, name="images", modality="image"))
+    items = list(
+        sort_objects(images, name="images", modality="image", position=position)
+    )
     positions = _positions(position, len(items))
     shape = (len(items), len(settings.bands), settings.size, settings.size)
     pixels, mask = np.zeros(shape, np.float32), np.ones(shape, bool)
@@ -203,7 +206,10 @@ def _prepare_one(item, position, settings, pixels, mask):
     if isinstance(item.data, PreparationError):
         raise item.data
     name, flags = item.name, 0
-    planes = _planes(item.data, name, settings)
+    image = item.data
+    if isinstance(image, MosaicCutouts):
+        image = image.image(item.row, settings.size * settings.pixel_scale, name)
+    planes = _planes(image, name, settings)
     # positions are found in r, the band that most models and images share
     reference = planes.get("r", next(iter(planes.values())))
     x, y = _target(reference, name, position)
