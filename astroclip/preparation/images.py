@@ -18,6 +18,7 @@ from astroclip.preparation.bands import canonical_band, header_bands, nanomaggy_
 from astroclip.preparation.batches import (
     SCALE_TOLERANCE,
     ImageBatch,
+    bad_fraction,
     coverage_error,
     coverage_flags,
     fill_with_median,
@@ -248,7 +249,8 @@ def _prepare_one(item, position, settings, pixels, mask):
             f"use a model that takes missing bands.",
             flag=Flag.FAILED | Flag.NO_OVERLAP | Flag.MISSING_BAND,
         )
-    flags |= int(coverage_flags(coverage)) | (Flag.MISSING_BAND if empty else 0)
+    bad = bad_fraction(mask[None])[0]
+    flags |= int(coverage_flags(coverage, bad)) | (Flag.MISSING_BAND if empty else 0)
     fill_with_median(pixels, mask)
     return int(flags), sky
 
