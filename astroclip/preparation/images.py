@@ -99,7 +99,8 @@ def prepare_images(
     image_scale : float, optional
         Arcsec per pixel of images without celestial world coordinates.
     position : `~astropy.coordinates.SkyCoord`, optional
-        Of each object, or of all; the center of the image by default.
+        Of each object, or of all; the center of the image by default. N positions in one
+        image, passed by itself, are N objects; its bands may then be paths of FITS files.
     center : str
         ``"position"``, or ``"source"``: the centroid of the light near the position.
     subtract_background : bool
@@ -197,6 +198,8 @@ def _positions(position, n_objects):
         return [position] * n_objects
     if len(position) != n_objects:
         msg = f"position has {len(position)} coordinates; expected one, or {n_objects}."
+        if n_objects == 1:
+            msg += " To cut many objects out of one mosaic, pass it by itself, not in a list."
         raise ValueError(msg)
     return list(position)
 

@@ -19,7 +19,7 @@ from astropy.wcs.wcsapi import HighLevelWCSWrapper, SlicedLowLevelWCS
 from astroclip.exceptions import PreparationError
 from astroclip.preparation.bands import canonical_band
 from astroclip.preparation.image_files import _band_names, _image_unit, _sort_planes
-from astroclip.preparation.reading import checked_path, unreadable
+from astroclip.preparation.reading import checked_path, file_modality, unreadable
 from astroclip.tables import Flag
 
 __all__ = ["MosaicCutouts", "is_mosaic"]
@@ -40,13 +40,23 @@ def is_mosaic(image, position):
     """
     if isinstance(image, dict) and any(isinstance(value, str | Path) for value in image.values()):
         return True
-    many = isinstance(position, SkyCoord) and not position.isscalar
-    return many and isinstance(image, dict | CCDData | str | Path)
+    if not isinstance(position, SkyCoord) or position.isscalar:
+        return False
+    if isinstance(image, str | Path):
+        return file_modality(Path(image).expanduser()) == "image"
+    return isinstance(image, dict | CCDData)
 
 
 @dataclass(eq=False)
 class _Layer:
-    """A band, or a stack of bands on the same pixels: arrays in memory or sections of files."""
+    """A band, or a stack of bands on the same pixels, of which windows are read.
+
+    Attributes
+    ----------
+    shape : (int, int)
+        Rows and columns.
+    wcs : `~astropy.wcs.WCS` or None
+    """
 
     data: object
     mask: object
@@ -57,8 +67,25 @@ class _Layer:
 
     @property
     def shape(self):
-        """Rows and columns."""
         return tuple(self.data.shape[-2:])
+
+    def read(self, window):
+        """Return the pixels of a window of rows and columns as `~astropy.nddata.CCDData`."""
+
+        def part(values):
+            if values is None or np.ndim(values) < 2:
+                return values
+            leading = (slice(None),) * (values.ndim - 2)
+            values = np.asarray(values[(*leading, *window)])
+            return values.astype(values.dtype.newbyteorder("="))
+
+        noise = self.uncertainty
+        if noise is not None:
+            noise = type(noise)(part(noise.array), unit=noise.unit)
+        return CCDData(
+            part(self.data), mask=part(self.mask), uncertainty=noise, unit=self.unit,
+            meta=self.meta,
+        )
 
 
 class MosaicCutouts:
@@ -227,10 +254,12 @@ class MosaicCutouts:
         return centers, sizes
 
     def _image(self, parts):
-        """Return the image of slices and world coordinates by band."""
-        images = {
-            band: _read(self._layers[band], slices, wcs) for band, (slices, wcs) in parts.items()
-        }
+        """Return the image of windows and their world coordinates by band."""
+        images = {}
+        for band, (window, wcs) in parts.items():
+            images[band] = self._layers[band].read(window)
+            images[band].wcs = None  # else there is no setting it
+            images[band].wcs = wcs
         return images.get(None, images)
 
 
@@ -271,7 +300,7 @@ def _open(path, files, label, *, bands, unit):
     """Return the layers of a file by band; it is closed with ``files``."""
     try:
         path = checked_path(path)
-        hdus = files.enter_context(fits.open(path, memmap=True))
+        hdus = files.enter_context(fits.open(path))
     except OSError as error:
         raise type(error)(f"{label}: {error}") from error
     headers, planes = [hdus[0].header], []
@@ -322,7 +351,7 @@ def _pixels(wcs, position):
 
 
 def _cut(layer, low, size):
-    """Return the slices of a cutout by its lowest x and y and its size, and its WCS."""
+    """Return the window (rows, columns) of lowest x and y and a size (x, y), and its WCS."""
     outline = np.broadcast_to(np.uint8(0), layer.shape)  # pixels are not needed for this
     is_plain = isinstance(layer.wcs, WCS)
     cutout = Cutout2D(
@@ -335,22 +364,3 @@ def _cut(layer, low, size):
         if table := getattr(cutout.wcs, name):  # Cutout2D leaves them where they were
             table.crval = tuple(table.crval - low)
     return cutout.slices_original, cutout.wcs
-
-
-def _read(layer, slices, wcs):
-    """Return the pixels of a layer in slices of rows and columns."""
-
-    def part(values):
-        if values is None or np.ndim(values) < 2:
-            return values
-        leading = (slice(None),) * (values.ndim - 2)
-        values = np.asarray(values[(*leading, *slices)])
-        return values.astype(values.dtype.newbyteorder("="))  # a copy, which outlives the file
-
-    noise = layer.uncertainty
-    if noise is not None:
-        noise = type(noise)(part(noise.array), unit=noise.unit)
-    return CCDData(
-        part(layer.data), mask=part(layer.mask), uncertainty=noise, unit=layer.unit, wcs=wcs,
-        meta=layer.meta,
-    )
