@@ -139,7 +139,7 @@ def test_positions_in_a_mosaic(run, tmp_path):
     targets.write(tmp_path / "targets.ecsv")
     files = [tmp_path / f"{band}.fits" for band in "grz"]
     output = tmp_path / "found.ecsv"
-    options = ("--positions", tmp_path / "targets.ecsv", "--output", output)
+    options = ("--positions", tmp_path / "targets.ecsv", "--output", output, "--overwrite")
     status, _, err = run("embed", *files, "--bands", "g,r,z", *options)
     assert status == 3
     assert "off the mosaic" in err
