@@ -12,7 +12,7 @@ VERSION = re.search(
 
 EXTRAS = {
     "ann": ["faiss-cpu>=1.9"],
-    # below Python 3.13 it asks for numpy 1; not in "all": it asks for numpy below 2.4
+    # for "desi-sparcl" alone; not in "all": below Python 3.13 it asks for numpy 1, else below 2.4
     "archives": ["sparclclient>=1.3.1; python_version >= '3.13'"],
     "catalogs": ["pandas>=2.2", "h5py>=3.11"],
     "train": ["lightning>=2.5,<3", "lightly>=1.6", "filelock>=3.12"],
@@ -53,6 +53,7 @@ setup(
         "torch>=2.5",
         "timm>=1.0.11",
         "astropy>=7.0",
+        "astropy-healpix>=1.0",
         "specutils>=2.0",
         "photutils>=2.0",
         "reproject>=0.14",

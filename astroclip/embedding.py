@@ -19,6 +19,7 @@ from astroclip.preparation.batches import (
     SCALE_TOLERANCE,
     ImageBatch,
     SpectrumBatch,
+    bad_fraction,
     coverage_error,
     coverage_flags,
 )
@@ -124,7 +125,9 @@ def embed(
         Columns ``id``, ``modality`` ("spectrum" or "image"), ``embedding`` (float32,
         D values), ``coverage`` (0 to 1), ``flags`` (the bits of
         `astroclip.tables.Flag`), ``message``, ``ra``, ``dec`` (deg) and ``redshift`` where
-        known, and ``file`` if objects were read from files. The meta names the model (MODEL),
+        known, ``medium`` if there are spectra (what their wavelengths were in: "air", "vacuum",
+        or "vacuum (assumed)" where nothing said so; empty for images), and ``file`` if objects
+        were read from files. The meta names the model (MODEL),
         the sha256 of its weights (WSHA), the versions of preparation (PREPVER) and package
         (ASTROCLP), and the DATE.
 
@@ -202,7 +205,10 @@ def embed(
             f"{columns['messages'][failed[0]]}"
         )
         warnings.warn(msg, FailedObjectWarning, stacklevel=2)
-    files = columns.pop("file")
+    files, media = columns.pop("file"), columns.pop("medium")
+    extra_columns = {"medium": media.astype(str)} if any(columns["modality"] == "spectrum") else {}
+    if any(files):
+        extra_columns["file"] = files.astype(str)
     return make_embedding_table(
         columns.pop("ids"),
         columns.pop("modality"),
@@ -210,7 +216,7 @@ def embed(
         model_name=model.name,
         weights_sha256=model.weights_sha256,
         preparation_version=PREPARATION_VERSION,
-        extra_columns={"file": files.astype(str)} if any(files) else None,
+        extra_columns=extra_columns,
         **columns,
     )
 
@@ -348,6 +354,7 @@ def _embed_chunk(items, model, given, prepare_options, encode_options):
         "coverage": np.zeros(n_objects, np.float32),
         "flags": np.zeros(n_objects, np.int32),
         "messages": np.full(n_objects, "", dtype=object),
+        "medium": np.full(n_objects, "", dtype=object),
         **{name: np.full(n_objects, np.nan) for name in ("ra", "dec", "redshift")},
     }
     for modality in MODALITIES:
@@ -368,6 +375,8 @@ def _embed_chunk(items, model, given, prepare_options, encode_options):
             )
             for name in ("coverage", "flags", "messages", "ra", "dec", "redshift"):
                 columns[name][rows] = getattr(batch, name)
+            if modality == "spectrum":
+                columns["medium"][rows] = batch.medium
             good = np.flatnonzero(~batch.failed)
             if len(good):
                 columns["embedding"][rows[good]] = _encode(batch[good], model, encode_options)
@@ -416,12 +425,13 @@ def _fit_batch(batch, preset, first, min_coverage):
         batch = _fit_spectra(batch, preset.spectrum)
     else:
         batch = _fit_images(batch, preset.image)
+    bad = bad_fraction(batch.mask)
     flags, messages = batch.flags.copy(), batch.messages.copy()
     for row in np.flatnonzero(~batch.failed):
         error = coverage_error(
             batch.coverage[row], min_coverage, f"objects[{first + row}]", of="the model's input"
         )
-        flags[row] |= coverage_flags(batch.coverage[row])
+        flags[row] |= coverage_flags(batch.coverage[row], bad[row])
         if error is not None:
             flags[row] |= error.flag
             messages[row] = str(error)

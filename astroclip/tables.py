@@ -42,7 +42,8 @@ class Flag(enum.IntFlag):
     LOW_COVERAGE = 8
     """Less than half of the model's input held valid data."""
     BAD_PIXELS = 16
-    """Some bad pixels were filled."""
+    """More than 5 % of the object's pixels were bad and filled: those between the first and the
+    last valid pixel of a spectrum, those of the covered bands of an image."""
     IVAR_ESTIMATED = 32
     """No uncertainty was given; it was estimated from the scatter of the data."""
     RESAMPLED = 64

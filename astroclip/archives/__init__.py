@@ -13,6 +13,7 @@ _MODULE_OF = {
     "LegacySurvey": "legacysurvey",
     "PanSTARRS": "panstarrs",
     "SDSS": "sdss",
+    "SPARCL": "sparcl",
     "Target": "targets",
     "UnresolvedNameError": "names",
     "fetch": "targets",

@@ -1,213 +1,235 @@
-"""DESI: spectra and redshifts through NOIRLab's SPARCL."""
+"""DESI: spectra and redshifts from the public coadds of healpixels, read in ranges."""
 
-import json
-import pickle
-import sys
-from functools import partial
-from urllib.parse import urlsplit
+import contextlib
+import io
 
 import numpy as np
-import requests
 from astropy import units as u
+from astropy.coordinates import ICRS
+from astropy.io import fits
+from astropy.nddata import InverseVariance
 
-from astroclip._validation import import_extra
-from astroclip.archives.base import Archive, make_catalog, make_spectrum, separations
-from astroclip.archives.transport import TRY_LATER, ArchiveError
-from astroclip.exceptions import MissingExtraError
+from astroclip._validation import check_choice
+from astroclip.archives.base import (
+    Archive,
+    check_fits,
+    gather,
+    make_catalog,
+    make_spectrum,
+    quiet,
+    separations,
+)
+from astroclip.archives.ranges import RangeFile
+from astroclip.archives.transport import ArchiveError
+from astroclip.exceptions import PreparationError
+from astroclip.preparation.spectrum_files import read_spectra
 
 __all__ = ["DESI"]
 
-FIELDS = ("sparcl_id", "specid", "targetid", "data_release", "ra", "dec", "redshift",
-          "redshift_err", "redshift_warning", "spectype", "survey", "specprimary")
-ARRAYS = ("flux", "ivar", "mask", "wavelength")
-INSTALL = "install it with: python -m pip install 'astroclip[archives]'"
-if sys.version_info < (3, 13):  # there it asks for numpy 1, which it does not need
-    INSTALL = "install it with: python -m pip install --no-deps sparclclient pyjwt spectres"
-FLUX_UNIT = u.Unit("1e-17 erg / (s cm2 AA)")
+RELEASES = {"dr1": "iron", "edr": "fuji"}  # and the names of their reductions
+# every survey and program of both releases, the largest first
+PROGRAMS = {
+    "main": ("dark", "bright", "backup"),
+    "sv3": ("dark", "bright", "backup"),
+    "sv1": ("dark", "bright", "other", "backup"),
+    "sv2": ("dark", "bright", "backup"),
+    "special": ("bright", "other", "dark", "backup"),
+    "cmx": ("other",),
+}
+NSIDE = 64  # of the healpixels, nested, by which the files are grouped
+TARGET_COLUMNS = ("TARGETID", "TARGET_RA", "TARGET_DEC", "COADD_FIBERSTATUS", "OBJTYPE")
+REDSHIFT_COLUMNS = ("TARGETID", "Z", "ZERR", "ZWARN", "SPECTYPE", "DELTACHI2")
+ARRAYS = ("WAVELENGTH", "FLUX", "IVAR", "MASK")  # of each camera
+NO_REDSHIFT = {"Z": np.nan, "ZERR": np.nan, "ZWARN": -1, "SPECTYPE": "", "DELTACHI2": 0.0}
 
 
 class DESI(Archive):
-    """The Dark Energy Spectroscopic Instrument's public spectra through ``sparclclient``.
+    """The Dark Energy Spectroscopic Instrument's public spectra, from data.desi.lbl.gov.
 
     Parameters
     ----------
-    server : str, optional
-        Address of the SPARCL service.
-    data_releases : sequence of str, optional
-        Best first: of a target in several, the first one's spectra are taken.
+    data_release : str, optional
+        ``"dr1"``, which holds the data of the early release too, or ``"edr"``.
 
     Notes
     -----
-    Needs the extra ``archives``, on Python below 3.13 ``pip install --no-deps sparclclient
-    pyjwt spectres``: there the client asks for a numpy that astroclip cannot use, though it
-    works with newer ones. The client unpickles what the service sends, so the address of the
-    service must be one to trust, over https.
+    The spectra of a healpixel (0.84 square degrees), survey and program are one file of about
+    200 MB, and redrock's redshifts of them another. Of these, HTTP ranges fetch the headers,
+    the tables of targets and redshifts, and the wanted rows. A target that was observed in
+    several programs gives a spectrum for each, the one with the surest redshift first. Fibers
+    on the sky are no targets.
+
+    References
+    ----------
+    DESI Collaboration (2025), arXiv:2503.14745 (DR1); (2024), AJ 168, 58 (EDR). The files
+    are described at https://desidatamodel.readthedocs.io.
     """
 
     name = "desi"
     products = ("spectra", "catalog")
-    limits = "24,000 spectra a request"
+    limits = "a new place takes some 50 requests, and about 1 MB for each file that covers it"
     credit = (
-        "DESI public data (CC BY 4.0), see https://data.desi.lbl.gov/doc/acknowledgments/; "
-        "obtained from SPARCL at NSF NOIRLab's Astro Data Lab"
+        "DESI public data (CC BY 4.0), see https://data.desi.lbl.gov/doc/acknowledgments/"
     )
     url = "https://data.desi.lbl.gov/doc/acknowledgments/"
-    server = "https://astrosparcl.datalab.noirlab.edu"
+    server = "https://data.desi.lbl.gov/public"
 
-    def __init__(self, *, server=None, data_releases=("DESI-DR1", "DESI-EDR")):
-        self.server = type(self).server if server is None else server
-        self.data_releases = tuple(data_releases)
+    def __init__(self, *, data_release="dr1"):
+        self.data_release = check_choice(data_release, RELEASES, "data_release")
 
     def fetch_catalog(self, coord):
-        """Return redshifts near a position; see `Archive.fetch_catalog`."""
-        _, records = self.ask_once(coord, self._find)
-        return make_catalog([self._observation(record) for record in records])
+        """Return redrock's redshifts near a position; see `Archive.fetch_catalog`."""
+        found, failure = self.ask_once(coord, self._find)
+        catalog = make_catalog([observation for observation, *_ in found])
+        if failure is not None:
+            raise ArchiveError(failure.reason, failure.advice, partial=catalog) from failure
+        return catalog
 
     def fetch_spectra(self, coord):
-        """Return spectra with the three arms merged; see `Archive.fetch_spectra`."""
-        client, records = self.ask_once(coord, self._find)
-        records = records[: self.settings.max_spectra]
-        ids = [record["sparcl_id"] for record in records]
-        releases = sorted({record["data_release"] for record in records})
-        answer = self._call(
-            lambda: client.retrieve(ids, include=[*ARRAYS], dataset_list=releases).records
+        """Return spectra with the cameras merged; see `Archive.fetch_spectra`."""
+        found, failure = self.ask_once(coord, self._find)
+        spectra = gather(
+            lambda item: self._spectrum(*item), found[: self.settings.max_spectra],
+            collect=lambda pairs: [spectrum for _, spectrum in pairs],
         )
-        arrays = {record["sparcl_id"]: record for record in answer}
-        sent = [record for record in records if record["sparcl_id"] in arrays]
-        spectra = [self._spectrum(record, arrays[record["sparcl_id"]]) for record in sent]
-        if len(sent) < len(records):
-            raise ArchiveError(
-                f"{len(records) - len(sent)} of {len(records)} spectra listed were not sent",
-                TRY_LATER, partial=spectra,
-            )
+        if failure is not None:
+            raise ArchiveError(failure.reason, failure.advice, partial=spectra) from failure
         return spectra
 
-    def _connect(self):
-        try:
-            sparcl = import_extra("sparcl.client", "archives")
-        except MissingExtraError as error:
-            raise ArchiveError("sparclclient is not installed", INSTALL) from error
-        timeout = self.settings.timeout
-        return sparcl.SparclClient(
-            url=self.server, announcement=False, connect_timeout=timeout, read_timeout=timeout
-        )
-
+    # ------------------------------------------------------------------ the targets
     def _find(self, icrs):
-        """Return the client, and records of the wanted releases in the radius, nearest first."""
-        client = self._call(self._connect)
-        releases = [name for name in self.data_releases if name in client.all_datasets]
-        records = []
-        if releases:
-            fields = client.get_available_fields(dataset_list=releases)
-            outfields = [name for name in FIELDS if name in fields]
-            for ra_range, dec_range in _boxes(icrs, self.settings.radius):
-                limits = {"data_release": releases, "ra": ra_range, "dec": dec_range}
-                ask = partial(client.find, outfields=outfields, constraints=limits)
-                records += self._call(lambda ask=ask: ask().records)
-        if records:
-            distances = separations(icrs, [r["ra"] for r in records], [r["dec"] for r in records])
-            for record, distance in zip(records, distances, strict=True):
-                record["separation"] = float(distance)
-        near = [record for record in records if record["separation"] <= self.settings.radius]
-        if not near:
+        """Return what is within the radius, nearest first, and what ended the search early.
+
+        What is found are tuples of an observation, see `make_catalog`, the address of its
+        coadd and its row there.
+        """
+        from astropy_healpix import HEALPix
+
+        grid = HEALPix(nside=NSIDE, order="nested", frame=ICRS())
+        pixels = grid.cone_search_skycoord(icrs, self.settings.radius * u.arcsec)
+        found, failure = [], None
+        try:
+            for survey, programs in PROGRAMS.items():
+                for program in programs:
+                    for pixel in pixels:
+                        found += self._near(icrs, survey, program, int(pixel))
+        except ArchiveError as error:  # the other files are on the same server
+            if not found:
+                raise
+            failure = error
+        if not found:
             raise ArchiveError(
                 f"has no spectrum within {self.settings.radius:g} arcsec in "
-                f"{', '.join(self.data_releases)}",
+                f"{self.data_release.upper()}",
                 "pass a larger radius, or check the position",
             )
-        return client, self._best_release(near)
+        found.sort(key=lambda item: item[0])
+        return [item[1:] for item in found], failure
 
-    def _best_release(self, records):
-        """Return records without those of a target that a better release has too."""
-        order = {name: number for number, name in enumerate(self.data_releases)}
-        best = {}
-        for record in records:
-            target, rank = _target_id(record), order[record["data_release"]]
-            best[target] = min(best.get(target, rank), rank)
-        kept = [r for r in records if order[r["data_release"]] == best[_target_id(r)]]
-        return sorted(kept, key=lambda r: (r["separation"], not r.get("specprimary", True)))
-
-    def _call(self, function):
-        """Return what the client returns, its errors as ArchiveErrors."""
-        host = urlsplit(self.server).netloc
-        return self.transport.call(function, host=host, translate=_translate)
-
-    def _observation(self, record):
-        """Return what `make_catalog` takes of a listed record."""
-        redshift, error = (
-            np.nan if record.get(key) is None else float(record[key])
-            for key in ("redshift", "redshift_err")
+    def _near(self, icrs, survey, program, pixel):
+        """Return the targets of one file within the radius, each with a rank in front."""
+        name = f"{survey}-{program}-{pixel}.fits"
+        folder = (
+            f"{self.server}/{self.data_release}/spectro/redux/{RELEASES[self.data_release]}/"
+            f"healpix/{survey}/{program}/{pixel // 100}/{pixel}"
         )
-        return {
-            "archive": self.name,
-            "id": f"desi-{_target_id(record)}",
-            "ra": float(record["ra"]),
-            "dec": float(record["dec"]),
-            "separation": record["separation"],
-            "redshift": redshift,
-            "redshift_error": error,
-            "redshift_warning": int(record.get("redshift_warning") or 0),
-            "class": str(record.get("spectype", "")),
-            "survey": str(record["data_release"]),
-        }
+        coadd = f"{folder}/coadd-{name}"
+        targets = self._table(coadd, "FIBERMAP", TARGET_COLUMNS)
+        if targets is None:
+            return []
+        distances = separations(icrs, targets["TARGET_RA"], targets["TARGET_DEC"])
+        is_target = np.char.strip(targets["OBJTYPE"].astype(str)) == "TGT"
+        rows = np.flatnonzero(is_target & (distances <= self.settings.radius))
+        if not len(rows):
+            return []
+        redshifts = self._table(f"{folder}/redrock-{name}", "REDSHIFTS", REDSHIFT_COLUMNS)
+        found = []
+        for row in rows:
+            target, best = targets[row], NO_REDSHIFT
+            if redshifts is not None and target["TARGETID"] in redshifts["TARGETID"]:
+                best = redshifts[np.argmax(redshifts["TARGETID"] == target["TARGETID"])]
+            observation = {
+                "archive": self.name,
+                "id": f"desi-{survey}-{program}-{target['TARGETID']}",
+                "ra": float(target["TARGET_RA"]),
+                "dec": float(target["TARGET_DEC"]),
+                "separation": float(distances[row]),
+                "redshift": float(best["Z"]),
+                "redshift_error": float(best["ZERR"]),
+                "redshift_warning": int(best["ZWARN"]),
+                "class": str(best["SPECTYPE"]).strip(),
+                "survey": f"DESI-{self.data_release.upper()} {survey}-{program}",
+            }
+            rank = (round(distances[row], 1), best["ZWARN"] != 0, -best["DELTACHI2"])
+            found.append((rank, observation, coadd, int(row)))
+        return found
 
-    def _spectrum(self, record, arrays):
-        """Return the spectrum of a listed record and the arrays sent for it."""
-        observation = self._observation(record)
-        shapes = {np.shape(arrays.get(name)) for name in ("flux", "ivar", "wavelength")}
-        if len(shapes) != 1 or len(next(iter(shapes))) != 1:
+    def _table(self, url, name, columns):
+        """Return columns of a table of a file as a structured array, None without the file.
+
+        It is remembered: the next position may lie in the same healpixel.
+        """
+        known = vars(self).setdefault("_answers", {})
+        if url not in known:
+            try:
+                with self._opened(url) as hdus:
+                    data = hdus[name].data
+                    arrays = [np.array(data[column]) for column in columns]
+                    known[url] = np.rec.fromarrays(arrays, names=columns)
+            except ArchiveError as error:
+                if not error.missing:
+                    raise
+                known[url] = None
+        return known[url]
+
+    # ------------------------------------------------------------------ the files
+    @contextlib.contextmanager
+    def _opened(self, url):
+        """Open a FITS file on the server; what is wrong with it becomes an ArchiveError."""
+        try:
+            with fits.open(RangeFile(self.transport, url), memmap=False) as hdus:
+                yield hdus
+        except ArchiveError:
+            raise
+        except Exception as error:  # astropy raises whatever half a header makes it stumble over
+            lines = str(error).strip().splitlines() or ["it ends early"]
             raise ArchiveError(
-                f"spectrum {observation['id']} has arrays of shapes {sorted(shapes)}",
-                "report it to the archive, or take the spectrum from data.desi.lbl.gov",
-            )
-        mask = arrays.get("mask")
+                f"FITS that is damaged, cut short or no file of DESI ({lines[0][:120]})",
+                f"look at the file: {url}",
+            ) from error
+
+    def _spectrum(self, observation, url, row):
+        """Return the spectrum in a row of a coadd."""
+        target = self._table(url, "FIBERMAP", TARGET_COLUMNS)[row : row + 1]
+        path = self.transport.keep(
+            f"{url}#{target['TARGETID'][0]}", lambda: self._one_target(url, row, target),
+            check=check_fits,
+        )
+        try:
+            with quiet():
+                (spectrum,) = read_spectra(path)
+        except (PreparationError, ValueError) as error:
+            raise ArchiveError(
+                f"spectrum {observation['id']} is not as DESI's are ({error})",
+                f"look at the file: {url}",
+            ) from error
+        ivar = spectrum.uncertainty.represent_as(InverseVariance).array
         return make_spectrum(
-            observation,
-            self.credit,
-            np.asarray(arrays["flux"], float) * FLUX_UNIT,
-            np.asarray(arrays["wavelength"], float) * u.AA,
-            arrays["ivar"],
-            None if mask is None else np.asarray(mask) != 0,
+            observation, self.credit, spectrum.flux, spectrum.spectral_axis, ivar, spectrum.mask
         )
 
-
-def _target_id(record):
-    return record.get("targetid", record.get("specid"))
-
-
-def _boxes(icrs, radius):
-    """Return ranges of ra and dec (deg) that hold a circle of a radius in arcsec."""
-    reach = radius / 3600
-    ra, dec = icrs.ra.deg, icrs.dec.deg
-    dec_range = [max(-90.0, dec - reach), min(90.0, dec + reach)]
-    cosine = np.cos(np.radians(max(abs(value) for value in dec_range)))
-    width = 180.0 if cosine < reach / 180 else min(180.0, reach / cosine)
-    low, high = ra - width, ra + width
-    if width >= 180.0:
-        return [([0.0, 360.0], dec_range)]
-    if low < 0:
-        return [([0.0, high], dec_range), ([low + 360.0, 360.0], dec_range)]
-    if high > 360:
-        return [([low, 360.0], dec_range), ([0.0, high - 360.0], dec_range)]
-    return [([low, high], dec_range)]
-
-
-def _translate(error):
-    """Return an exception of the client as an ArchiveError, None if it is no such one."""
-    name = type(error).__name__
-    if name in ("ServerConnectionError", "UnknownSparcl"):
-        return ArchiveError("no connection to SPARCL",
-                            "check the network; " + TRY_LATER, retry=True)
-    if name == "ReadTimeout" and not isinstance(error, requests.RequestException):
-        return ArchiveError("no answer in time", TRY_LATER, retry=True)
-    if name in ("UnknownServerError", "TooManyRequests"):
-        return ArchiveError(f"SPARCL is in trouble or busy ({error})", TRY_LATER, retry=True)
-    unreadable = (json.JSONDecodeError, requests.JSONDecodeError, pickle.UnpicklingError, EOFError)
-    if isinstance(error, unreadable) or "could not convert string to float" in str(error):
-        # the client does not say which status came with it
-        return ArchiveError("an answer that is not SPARCL's (a web page, or one cut short)",
-                            TRY_LATER, retry=True)
-    if type(error).__module__.startswith("sparcl"):
-        return ArchiveError(f"SPARCL refused the request ({error})",
-                            "upgrade sparclclient, or report it to the archive")
-    return None
+    def _one_target(self, url, row, target):
+        """Return a coadd of one target as bytes, of the cameras that there are."""
+        with self._opened(url) as hdus:
+            kept = [
+                fits.PrimaryHDU(header=hdus[0].header), fits.BinTableHDU(target, name="FIBERMAP")
+            ]
+            for name in (f"{camera}_{array}" for camera in "BRZ" for array in ARRAYS):
+                if name in hdus:
+                    rows = slice(None) if name.endswith("WAVELENGTH") else slice(row, row + 1)
+                    kept.append(
+                        fits.ImageHDU(hdus[name].section[rows], hdus[name].header, name=name)
+                    )
+        stream = io.BytesIO()
+        fits.HDUList(kept).writeto(stream)
+        return stream.getvalue()

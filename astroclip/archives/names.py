@@ -28,6 +28,7 @@ __all__ = [
 NUMBER = r"[+-]?\d+(\.\d*)?"
 DEGREES = re.compile(rf"^\s*({NUMBER})[\s,]+({NUMBER})\s*$")
 SEXAGESIMAL = re.compile(r"^\s*\d{1,2}[h:\s]\s*\d{1,2}[m:\s].*[+-]\s*\d{1,2}[d:°\s]")
+DESINAME = re.compile(r"^\s*DESI J(\d{3}\.\d{4})([+-]\d{2}\.\d{4})\s*$")  # degrees
 POSITION = re.compile(rb"%J\s*([0-9.]+)\s*([+-][0-9.]+)")  # ICRS degrees
 UNKNOWN = "knows no object of this name"
 NAME_COLUMNS = ("name", "id", "object", "target")
@@ -53,7 +54,8 @@ def parse_position(text):
     Parameters
     ----------
     text : str
-        ``"185.479 4.474"`` in degrees, ``"12h21m54.9s +4d28m25s"``, or a name.
+        ``"185.479 4.474"`` in degrees, ``"12h21m54.9s +4d28m25s"``, DESI's
+        ``"DESI J185.4790+04.4740"``, or a name.
 
     Returns
     -------
@@ -73,6 +75,9 @@ def parse_position(text):
     >>> parse_position("3C 273") is None
     True
     """
+    desi = DESINAME.match(text)
+    if desi:  # cut off, not rounded, after four digits
+        text = f"{desi[1]} {desi[2]}"
     degrees = DEGREES.match(text)
     if not degrees and not SEXAGESIMAL.match(text):
         return None

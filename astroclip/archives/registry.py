@@ -9,6 +9,7 @@ from astroclip.archives.hips import HiPS
 from astroclip.archives.legacysurvey import LegacySurvey
 from astroclip.archives.panstarrs import PanSTARRS
 from astroclip.archives.sdss import SDSS
+from astroclip.archives.sparcl import SPARCL
 
 __all__ = ["ARCHIVES", "DEFAULT_ARCHIVES", "find_archives", "list_archives"]
 
@@ -17,6 +18,7 @@ ARCHIVES = {
     "legacysurvey-dr10": lambda: LegacySurvey(layer="ls-dr10"),
     "sdss": SDSS,
     "desi": DESI,
+    "desi-sparcl": SPARCL,
     "panstarrs": PanSTARRS,
     "hips": HiPS,
 }

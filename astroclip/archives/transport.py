@@ -1,6 +1,7 @@
 """Requests to archives: few at a time, timed, tried again, checked and kept.
 
-`Transport.download` fetches files; `Transport.session` is a `requests.Session` that client
+`Transport.download` fetches files, `Transport.get` answers and parts of files;
+`Transport.session` is a `requests.Session` that client
 libraries such as astroquery work through; `Transport.call` runs a client that makes
 connections of its own.
 """
@@ -43,14 +44,19 @@ class ArchiveError(Exception):
         Whether the same request may succeed a little later.
     retry_after : float, optional
         Seconds that the server asks to wait.
+    missing : bool, optional
+        Whether the server says that there is nothing at the address.
     partial : object, optional
         The part of the product that did come.
     """
 
-    def __init__(self, reason, advice, *, retry=False, retry_after=0.0, partial=None):
+    def __init__(
+        self, reason, advice, *, retry=False, retry_after=0.0, missing=False, partial=None
+    ):
         super().__init__(f"{reason}; {advice}")
         self.reason, self.advice = str(reason), str(advice)
-        self.retry, self.retry_after, self.partial = retry, retry_after, partial
+        self.retry, self.retry_after = retry, retry_after
+        self.missing, self.partial = missing, partial
 
 
 def run_with_deadline(function, seconds):
@@ -168,6 +174,24 @@ class Transport:
         self._sessions.append(session)
         return session
 
+    def get(self, url, *, headers=None):
+        """Return the response to a request; see `Transport.session`.
+
+        Parameters
+        ----------
+        url : str
+        headers : dict, optional
+            With a ``Range``, a server that sends the whole file is read only so far that
+            the answer tells what it is.
+
+        Returns
+        -------
+        `requests.Response`
+        """
+        if not hasattr(self._local, "session"):  # one for each thread
+            self._local.session = self.session()
+        return self._local.session.get(url, headers=headers)
+
     def download(self, url, *, check, params=None):
         """Return the path of a downloaded file that passed a check.
 
@@ -186,6 +210,25 @@ class Transport:
             In astropy's cache, or in a folder that lasts as long as this object.
         """
         url = requests.Request("GET", url, params=params).prepare().url
+        return self.keep(url, lambda: self.get(url).content, check=check)
+
+    def keep(self, url, make, *, check):
+        """Return the path of a file that passed a check, made unless it is in the cache.
+
+        Parameters
+        ----------
+        url : str
+            Name of the file in the cache: its address, with a fragment if it is a part.
+        make : callable
+            Takes no arguments and returns the file's bytes.
+        check : callable
+            See `download`.
+
+        Returns
+        -------
+        `pathlib.Path`
+            See `download`.
+        """
         path = _cached(url) if self.cache else None
         if path is not None:
             try:
@@ -194,9 +237,7 @@ class Transport:
                 _forget(url)
             else:
                 return path
-        if not hasattr(self._local, "session"):  # one for each thread
-            self._local.session = self.session()
-        content = self._local.session.get(url).content
+        content = make()
         handle, name = tempfile.mkstemp(dir=self._folder.name)
         with os.fdopen(handle, "wb") as file:
             file.write(content)
@@ -283,10 +324,13 @@ class _Session(requests.Session):
 
     def _once(self, method, url, options):
         deadline = time.monotonic() + self._transport.timeout
+        part = "Range" in (options.get("headers") or {})
         with super().request(method, url, **options) as response:
             blocks = []
             for block in _blocks(response):
                 blocks.append(block)
+                if part and response.status_code == 200:  # the whole file, which may be large
+                    break
                 if time.monotonic() > deadline or self._transport.stopped.is_set():
                     msg = f"no complete answer within {self._transport.timeout:g} s"
                     raise TimeoutError(msg)
@@ -327,7 +371,7 @@ def _check_status(response):
     advice = "check the position and the options, and that the service has not moved"
     if status == 404:
         advice = f"there is nothing at {response.url.split('?')[0]}: {advice}"
-    raise ArchiveError(reason, advice)
+    raise ArchiveError(reason, advice, missing=status == 404)
 
 
 def _said(content):

@@ -7,7 +7,8 @@ from astropy import units as u
 
 from astroclip._validation import check_choice, check_length, float_values, plain_values
 from astroclip.exceptions import PreparationError
-from astroclip.preparation.resampling import estimate_ivar, fill_bad_pixels
+from astroclip.preparation.noise import PLAUSIBLE_FLUX, judge_spectra, plain_and_mask
+from astroclip.preparation.resampling import estimate_ivar, fill_bad_pixels, row_counts
 from astroclip.tables import Flag
 
 __all__ = [
@@ -15,10 +16,12 @@ __all__ = [
     "ImageBatch",
     "SCALE_TOLERANCE",
     "SpectrumBatch",
+    "bad_fraction",
     "concatenate",
     "coverage_error",
     "coverage_flags",
     "fill_with_median",
+    "implausible_message",
     "object_fields",
     "object_numbers",
 ]
@@ -26,6 +29,7 @@ __all__ = [
 FLUX_UNIT = u.Unit("1e-17 erg / (s cm2 AA)")
 FRAMES = ("observed", "rest")
 LOW_COVERAGE = 0.5  # fraction of the model's input below which a row is flagged
+BAD_PIXELS = 0.05  # fraction of an object's own pixels above which a row is flagged
 SCALE_TOLERANCE = 0.02  # relative difference of pixel scales that is left alone
 
 
@@ -60,11 +64,56 @@ def object_numbers(values, n_objects, name):
     return check_length(float_values(values, name), n_objects, name)
 
 
-def coverage_flags(coverage):
-    """Return the flags (N,) that the fraction of valid data of each object implies."""
-    coverage = np.asarray(coverage)
-    flags = np.where(coverage < 1, int(Flag.BAD_PIXELS), 0)
-    return (flags | np.where(coverage < LOW_COVERAGE, int(Flag.LOW_COVERAGE), 0)).astype(np.int32)
+def coverage_flags(coverage, bad):
+    """Return the flags that an object's coverage and its share of bad pixels imply.
+
+    Parameters
+    ----------
+    coverage : float or (N,) array-like
+        Fraction of the model's input that holds valid data.
+    bad : float or (N,) array-like
+        Fraction of the pixels of the object's own range or footprint that are bad.
+
+    Returns
+    -------
+    int32 `numpy.ndarray`
+    """
+    flags = np.where(np.asarray(bad) > BAD_PIXELS, int(Flag.BAD_PIXELS), 0)
+    low = np.asarray(coverage) < LOW_COVERAGE
+    return (flags | np.where(low, int(Flag.LOW_COVERAGE), 0)).astype(np.int32)
+
+
+def bad_fraction(mask):
+    """Return the share of bad pixels of each object's own range or footprint.
+
+    Parameters
+    ----------
+    mask : (N, P) or (N, B, S, S) bool `numpy.ndarray`
+        True where a pixel is bad or not covered.
+
+    Returns
+    -------
+    (N,) `numpy.ndarray`
+        For spectra of the pixels between the first and the last valid one, for images of the
+        bands that hold data; one without a valid pixel.
+    """
+    if mask.ndim == 4:
+        covered = ~mask.all(axis=(2, 3))
+        n_bands = np.maximum(covered.sum(axis=1), 1)
+        return 1.0 - (~mask).mean(axis=(2, 3)).sum(axis=1) / n_bands
+    n_good = mask.shape[1] - row_counts(mask)
+    first, last = mask.argmin(axis=1), mask.shape[1] - mask[:, ::-1].argmin(axis=1)
+    return 1.0 - n_good / (last - first)
+
+
+def implausible_message(typical, name, advice):
+    """Return what is said of a spectrum whose median flux density cannot be so."""
+    low, high = PLAUSIBLE_FLUX
+    return (
+        f"{name} has a median flux density of {typical:.2g} in units of {FLUX_UNIT}; expected "
+        f"{low:g} to {high:g}, from the faintest galaxies to the brightest stars. Its unit is "
+        f"probably off by a power of ten, such as 1e-17 missing or applied twice: {advice}"
+    )
 
 
 def coverage_error(
@@ -147,6 +196,9 @@ class SpectrumBatch(_Batch):
         ICRS degrees; NaN where unknown.
     redshift : (N,) `numpy.ndarray`
         NaN where unknown.
+    medium : (N,) `numpy.ndarray` of str
+        What the object's own wavelengths were in: ``"air"``, ``"vacuum"``, or
+        ``"vacuum (assumed)"`` where nothing said so; empty where it is unknown.
     frame : str
         ``"observed"`` or ``"rest"``.
     """
@@ -162,6 +214,7 @@ class SpectrumBatch(_Batch):
     ra: np.ndarray
     dec: np.ndarray
     redshift: np.ndarray
+    medium: np.ndarray
     frame: str = "observed"
 
     _shared = ("wavelength", "frame")
@@ -183,7 +236,8 @@ class SpectrumBatch(_Batch):
             Inverse variance. Estimated from the scatter of neighboring pixels (and
             flagged) when absent.
         mask : bool array-like of the same shape, optional
-            True where a pixel is bad; non-finite flux and zero ivar are bad as well.
+            True where a pixel is bad; so are pixels with a value that is not finite, without a
+            positive ivar, or that `~astroclip.preparation.noise.judge_spectra` finds unusable.
         ids, ra, dec, redshift, flags, messages : (N,) sequence, optional
         frame : str
             ``"observed"`` or ``"rest"``.
@@ -196,6 +250,9 @@ class SpectrumBatch(_Batch):
         ------
         ValueError
             If shapes do not fit, wavelengths do not ascend or the frame is unknown.
+        PreparationError
+            If the values of every row are implausible in these units; a few such rows among
+            others fail, with a message.
         `~astropy.units.UnitsError`
             If a quantity does not convert to these units.
 
@@ -209,9 +266,12 @@ class SpectrumBatch(_Batch):
         """
         check_choice(frame, FRAMES, "frame")
         wavelength = np.asarray(plain_values(wavelength, u.AA, "wavelength"), dtype=float)
-        flux = np.asarray(plain_values(flux, FLUX_UNIT, "flux"), dtype=np.float32)
-        flux = np.atleast_2d(flux)
-        ivar = plain_values(ivar, FLUX_UNIT**-2, "ivar")
+        flux, missing = plain_and_mask(plain_values(flux, FLUX_UNIT, "flux"))
+        if flux.dtype.kind not in "buif":
+            msg = f"flux is of type {flux.dtype}; expected real numbers. Convert it."
+            raise TypeError(msg)
+        with np.errstate(over="ignore"):  # beyond float32 is infinite, and bad
+            flux = np.atleast_2d(flux.astype(np.float32))
         if wavelength.ndim != 1 or flux.ndim != 2 or flux.shape[1] != len(wavelength):
             msg = (
                 f"flux has shape {flux.shape} and wavelength {wavelength.shape}; "
@@ -221,6 +281,7 @@ class SpectrumBatch(_Batch):
         if not (np.isfinite(wavelength).all() and (np.diff(wavelength) > 0).all()):
             msg = "wavelength must be finite and strictly ascending; sort it with its flux."
             raise ValueError(msg)
+        ivar = plain_values(ivar, FLUX_UNIT**-2, "ivar")
         mask = np.zeros(flux.shape, bool) if mask is None else np.atleast_2d(mask).astype(bool)
         for name, values in (("ivar", ivar), ("mask", mask)):
             if values is not None and np.atleast_2d(values).shape != flux.shape:
@@ -229,20 +290,58 @@ class SpectrumBatch(_Batch):
                 )
                 raise ValueError(msg)
         mask = mask | ~np.isfinite(flux)
+        if missing is not None:
+            mask |= np.atleast_2d(missing)
+        flags = check_length(0 if flags is None else flags, len(flux), "flags").astype(np.int32)
+        if ivar is not None:
+            ivar, missing = plain_and_mask(ivar)
+            with np.errstate(over="ignore"):
+                ivar = np.atleast_2d(ivar.astype(np.float32))
+            mask |= ~(np.isfinite(ivar) & (ivar > 0))
+            if missing is not None:
+                mask |= np.atleast_2d(missing)
+            ivar = np.where(mask, np.float32(0), ivar)
+        flux = np.where(mask, np.float32(0), flux)
+        judgment = judge_spectra(flux, ivar, mask)
+        mask |= judgment.unusable
+        estimated = judgment.empty
         if ivar is None:
-            ivar = estimate_ivar(flux, mask)
-            flags = np.asarray(0 if flags is None else flags) | int(Flag.IVAR_ESTIMATED)
-        ivar = np.atleast_2d(np.asarray(ivar, dtype=np.float32))
-        mask |= ~(np.isfinite(ivar) & (ivar > 0))
+            ivar, estimated = np.zeros(flux.shape, np.float32), np.ones(len(flux), bool)
+        if estimated.any():
+            ivar[estimated] = estimate_ivar(flux[estimated], mask[estimated])
+            mask |= ~(ivar > 0)
         coverage = 1.0 - mask.mean(axis=1)
-        return cls(
+        batch = cls(
             wavelength=wavelength,
             flux=fill_bad_pixels(flux, mask),
             ivar=np.where(mask, np.float32(0), ivar),
             mask=mask,
+            medium=np.full(len(flux), "vacuum"),
             frame=frame,
-            **object_fields(len(flux), ids, coverage, flags, messages, ra, dec, redshift),
+            **object_fields(
+                len(flux), ids, coverage, flags | np.where(estimated, int(Flag.IVAR_ESTIMATED), 0),
+                messages, ra, dec, redshift,
+            ),
         )
+        return batch._without(judgment.implausible)
+
+    def _without(self, typical):
+        """Return the batch with rows of implausible flux failed; raise if no other is left."""
+        wrong = np.flatnonzero(np.isfinite(typical) & ~self.failed)
+        if not len(wrong):
+            return self
+        advice = f"pass flux and ivar with their units, such as flux * u.Unit({str(FLUX_UNIT)!r})."
+        fields = ("flux", "ivar", "mask", "coverage", "flags", "messages")
+        changed = {name: getattr(self, name).copy() for name in fields}
+        flags, messages = changed["flags"], changed["messages"]
+        for name, value in (("flux", 0), ("ivar", 0), ("mask", True), ("coverage", 0)):
+            changed[name][wrong] = value
+        for row in wrong:
+            flags[row] |= int(Flag.FAILED | Flag.BAD_INPUT)
+            messages[row] = implausible_message(typical[row], f"flux[{row}]", advice)
+        if self.failed.sum() + len(wrong) == len(self):
+            raise PreparationError(messages[wrong[0]])
+        return dataclasses.replace(self, **changed)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -68,7 +68,7 @@ class SingleObject:
         value = (getattr(data, "meta", None) or {}).get(key)
         if value is None or self.row is None:
             return value
-        n_rows = data.shape[0]
+        n_rows = _n_rows(data)
         try:
             per_row = not isinstance(value, str) and len(value) == n_rows
         except TypeError:  # a scalar has no length
@@ -250,9 +250,14 @@ def _element_entries(element, name, modality):
             f"or (n_objects, n_pixels) for many. Reshape the cube to two axes."
         )
         raise ValueError(msg)
-    if element.flux.ndim == 1:
+    if element.flux.ndim < 2:
         return [SingleObject("spectrum", element)]
-    return [SingleObject("spectrum", element, row) for row in range(element.shape[0])]
+    return [SingleObject("spectrum", element, row) for row in range(_n_rows(element))]
+
+
+def _n_rows(spectra):
+    """Return the number of objects of a Spectrum with 2-D flux, one along the other axis."""
+    return spectra.flux.shape[1 - spectra.spectral_axis_index]
 
 
 def _file_objects(path, name, options):

@@ -5,7 +5,6 @@ from typing import NamedTuple
 
 import numpy as np
 from astropy import units as u
-from specutils.utils.wcs_utils import air_to_vac
 
 from astroclip._validation import check_choice, check_length
 from astroclip.exceptions import PreparationError
@@ -13,28 +12,31 @@ from astroclip.preparation.batches import (
     FLUX_UNIT,
     FRAMES,
     SpectrumBatch,
+    bad_fraction,
     concatenate,
     coverage_error,
     coverage_flags,
+    implausible_message,
     object_numbers,
 )
 from astroclip.preparation.grids import wavelength_grid
-from astroclip.preparation.noise import inverse_variance
+from astroclip.preparation.media import ASSUMED, MEDIA, declared_medium, vacuum_wavelength
+from astroclip.preparation.noise import inverse_variance, judge_spectra, plain_and_mask
 from astroclip.preparation.objects import sort_objects
 from astroclip.preparation.resampling import (
     estimate_ivar,
     fill_bad_pixels,
     pixel_edges,
     resample_flux,
-    row_median,
+    row_counts,
 )
+from astroclip.preparation.unit_strings import given_unit
 from astroclip.tables import Flag
 
 __all__ = ["prepare_spectra"]
 
-MEDIA = ("vacuum", "air")
 LOWEST_REDSHIFT = -0.01  # blueshifts of nearby galaxies stay above it
-ARTEFACT = 1e4  # times the median flux: no galaxy's line reaches it
+LOGARITHMS = ((3.0, 5.0, "log10"), (6.9, 11.5, "the natural logarithm"))  # of 1000-100,000 A
 BLOCK = 32  # spectra prepared at a time: their arrays stay in the processor's cache
 
 
@@ -113,6 +115,7 @@ def prepare_spectra(
     if medium is not None:
         check_choice(medium, MEDIA, "medium")
     check_choice(on_error, ("raise", "flag"), "on_error")
+    unit = given_unit(unit)
     grid = wavelength_grid(wavelength)
     items = list(sort_objects(spectra, name="spectra", modality="spectrum"))
     redshift = object_numbers(redshift, len(items), "redshift")
@@ -122,26 +125,34 @@ def prepare_spectra(
     return concatenate([
         _prepare_block(
             items[block], ids[block], redshift[block], grid=grid, frame=frame, medium=medium,
-            min_coverage=min_coverage, on_error=on_error,
+            unit=unit, min_coverage=min_coverage, on_error=on_error,
         )
         for block in blocks
     ])
 
 
-def _prepare_block(items, ids, redshift, *, grid, frame, medium, min_coverage, on_error):
+def _prepare_block(items, ids, redshift, *, grid, frame, medium, unit, min_coverage, on_error):
     """Return the `SpectrumBatch` of a few single objects."""
     n_objects = len(items)
     arrays, errors, sources = [None] * n_objects, [None] * n_objects, {}
     redshift = redshift.copy()
     for number, item in enumerate(items):
         try:
-            converted = _object_arrays(item, medium, sources, n_objects)
+            converted = _object_arrays(item, medium, unit, sources, n_objects)
             redshift[number] = _find_redshift(item, redshift[number], frame)
             arrays[number] = converted
-        except (PreparationError, u.UnitsError) as error:
-            if on_error == "raise":
-                raise
-            errors[number], redshift[number] = error, np.nan
+            continue
+        except (PreparationError, u.UnitsError) as known:
+            error = known
+        except Exception as unexpected:  # a fault of one object costs the others nothing
+            error = PreparationError(
+                f"{item.name} cannot be prepared: {type(unexpected).__name__}: {unexpected}. "
+                f"Check its flux, spectral_axis, uncertainty, mask and meta."
+            )
+            error.__cause__ = unexpected
+        if on_error == "raise":
+            raise error
+        errors[number], redshift[number] = error, np.nan
 
     # objects that share wavelengths and redshift factor are resampled in one go
     groups = {}
@@ -165,8 +176,8 @@ def _prepare_block(items, ids, redshift, *, grid, frame, medium, min_coverage, o
         flux[numbers] = fill_bad_pixels(new.flux, new.mask)
         ivar[numbers], mask[numbers] = new.ivar, new.mask
 
-    coverage = 1.0 - mask.mean(axis=1)
-    flags = coverage_flags(coverage)
+    coverage = 1.0 - row_counts(mask) / len(grid)
+    flags = coverage_flags(coverage, bad_fraction(mask))
     edges = pixel_edges(grid)
     for number, converted in enumerate(arrays):
         if converted is not None:
@@ -174,7 +185,7 @@ def _prepare_block(items, ids, redshift, *, grid, frame, medium, min_coverage, o
             error = coverage_error(
                 coverage[number], min_coverage, items[number].name,
                 of=f"the model's range {edges[0]:.0f}-{edges[-1]:.0f} Angstrom (its own range is "
-                f"{low:.0f}-{high:.0f}, observed frame, vacuum)",
+                f"{low:.5g}-{high:.5g}, observed frame, vacuum)",
             )
             if error is not None and on_error == "raise":
                 raise error
@@ -196,6 +207,7 @@ def _prepare_block(items, ids, redshift, *, grid, frame, medium, min_coverage, o
         ra=np.array([_degrees(item.meta("ra")) for item in items]),
         dec=np.array([_degrees(item.meta("dec")) for item in items]),
         redshift=redshift,
+        medium=np.array(["" if one is None else one.medium for one in arrays], dtype="<U16"),
         frame=frame,
     )
 
@@ -212,17 +224,20 @@ def _degrees(value):
 class _Arrays(NamedTuple):
     """Spectra as arrays, ascending in vacuum Angstrom, observed frame, in `FLUX_UNIT`.
 
-    Those of one Spectrum have flux, ivar and mask (N, P), those of one object (P,).
+    Those of one Spectrum have flux, ivar and mask (N, P), flags and typical (N,); those of one
+    object have an axis less. ``typical`` is the median flux where it is implausible.
     """
 
     wavelength: np.ndarray
     flux: np.ndarray
     ivar: np.ndarray
     mask: np.ndarray
-    flags: int
+    flags: np.ndarray
+    typical: np.ndarray
+    medium: str
 
 
-def _object_arrays(item, medium, sources, n_rows):
+def _object_arrays(item, medium, unit, sources, n_rows):
     """Return an object's `_Arrays`; raise an error that names it if it has none.
 
     ``sources`` keeps what objects share: wavelengths, and the arrays of ``n_rows`` rows of
@@ -231,54 +246,111 @@ def _object_arrays(item, medium, sources, n_rows):
     if isinstance(item.data, PreparationError):
         raise item.data
     if item.row is None:
-        arrays, row = _spectrum_arrays(item.data, slice(None), item.name, medium, sources), 0
+        arrays = _spectrum_arrays(item.data, slice(None), item.name, medium, unit, sources)
+        row = 0
     else:
         first, arrays = sources.get(id(item.data), (-n_rows, None))
         if not first <= item.row < first + n_rows:
             first, rows = item.row, slice(item.row, item.row + n_rows)
-            arrays = _spectrum_arrays(item.data, rows, item.name, medium, sources)
+            arrays = _spectrum_arrays(item.data, rows, item.name, medium, unit, sources)
             sources[id(item.data)] = (first, arrays)
         row = item.row - first
-    wavelength, flux, ivar, mask, flags = arrays
+    wavelength, flux, ivar, mask, flags, typical, medium = arrays
     if mask[row].all():
         raise PreparationError(
             f"{item.name} has no valid pixel: all {mask[row].size} are masked, not finite or have "
-            f"zero inverse variance; expected some good ones. Check its mask and uncertainty."
+            f"zero inverse variance; expected some good ones. Check its mask and uncertainty, and "
+            f"leave an uncertainty out that is not known."
         )
-    return _Arrays(wavelength, flux[row], ivar[row], mask[row], flags)
+    if np.isfinite(typical[row]):
+        message = implausible_message(
+            typical[row], item.name, "correct the unit of its flux, or pass unit= if it has none."
+        )
+        raise PreparationError(message)
+    return _Arrays(wavelength, flux[row], ivar[row], mask[row], flags[row], np.nan, medium)
 
 
-def _spectrum_arrays(spectrum, rows, name, medium, sources):
+def _spectrum_arrays(spectrum, rows, name, medium, unit, sources):
     """Return the `_Arrays` of rows of a Spectrum."""
-    axis, given = spectrum.spectral_axis, spectrum.flux
-    key = (axis.unit, axis.value.tobytes())
-    if key not in sources:
-        sources[key] = _ascending_axis(axis, name, medium)
-    wavelength, order = sources[key]
-    scale = _unit_scale(given.unit, wavelength, name)
-    flux = np.atleast_2d(given.value)[rows, order] * scale
+    given, axis = spectrum.flux, spectrum.spectral_axis_index
+    if given.ndim > 2:
+        raise PreparationError(
+            f"{name} has flux of shape {given.shape}; expected (n_pixels,) for one object or "
+            f"(n_objects, n_pixels) for many. Reshape the cube to two axes."
+        )
+    values, missing = plain_and_mask(given.value)
+    if values.dtype.kind not in "buif":
+        raise PreparationError(
+            f"{name} has flux of type {values.dtype}; expected real numbers. Convert it."
+        )
+    if values.dtype.kind != "f" or values.dtype.itemsize < 4:
+        values = values.astype(float)
+    wavelength, order, own_medium = _ascending_axis(spectrum, name, medium, sources)
+    scale = _unit_scale(given.unit, unit, wavelength, name)
+
+    def arranged(values):
+        values = np.moveaxis(values, axis, -1) if values.ndim > 1 else values
+        return np.atleast_2d(values)[rows, order]
+
+    with np.errstate(over="ignore", invalid="ignore"):  # what becomes infinite is bad
+        flux = arranged(values) * scale
     mask = ~np.isfinite(flux)
+    if missing is not None:
+        mask |= arranged(missing)
     if spectrum.mask is not None:
-        bad = np.broadcast_to(spectrum.mask, given.shape)
-        mask |= np.atleast_2d(bad)[rows, order].astype(bool)
-    ivar, flags = inverse_variance(spectrum, given.unit, name, rows=rows), 0
+        mask |= arranged(_mask_array(spectrum.mask, values.shape, axis, name))
+    ivar = inverse_variance(spectrum, given.unit, name, rows=rows, axis=axis)
     if ivar is not None:
-        ivar = ivar[:, order] / np.square(scale)
+        with np.errstate(over="ignore", invalid="ignore"):
+            ivar = ivar[:, order] / np.square(scale)
         mask |= ~(np.isfinite(ivar) & (ivar > 0))
-    mask |= _artefacts(flux, mask)
+    elif spectrum.uncertainty is not None:
+        raise PreparationError(
+            f"{name} has an uncertainty of type {type(spectrum.uncertainty).__name__}, which says "
+            f"not how large errors are; expected StdDevUncertainty, VarianceUncertainty or "
+            f"InverseVariance of astropy.nddata. Make it one of these, or None."
+        )
     flux[mask] = 0.0
-    if ivar is None:
-        flags = int(Flag.IVAR_ESTIMATED)
-        ivar = estimate_ivar(flux, mask)
-        ivar = np.where(ivar > 0, ivar, 1.0)  # a spectrum of zeros has no scatter
+    if ivar is not None:
+        ivar[mask] = 0.0
+    judgment = judge_spectra(flux, ivar, mask)
+    if judgment.unusable.any():
+        mask |= judgment.unusable
+        flux[mask] = 0.0
+    estimated = judgment.empty if ivar is not None else np.ones(len(flux), dtype=bool)
+    if estimated.any():
+        scatter = estimate_ivar(flux[estimated], mask[estimated])
+        ivar = np.zeros(flux.shape) if ivar is None else ivar
+        ivar[estimated] = np.where(scatter > 0, scatter, 1.0)  # a spectrum of zeros has none
     ivar[mask] = 0.0
-    return _Arrays(wavelength, flux, ivar, mask, flags)
+    flags = np.where(estimated, int(Flag.IVAR_ESTIMATED), 0)
+    return _Arrays(
+        wavelength, flux, ivar, mask, flags, judgment.implausible, own_medium
+    )
+
+
+def _mask_array(mask, shape, axis, name):
+    """Return a mask of any type in the shape of its flux, True where it is not zero."""
+    mask = np.asarray(mask)
+    if mask.ndim == 1 and len(shape) == 2 and axis == 0 and len(mask) == shape[0]:
+        mask = mask[:, None]
+    try:
+        return np.broadcast_to(mask, shape).astype(bool)
+    except ValueError:
+        raise PreparationError(
+            f"{name} has a mask of shape {mask.shape} and flux of shape {shape}; expected the "
+            f"same, one value, or one for each pixel. Give it that shape."
+        ) from None
 
 
 @functools.lru_cache(maxsize=64)
-def _is_spectral(unit):
-    """Return whether a unit is that of a wavelength, frequency or energy."""
-    return unit.is_equivalent(u.AA, equivalencies=u.spectral())
+def _axis_type(unit):
+    """Return "length", "spectral" (a frequency, energy or wavenumber), "speed" or None."""
+    if unit.is_equivalent(u.AA):
+        return "length"
+    if unit.is_equivalent(u.AA, equivalencies=u.spectral()):
+        return "spectral"
+    return "speed" if unit.is_equivalent(u.km / u.s) else None
 
 
 @functools.lru_cache(maxsize=64)
@@ -287,22 +359,54 @@ def _density_factor(unit):
     return unit.to(FLUX_UNIT) if unit.is_equivalent(FLUX_UNIT) else None
 
 
-def _ascending_axis(axis, name, medium):
-    """Return a spectral axis in ascending vacuum Angstrom and the slice that sorts pixels."""
-    if not _is_spectral(axis.unit):
-        msg = (
-            f"{name} has a spectral axis in {str(axis.unit)!r}; expected a wavelength, "
-            f"frequency or energy. Set spectral_axis with such a unit."
+def _ascending_axis(spectrum, name, medium, sources):
+    """Return ascending vacuum Angstrom, the slice that sorts pixels, and the medium found."""
+    axis = spectrum.spectral_axis
+    own_medium = medium or declared_medium(spectrum, name) or ASSUMED
+    axis_type = _axis_type(axis.unit)
+    if axis_type == "speed" and axis.doppler_rest is not None:
+        axis, axis_type = axis.to(u.AA), "length"  # velocities along a line of known wavelength
+    if axis_type not in ("length", "spectral"):
+        raise u.UnitsError(_axis_message(axis.unit, name))
+    if axis_type == "spectral":
+        own_medium = "vacuum"  # frequencies, energies and wavenumbers are those of vacuum
+    key = (axis.unit, own_medium, axis.value.tobytes())
+    if key not in sources:
+        # plain quantities convert far quicker than spectral axes
+        wavelength = axis.view(u.Quantity).to_value(u.AA, equivalencies=u.spectral())
+        order = slice(None) if wavelength[0] <= wavelength[-1] else slice(None, None, -1)
+        wavelength = np.ascontiguousarray(wavelength[order], dtype=float)
+        _check_ascending(wavelength, name)
+        sources[key] = (
+            vacuum_wavelength(wavelength) if own_medium == "air" else wavelength, order
         )
-        raise u.UnitsError(msg)
-    # plain quantities convert far quicker than spectral axes
-    wavelength = axis.view(u.Quantity).to_value(u.AA, equivalencies=u.spectral())
+    return *sources[key], own_medium
+
+
+def _axis_message(unit, name):
+    """Return what is said of a spectral axis in a unit that is no wavelength's."""
+    message = (
+        f"{name} has a spectral axis in {str(unit)!r}; expected a wavelength, frequency or "
+        f"energy. "
+    )
+    if unit == u.A:
+        return message + "'A' is ampere in astropy: write 'Angstrom' or 'AA'."
+    if unit.is_equivalent(u.km / u.s):
+        return message + (
+            "Give the Spectrum its rest_value and velocity_convention, or convert its axis to "
+            "Angstrom."
+        )
+    if unit == u.pix:
+        return message + "Pixel numbers say no wavelength: set spectral_axis or a wcs."
+    return message + "Set spectral_axis with such a unit."
+
+
+def _check_ascending(wavelength, name):
+    """Raise PreparationError unless wavelengths (Angstrom) are those of a spectrum."""
     if len(wavelength) < 6:
         raise PreparationError(
             f"{name} has {len(wavelength)} pixels; expected a spectrum of at least 6."
         )
-    order = slice(None) if wavelength[0] < wavelength[1] else slice(None, None, -1)
-    wavelength = np.ascontiguousarray(wavelength[order], dtype=float)
     if wavelength[0] <= 0:
         raise PreparationError(
             f"{name} has wavelengths down to {wavelength[0]:.6g} Angstrom; expected positive "
@@ -316,44 +420,60 @@ def _ascending_axis(axis, name, medium):
             f"{wavelength[at]:.6g} and pixel {at + 1} at {wavelength[at + 1]:.6g} Angstrom. "
             f"Sort them and average duplicates."
         )
-    if medium == "air":
-        wavelength = air_to_vac(wavelength * u.AA, scheme="iteration").to_value(u.AA)
-    return wavelength, order
+    for low, high, what in LOGARITHMS:
+        if low <= wavelength[0] and wavelength[-1] <= high:
+            raise PreparationError(
+                f"{name} has wavelengths from {wavelength[0]:.5g} to {wavelength[-1]:.5g} "
+                f"Angstrom; expected those of visible light. They look like {what} of the "
+                f"wavelength: pass the wavelength itself."
+            )
 
 
-def _unit_scale(unit, wavelength, name):
-    """Return the factor (scalar or per pixel) from ``unit`` to `FLUX_UNIT`."""
+def _unit_scale(unit, plain_unit, wavelength, name):
+    """Return the factor (scalar or per pixel) from ``unit`` to `FLUX_UNIT`.
+
+    Flux whose unit is none, or one that astropy does not know, is in ``plain_unit``.
+    """
+    if plain_unit is not None and isinstance(unit, u.UnrecognizedUnit):
+        unit = plain_unit
+    elif plain_unit is not None and _is_plain(unit):
+        unit = unit * plain_unit
     factor = _density_factor(unit)
     if factor is not None:
         return factor
     equivalency = u.spectral_density(wavelength * u.AA)
     # nu f_nu converts and a line's flux has the same unit: ambiguous, so neither is taken
     integrated = unit.is_equivalent(u.erg / (u.s * u.cm**2))
-    plain = unit == u.dimensionless_unscaled
-    if plain or integrated or not unit.is_equivalent(FLUX_UNIT, equivalency):
-        found = "no unit" if plain else f"unit {str(unit)!r}"
-        msg = (
-            f"{name} has flux with {found}; expected a flux density convertible to "
-            f"1e-17 erg / (s cm2 AA), such as Jy or erg / (s cm2 Hz). Multiply the flux by its "
-            f"unit before making the Spectrum."
-        )
-        raise u.UnitsError(msg)
+    logarithmic = isinstance(unit, u.function.FunctionUnitBase)
+    if logarithmic or integrated or not unit.is_equivalent(FLUX_UNIT, equivalency):
+        raise u.UnitsError(_flux_message(unit, name))
     return np.ones(len(wavelength)) * (1 * unit).to_value(FLUX_UNIT, equivalency)
 
 
-def _artefacts(flux, mask):
-    """Return True (N, P) at pixels ten thousand times the median flux: artefacts, not light."""
-    size = np.abs(flux)
-    size[mask] = 0.0
-    artefacts = np.zeros(flux.shape, dtype=bool)
-    # where most pixels are above the largest over ARTEFACT so is the median, and none is one
-    ordinary = (size > size.max(axis=1, keepdims=True) / ARTEFACT).sum(axis=1)
-    suspects = np.flatnonzero(2 * ordinary <= (~mask).sum(axis=1))
-    if len(suspects):
-        typical = row_median(np.where(mask[suspects], np.nan, size[suspects]))
-        floor = np.fmax(typical, 1e-6 * size[suspects].max(axis=1))
-        artefacts[suspects] = size[suspects] > ARTEFACT * floor[:, None]
-    return artefacts
+@functools.lru_cache(maxsize=64)
+def _is_plain(unit):
+    """Return whether a unit is none, or a mere factor such as 1e-17."""
+    return unit.is_equivalent(u.one) and not isinstance(unit, u.function.FunctionUnitBase)
+
+
+def _flux_message(unit, name):
+    """Return what is said of flux in a unit that is no flux density's."""
+    plain = not isinstance(unit, u.UnrecognizedUnit) and _is_plain(unit)
+    found = "no unit" if plain else f"unit {str(unit)!r}"
+    message = (
+        f"{name} has flux with {found}; expected a flux density convertible to "
+        f"1e-17 erg / (s cm2 AA), such as Jy or erg / (s cm2 Hz). "
+    )
+    if plain or isinstance(unit, u.UnrecognizedUnit):
+        return message + (
+            "Pass unit='1e-17 erg / (s cm2 AA)', or what it is in, or multiply the flux by its "
+            "unit before making the Spectrum."
+        )
+    if isinstance(unit, u.function.FunctionUnitBase) or unit in (u.mag, u.dex, u.dB):
+        return message + "Magnitudes and other logarithms are not linear: convert the flux to Jy."
+    if u.A in getattr(unit, "bases", []):
+        return message + "'A' is ampere in astropy: write 'Angstrom' or 'AA'."
+    return message + "Give the flux that unit before making the Spectrum."
 
 
 def _find_redshift(item, redshift, frame):
@@ -362,8 +482,16 @@ def _find_redshift(item, redshift, frame):
     # radial_velocity is far quicker to get than redshift; 0 means unknown
     if np.isnan(redshift) and np.any(spectrum.radial_velocity.value):
         own = np.asarray(spectrum.redshift, dtype=float)
-        own = own[item.row] if own.ndim and item.row is not None else own
-        redshift = float(own) if own.size == 1 and own != 0 else np.nan
+        if own.size > 1:
+            n_objects = 1 if item.row is None else spectrum.flux.size // len(spectrum.spectral_axis)
+            if own.shape != (n_objects,):
+                raise PreparationError(
+                    f"{item.name} has a Spectrum.redshift of shape {own.shape}; expected one "
+                    f"value for each of {n_objects} objects. Pass the argument redshift."
+                )
+            own = own[item.row]
+        own = float(own.item())
+        redshift = own if own != 0 else np.nan
     if np.isinf(redshift) or redshift < LOWEST_REDSHIFT:
         raise PreparationError(
             f"{item.name} has redshift {redshift:g}; expected a finite one of at least "

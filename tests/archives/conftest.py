@@ -47,6 +47,8 @@ class Service:
         self.legacy = legacy  # images by band
         self.spectrum_files, self.spectrum_rows = {}, []
         self.sparcl_records = []
+        self.desi_files = {}  # bytes by name
+        self.ranges, self.n_bytes = True, 0
         self.empty = False
 
     def fail(self, path, kind, times=None):
@@ -79,6 +81,7 @@ class Service:
             "/x_results.aspx": self.sql,
             "/sas/": self.sas,
             "/api/": self.sparcl,
+            "/public/": self.desi,
         }
         for part, route in routes.items():
             if part in path:
@@ -160,6 +163,13 @@ class Service:
             return 200, "image/fits", fits_bytes(fits.PrimaryHDU(pixels, header))
         return 404, "text/html", b"<html><title>404 Not Found</title></html>"
 
+    def desi(self, path, query, body):
+        """Return a file of data.desi.lbl.gov."""
+        name = path.rsplit("/", 1)[-1]
+        if name in self.desi_files and not self.empty:
+            return 200, "application/fits", self.desi_files[name]
+        return 404, "text/html", b"<html><title>404 Not Found</title></html>"
+
     def sparcl(self, path, query, body):
         """Return what SPARCL's API gives."""
         if "/version" in path:
@@ -189,6 +199,7 @@ class Handler(BaseHTTPRequestHandler):
     """Sends answers, whole or spoilt."""
 
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
 
     def log_message(self, *_):
         """Say nothing."""
@@ -201,11 +212,23 @@ class Handler(BaseHTTPRequestHandler):
         service.requests.append(self.path)
         fault = service.fault_of(self.path)
         query = parse_qs(parts.query, keep_blank_values=True) or parts.query
+
+        def answer():
+            status, kind, content = service.answer(parts.path, query, body)
+            asked = self.headers.get("Range")
+            if not (asked and status == 200 and service.ranges):
+                return status, kind, content
+            first, last = (int(value) for value in asked.removeprefix("bytes=").split("-"))
+            part = content[first : last + 1]
+            self.part = f"bytes {first}-{first + len(part) - 1}/{len(content)}"
+            return 206, kind, part
+
+        self.part = None
         try:
             if fault is None:
-                self.send(*service.answer(parts.path, query, body))
+                self.send(*answer())
             else:
-                self.spoil(fault, lambda: service.answer(parts.path, query, body))
+                self.spoil(fault, answer)
         except (BrokenPipeError, ConnectionResetError):
             self.close_connection = True
 
@@ -218,8 +241,11 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(n_promised or len(content)))
         if retry_after is not None:
             self.send_header("Retry-After", retry_after)
+        if self.part is not None and status == 206:
+            self.send_header("Content-Range", self.part)
         self.end_headers()
         self.wfile.write(content)
+        self.server.service.n_bytes += len(content)
 
     def spoil(self, fault, answer):
         """Send an answer with a fault."""
@@ -269,7 +295,7 @@ def server(monkeypatch, tmp_path, legacy_images):
     from astropy.coordinates.name_resolve import sesame_url
     from astroquery.hips2fits import hips2fitsClass
 
-    from astroclip.archives import DESI, LegacySurvey, PanSTARRS
+    from astroclip.archives import DESI, SPARCL, LegacySurvey, PanSTARRS
 
     http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     http.daemon_threads = True
@@ -280,7 +306,8 @@ def server(monkeypatch, tmp_path, legacy_images):
     service.stop = http.shutdown
     monkeypatch.setattr(LegacySurvey, "server", f"{url}/viewer/fits-cutout")
     monkeypatch.setattr(PanSTARRS, "server", f"{url}/cgi-bin")
-    monkeypatch.setattr(DESI, "server", url)
+    monkeypatch.setattr(DESI, "server", f"{url}/public")
+    monkeypatch.setattr(SPARCL, "server", url)
     monkeypatch.setattr(hips2fitsClass, "server", f"{url}/hips2fits")
     conf = astroquery.sdss.conf
     cache = tmp_path / "cache"
@@ -325,7 +352,7 @@ def sparcl_client():
 
 
 @pytest.fixture
-def desi_server(sparcl_client, server):
+def sparcl_server(sparcl_client, server):
     """Return the service with a real DESI spectrum of two releases."""
     spectrum = astroclip.sample_spectrum()
     for release in ("DESI-EDR", "DESI-DR1"):

@@ -54,10 +54,12 @@ def test_sdss_spectra():
     assert target.catalog["redshift"][0] == pytest.approx(0.0287, abs=1e-3)
 
 
-def test_desi_spectra():
-    pytest.importorskip("sparcl.client")
+@pytest.mark.parametrize("archive", ["desi", "desi-sparcl"])
+def test_desi_spectra(archive):
+    if archive == "desi-sparcl":
+        pytest.importorskip("sparcl.client")
     coord = SkyCoord(150.1, 2.2, unit="deg")  # COSMOS
-    target = fetch(coord, archives="desi", products=["spectra", "catalog"], radius=60)
+    target = fetch(coord, archives=archive, products=["spectra", "catalog"], radius=60)
     assert len(target.spectra) >= 1, reasons(target)
     assert len(astroclip.embed(target.spectra)) == len(target.spectra)
 
