@@ -1,7 +1,6 @@
 """Cutouts around many positions of one mosaic: the pixels needed are read, and no others."""
 
 import contextlib
-import warnings
 import weakref
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,17 +8,15 @@ from pathlib import Path
 import numpy as np
 from astropy import units as u
 from astropy.coordinates import SkyCoord
-from astropy.io import fits
-from astropy.nddata import CCDData, Cutout2D, InverseVariance
-from astropy.utils.exceptions import AstropyWarning
+from astropy.nddata import CCDData, Cutout2D
 from astropy.wcs import WCS, WCSCOMPARE_ANCILLARY, WCSCOMPARE_CRPIX
 from astropy.wcs.utils import proj_plane_pixel_scales
 from astropy.wcs.wcsapi import HighLevelWCSWrapper, SlicedLowLevelWCS
 
 from astroclip.exceptions import PreparationError
 from astroclip.preparation.bands import canonical_band
-from astroclip.preparation.image_files import _band_names, _image_unit, _sort_planes
-from astroclip.preparation.reading import checked_path, file_modality, unreadable
+from astroclip.preparation.image_files import open_images
+from astroclip.preparation.reading import file_modality
 from astroclip.tables import Flag
 
 __all__ = ["MosaicCutouts", "is_mosaic"]
@@ -272,58 +269,14 @@ def _layer(ccd):
     return _Layer(ccd.data, ccd.mask, ccd.uncertainty, ccd.unit, wcs, ccd.meta)
 
 
-class _Section:
-    """One plane (y, x) of an image in a file, of which slices are read.
-
-    Parameters
-    ----------
-    hdu : `~astropy.io.fits.ImageHDU` or `~astropy.io.fits.CompImageHDU`
-    plane : tuple of int
-        Of the axes before the last two.
-    """
-
-    ndim = 2
-
-    def __init__(self, hdu, plane=()):
-        self.hdu, self.plane = hdu, plane
-        self.shape = tuple(hdu.shape[-2:])
-        is_scaled = any(key in hdu.header for key in ("BSCALE", "BZERO", "BLANK"))
-        # memory-mapped: slices of it are read faster than sections, row by row
-        self._is_mapped = not (is_scaled or isinstance(hdu, fits.CompImageHDU))
-
-    def __getitem__(self, slices):
-        pixels = self.hdu.data if self._is_mapped else self.hdu.section
-        return pixels[(*self.plane, *slices)]
-
-
 def _open(path, files, label, *, bands, unit):
     """Return the layers of a file by band; it is closed with ``files``."""
     try:
-        path = checked_path(path)
-        hdus = files.enter_context(fits.open(path))
+        return files.enter_context(open_images(path, bands=bands, unit=unit))
+    except PreparationError as error:
+        raise PreparationError(f"{label}: {error}", flag=error.flag) from error
     except OSError as error:
         raise type(error)(f"{label}: {error}") from error
-    headers, planes = [hdus[0].header], []
-    for hdu in hdus:
-        if hdu.is_image and hdu.shape and len(hdu.shape) >= 2:
-            headers.append(hdu.header)
-            planes += [
-                (hdu.header, _Section(hdu, plane)) for plane in np.ndindex(hdu.shape[:-2])
-            ]
-    images, ivars = _sort_planes(planes)
-    names = _band_names(headers, images, bands)
-    if names is None or len(images) != len(names) or len(ivars) not in (0, len(names)):
-        raise unreadable(path, "images", f"{label}: pass bands")
-    unit = _image_unit(headers, unit)
-    layers = {}
-    for number, (band, (header, section)) in enumerate(zip(names, images, strict=True)):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", AstropyWarning)
-            wcs = WCS(header, naxis=2)
-        noise = InverseVariance(ivars[number][1], unit=unit**-2) if ivars else None
-        wcs = wcs if wcs.has_celestial else None
-        layers[band] = _Layer(section, None, noise, unit, wcs, dict(header))
-    return layers
 
 
 def _are_parallel(first, second):
