@@ -30,6 +30,7 @@ __all__ = [
     "make_spectrum",
     "quiet",
     "read_image",
+    "read_spectrum",
     "refuse_html",
     "separations",
 ]
@@ -466,6 +467,39 @@ def check_fits(path):
         ) from error
     if not n_arrays:
         raise ArchiveError("FITS without any data", "the position may lie outside the survey")
+
+
+def read_spectrum(path, observation, credit, url):
+    """Return the one spectrum of a survey's file, see `make_spectrum`.
+
+    Parameters
+    ----------
+    path : `pathlib.Path`
+    observation, credit
+        See `make_spectrum`.
+    url : str
+        Where the file comes from.
+
+    Raises
+    ------
+    ArchiveError
+        If the file holds something else.
+    """
+    from astroclip.preparation.noise import inverse_variance
+    from astroclip.preparation.spectrum_files import read_spectra
+
+    try:
+        with quiet():
+            (spectrum,) = read_spectra(path)
+        (ivar,) = inverse_variance(spectrum, spectrum.flux.unit, "the spectrum")
+    except (ValueError, TypeError) as error:
+        raise ArchiveError(
+            f"spectrum {observation['id']} is FITS of another kind than the archive's spectra",
+            f"look at the file: {url}",
+        ) from error
+    return make_spectrum(
+        observation, credit, spectrum.flux, spectrum.spectral_axis, ivar, spectrum.mask
+    )
 
 
 def read_image(path):
