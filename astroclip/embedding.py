@@ -25,7 +25,7 @@ from astroclip.preparation.batches import (
 )
 from astroclip.preparation.grids import wavelength_grid
 from astroclip.preparation.images import prepare_images
-from astroclip.preparation.objects import sort_objects
+from astroclip.preparation.objects import plain_id, sort_objects
 from astroclip.preparation.reading import ReadOptions
 from astroclip.preparation.resampling import fill_bad_pixels, resample_flux
 from astroclip.preparation.spectra import prepare_spectra
@@ -177,7 +177,7 @@ def embed(
     )
     if redshift is not None and not isinstance(redshift, dict):
         redshift = float_values(redshift, "redshift")
-    ids = None if ids is None else np.asarray(ids, dtype=str)
+    ids = None if ids is None else _given_ids(ids)
     given = {"ids": ids, "redshift": redshift, "position": position}
     prepare_options = {
         "medium": medium, "zero_point": zero_point, "pixel_scale": pixel_scale,
@@ -196,6 +196,7 @@ def embed(
             progress.total = objects.n_objects  # a file counts as one object until it is read
             progress.update(len(items))
             items = None  # so that two chunks are never in memory at once
+    _check_lengths(given, objects)
     columns = {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
     failed = np.flatnonzero(columns["flags"] & Flag.FAILED)
     if len(failed):
@@ -255,6 +256,8 @@ def list_models():
 # ---------------------------------------------------------------------- arguments
 def _check_applies(objects, model, is_batch, *, medium, zero_point, position):
     """Raise ValueError if the model, or an argument, applies to none of the objects."""
+    if objects.holds(""):
+        return  # an object without modality has an error of its own, which explains more
     if not any(objects.holds(modality) for modality in model.modalities):
         (modality,) = (name for name in MODALITIES if name not in model.modalities)
         msg = f"{_mismatch(model, modality)}."
@@ -268,6 +271,17 @@ def _check_applies(objects, model, is_batch, *, medium, zero_point, position):
             found = "are a batch of arrays" if is_batch else f"hold no {modality}"
             msg = f"{name} is given and objects {found}, so that it does not apply; leave it out."
             raise ValueError(msg)
+
+
+def _given_ids(ids):
+    """Return the user's ids as text, None where an object keeps its own."""
+    if isinstance(ids, str | bytes) or np.ndim(ids) == 0:
+        return np.array(plain_id(ids), dtype=object)
+    if hasattr(ids, "dtype") and not isinstance(ids, np.ndarray):  # a pandas Series
+        ids = np.asarray(ids)
+    names = np.empty(np.shape(ids), dtype=object)
+    names.flat = [plain_id(value) for value in np.ma.asarray(ids, dtype=object).flat]
+    return names
 
 
 def _mismatch(model, modality, name="objects"):
@@ -345,9 +359,10 @@ def _embed_chunk(items, model, given, prepare_options, encode_options):
     """Return the columns of the table for a few hundred single objects."""
     n_objects = len(items)
     numbers = np.array([item.number for item in items])
-    ids = [item.id for item in items] if given["ids"] is None else _take(given["ids"], numbers)
+    ids = np.broadcast_to(_take(given["ids"], numbers), n_objects)
+    ids = [item.id if name is None else name for item, name in zip(items, ids, strict=True)]
     columns = {
-        "ids": np.broadcast_to(ids, n_objects),
+        "ids": np.array(ids),
         "modality": np.array([item.modality for item in items]),
         "file": np.array([item.file for item in items]),
         "embedding": np.full((n_objects, model.dim), np.nan, np.float32),
@@ -357,8 +372,12 @@ def _embed_chunk(items, model, given, prepare_options, encode_options):
         "medium": np.full(n_objects, "", dtype=object),
         **{name: np.full(n_objects, np.nan) for name in ("ra", "dec", "redshift")},
     }
+    usable = np.array([item.fault is None for item in items])
+    for row in np.flatnonzero(~usable):
+        columns["flags"][row] = items[row].fault.flag
+        columns["messages"][row] = str(items[row].fault)
     for modality in MODALITIES:
-        rows = np.flatnonzero(columns["modality"] == modality)
+        rows = np.flatnonzero((columns["modality"] == modality) & usable)
         if len(rows) and modality not in model.modalities:
             columns["flags"][rows] = Flag.FAILED | Flag.BAD_INPUT
             for row in rows:
