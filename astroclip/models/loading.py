@@ -23,6 +23,7 @@ from astroclip.models.architectures import (
 from astroclip.models.checkpoints import read_checkpoint
 from astroclip.models.presets import PRESETS
 from astroclip.models.weights import find_weights, read_safetensors
+from astroclip.preparation.resampling import bridge_gaps
 
 __all__ = ["EmbeddingModel", "load_model", "select_device"]
 
@@ -199,8 +200,9 @@ class EmbeddingModel:
         flux : (N, P) array-like
             1e-17 erg/s/cm2/A, finite everywhere.
         ivar, mask : (N, P) array-like, optional
-            Inverse variance (ones by default) and True where a pixel is bad. Published
-            models take neither into account.
+            Inverse variance (ones by default) and True where a pixel is bad; short gaps are
+            bridged, see `astroclip.preparation.resampling.bridge_gaps`. Published models take
+            neither into account.
         batch_size : int, optional
             Objects in the network at a time, divided among the threads of a CPU
             (`torch.get_num_threads` of the caller); by default 16 for each of these, and 512 on
@@ -220,6 +222,7 @@ class EmbeddingModel:
         flux = np.asarray(flux)
         ivar = np.ones(flux.shape, np.float32) if ivar is None else ivar
         mask = np.zeros(flux.shape, bool) if mask is None else mask
+        flux, ivar, mask = bridge_gaps(flux, np.asarray(ivar), np.asarray(mask, dtype=bool))
         return self._encode(
             "spectrum", (flux, ivar, mask), batch_size, precision, normalize, progress
         )

@@ -32,7 +32,7 @@ from astroclip.preparation.spectrum_tables import (
     find_roles,
     role_of,
 )
-from astroclip.preparation.unit_strings import parse_unit
+from astroclip.preparation.unit_strings import given_unit, parse_unit
 
 __all__ = ["read_spectra"]
 
@@ -46,6 +46,9 @@ SDSS = Convention("SDSS", FLUX_UNIT, "vacuum", SDSS_BAD)
 LAMOST = Convention("LAMOST", FLUX_UNIT, "vacuum", LAMOST_BAD)
 DESI = Convention("DESI", FLUX_UNIT, "vacuum")
 GAMA = Convention("GAMA", FLUX_UNIT)
+# https://pypeit.readthedocs.io/en/stable/out_onespec.html
+PYPEIT = Convention("PypeIt", None, "vacuum", mask_is_good=True)
+SPACE = Convention("HST or JWST", None, "vacuum")
 UNKNOWN = Convention()
 # Loaders of specutils that guess columns, or whose formats are read here by their documents.
 NOT_ASKED = re.compile(
@@ -97,8 +100,7 @@ def read_spectra(
         If the file is damaged, or does not say which of its arrays are the spectrum's.
     """
     path = checked_path(path)
-    unit = None if unit is None else u.Unit(unit)
-    given = Given(unit, flux, wavelength, ivar, error, mask)
+    given = Given(given_unit(unit), flux, wavelength, ivar, error, mask)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", AstropyWarning)
@@ -106,6 +108,12 @@ def read_spectra(
     except PreparationError as fault:
         raise PreparationError(
             f"path {str(path)!r} cannot be read as spectra: {fault}", flag=fault.flag
+        ) from fault
+    except Exception as fault:  # astropy raises whatever it meets in damaged files
+        raise PreparationError(
+            f"path {str(path)!r} cannot be read as spectra: its data end early, or do not fit what "
+            f"its header says. Check that the file is complete, or read it with another tool and "
+            f"pass a Spectrum."
         ) from fault
     header = spectra[0].meta.get("header", {}) if spectra else {}
     if unit is None and str(header.get("TELESCOP", "")).upper().startswith("LAMOST"):
@@ -131,22 +139,12 @@ def _stem(path):
 # ---------------------------------------------------------------------- FITS
 def _read_fits(path, given):
     """Return the spectra of a FITS file."""
-    try:
-        with fits.open(path, memmap=False) as hdus:
-            for hdu in hdus:
-                _ = hdu.header
-            contents = _contents(hdus)
-            try:
-                return _fits_spectra(path, hdus, given)
-            except PreparationError as error:
-                raise PreparationError(f"{error} The file holds {contents}.") from error
-    except PreparationError:
-        raise
-    except Exception as error:  # astropy and specutils raise whatever they meet
-        raise PreparationError(
-            "its data end early or do not fit its header. Check that the file is complete, or "
-            "read it with another tool and pass a Spectrum."
-        ) from error
+    with fits.open(path, memmap=False) as hdus:
+        contents = _contents(hdus)
+        try:
+            return _fits_spectra(path, hdus, given)
+        except PreparationError as error:
+            raise PreparationError(f"{error} The file holds {contents}.") from error
 
 
 def _fits_spectra(path, hdus, given):
@@ -155,7 +153,7 @@ def _fits_spectra(path, hdus, given):
     if not given.names():
         if arms := _desi_arms(hdus):
             return _desi_spectra(hdus, arms)
-        if spectra := _specutils_spectra(path, hdus):
+        if spectra := _specutils_spectra(path, hdus, convention):
             return spectra
     tables = _spectrum_tables(hdus, given)
     if tables:
@@ -185,6 +183,11 @@ def _convention(hdus):
         return SDSS
     if str(header.get("SURVEY", "")).strip().upper() == "GAMA":
         return GAMA
+    if telescope in ("HST", "JWST"):
+        return SPACE
+    spectra = [hdu.header for hdu in hdus if hdu.header.get("DMODCLS") == "OneSpec"]
+    if spectra:
+        return PYPEIT._replace(unit=FLUX_UNIT if spectra[0].get("FLUXED") else None)
     return UNKNOWN
 
 
@@ -304,7 +307,7 @@ def _contents(hdus):
 
 
 # ---------------------------------------------------------------------- specutils
-def _specutils_spectra(path, hdus):
+def _specutils_spectra(path, hdus, convention):
     """Return the spectra of an instrument's file that a loader of specutils identifies."""
     for kind in (SpectrumList, Spectrum, SpectrumCollection):
         labels = identify_spectrum_format(path, dtype=kind)
@@ -330,9 +333,10 @@ def _specutils_spectra(path, hdus):
         # Data Central's files list the science spectrum and its sky, raw counts and so on
         science = [s for s in spectra if s.meta.get("purpose", "reduced") == "reduced"]
         spectra = [one for s in science or spectra for one in _single_rows(s)]
+        medium = declared_medium(hdus[0].header, convention)
         for spectrum in spectra:
-            header = spectrum.meta.get("header", hdus[0].header)
-            if medium := declared_medium(header if "cards" in dir(header) else hdus[0].header):
+            spectrum.meta.setdefault("header", hdus[0].header)
+            if medium is not None:
                 spectrum.meta.setdefault("medium", medium)
         return spectra
     return []
@@ -469,8 +473,10 @@ def _read_table(path, given):
     )
     contents = f"a table of {len(table)} rows with the columns {columns}"
     try:
+        if not len(table):
+            raise PreparationError("it holds no rows of a table. Check that the file is complete.")
         missing = {"flux", "wavelength"} - find_roles(record, given).keys()
-        if missing or not len(table):
+        if missing:
             raise PreparationError(
                 f"it has no column named as {' or '.join(sorted(missing))}. {HELP}."
             )

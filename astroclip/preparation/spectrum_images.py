@@ -16,7 +16,7 @@ from astroclip.preparation.spectrum_tables import (
     column_spectra,
     declared_medium,
     find_roles,
-    role_of,
+    split_unit,
 )
 from astroclip.preparation.unit_strings import parse_unit
 
@@ -89,6 +89,9 @@ def image_spectra(hdus, given, convention):
             headers[name] = hdu.header
     label = "its image arrays"
     roles = find_roles(ArrayTable(label, arrays), given)
+    for role, name in given.names().items():
+        if text := split_unit(name)[1]:
+            arrays[roles[role]] = arrays[roles[role]]._replace(unit=text)
     if "flux" not in roles:
         found = [name for name in arrays if name.lower() in FLUX_NAMES]
         nameless = [name for name in arrays if re.fullmatch(r"HDU\d+", name)]
@@ -185,8 +188,8 @@ def _rows_or_extensions(hdus, roles, arrays, header, label, convention):
         columns[role] = arrays[name]._replace(
             values=other.T if turn and other.ndim == 2 else other
         )
-        if role == "wavelength" and role_of(name) and name.lower().startswith("log"):
-            columns[role] = Array(10.0**other * u.AA)
+        if role == "wavelength" and re.match("log", name, re.IGNORECASE):
+            columns[role] = columns[role]._replace(unit="log10(Angstrom)")
     n_rows = columns["flux"].values.shape[0]
     many = values.ndim == 2
     listed = any(
@@ -336,6 +339,7 @@ def _multispec_wavelengths(header, flux):
     clean.update({
         "WCSDIM": 2, "CTYPE1": "MULTISPE", "CTYPE2": "MULTISPE", "BUNIT": "adu",
         "WAT1_001": "wtype=multispec label=Wavelength units=Angstrom",
+        "WAT2_999": " ",  # a single card is not understood
     })
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -18,11 +18,13 @@ __all__ = [
     "ArrayTable",
     "Convention",
     "Given",
+    "bad_pixels",
     "column_spectra",
     "declared_medium",
     "find_roles",
     "flux_unit",
     "role_of",
+    "split_unit",
 ]
 
 # Names of columns and extensions, lower case with underscores. A name that is in no set
@@ -93,6 +95,7 @@ class Convention(NamedTuple):
     unit: u.UnitBase | None = None
     medium: str | None = None
     bad_bits: int | None = None  # bits of the mask that make a pixel bad; None: any
+    mask_is_good: bool = False  # whether True in the mask is good
 
 
 @dataclass(frozen=True)
@@ -148,11 +151,11 @@ class ArrayTable:
 # ---------------------------------------------------------------------- names
 def role_of(name):
     """Return what a name stands for: a key of `ROLES`, or None."""
-    key = re.sub(r"\W+", "_", _split_unit(name)[0].strip().lower()).strip("_")
+    key = re.sub(r"\W+", "_", split_unit(name)[0].strip().lower()).strip("_")
     return next((role for role, names in ROLES.items() if key in names), None)
 
 
-def _split_unit(name):
+def split_unit(name):
     """Return a column's name without a unit in brackets, and that unit's string or None."""
     match = re.fullmatch(r"\s*(.*?)\s*[\[(](.+)[\])]\s*", name)
     return (match[1], match[2]) if match and match[1] else (name, None)
@@ -209,7 +212,7 @@ def _best_wavelengths(table, found):
 
 def _named(table, name, role):
     """Return the array a user's name stands for; raise an error with the names there are."""
-    wanted = (name, _split_unit(name)[0])
+    wanted = (name, split_unit(name)[0])
     for matches in (
         [key for key in table.arrays if key in wanted],
         [key for key in table.arrays if key.lower() in {w.lower() for w in wanted}],
@@ -246,8 +249,8 @@ def flux_unit(text, given, convention, what):
 
 def _wavelengths(name, array, values, given_name, label):
     """Return wavelengths (frequencies, energies) as a Quantity."""
-    text = _split_unit(given_name or name)[1] or array.unit or _split_unit(name)[1]
-    key = _split_unit(name)[0].lower()
+    text = split_unit(given_name or name)[1] or array.unit or split_unit(name)[1]
+    key = split_unit(name)[0].lower()
     logarithm = LOG_UNIT.match(text or "")
     if LN.search(key):
         return np.exp(values) * u.AA
@@ -289,13 +292,16 @@ def column_spectra(table, given, convention):
     roles = find_roles(table, given)
     arrays = {role: table.arrays[name].read() for role, name in roles.items()}
     if not any(_is_ragged(values) for values in arrays.values()):
-        arrays = {role: _filled(values, role) for role, values in arrays.items()}
+        arrays = {
+            role: _filled(values, role, f"{table.label}, column {roles[role]},")
+            for role, values in arrays.items()
+        }
     axis_name = roles["wavelength"]
     axis = table.arrays[axis_name]
     medium = _medium_of_column(axis_name, axis) or declared_medium(table.header, convention)
     unit = flux_unit(
-        _split_unit(given.flux or "")[1] or table.arrays[roles["flux"]].unit
-        or _split_unit(roles["flux"])[1],
+        split_unit(given.flux or "")[1] or table.arrays[roles["flux"]].unit
+        or split_unit(roles["flux"])[1],
         given.unit, convention, f"{table.label}, column {roles['flux']},",
     )
     spectra = []
@@ -307,12 +313,16 @@ def column_spectra(table, given, convention):
     return spectra
 
 
-def _filled(values, role):
+def _filled(values, role, name):
     """Return a role's values, plain and in the machine's byte order; missing ones are bad."""
     values = np.ma.asarray(values)
+    if role in ("mask", "good") and values.dtype.kind in "SU":
+        values = np.isin(np.char.lower(values.astype(str)), ["true", "t", "1", "yes"])
+    if values.dtype.kind not in "biuf":
+        raise PreparationError(f"{name} holds no numbers but {values.dtype.name}. {HELP}.")
     if role not in ("mask", "good"):
         values = values.astype(float)
-    values = values.astype(values.dtype.newbyteorder("="), copy=False)
+    values = np.ma.asarray(values.astype(values.dtype.newbyteorder("="), copy=False))
     return values.filled({"mask": 1, "good": 0}.get(role, np.nan))
 
 
@@ -322,13 +332,13 @@ def _is_ragged(values):
 
 
 def _rows(arrays, label):
-    """Return one dict of 1-D arrays per spectrum."""
+    """Return one dict of 1-D arrays per spectrum; all have the length of its pixels."""
     shapes = {role: np.shape(array) for role, array in arrays.items()}
     flux, axis = arrays["flux"], arrays["wavelength"]
     if any(_is_ragged(values) for values in arrays.values()):
         shared = {role: values for role, values in arrays.items() if len(values) != len(flux)}
         return [
-            {role: _filled(values if role in shared else values[row], role)
+            {role: _filled(values if role in shared else values[row], role, f"{label}, {role},")
              for role, values in arrays.items()}
             for row in range(len(flux))
         ]
@@ -409,7 +419,7 @@ def _uncertainty(row, roles, table, unit, order):
     (role,) = found
     kind, power = UNCERTAINTIES[role], {"ivar": -2, "error": 1, "variance": 2}[role]
     values, own = row[role][order], parse_unit(
-        table.arrays[roles[role]].unit or _split_unit(roles[role])[1]
+        table.arrays[roles[role]].unit or split_unit(roles[role])[1]
     )
     factor = 1.0
     if own not in (None, unit, u.dimensionless_unscaled):
@@ -440,6 +450,8 @@ def _mask(row, convention, order):
         return ~(np.asarray(row["good"])[order].astype(float) > 0)
     if "mask" not in row:
         return None
+    if convention.mask_is_good:
+        return ~np.asarray(row["mask"])[order].astype(bool)
     return bad_pixels(np.asarray(row["mask"])[order], convention.bad_bits)
 
 

@@ -6,7 +6,7 @@ import warnings
 
 from astropy import units as u
 
-__all__ = ["is_flux_density", "parse_unit"]
+__all__ = ["given_unit", "is_flux_density", "parse_unit"]
 
 # Whole strings, lower case, that no rule of spelling turns into a unit.
 NAMES = {
@@ -96,6 +96,15 @@ def _parse(text):
             continue
         return unit if factor == 1.0 else u.Unit(factor * unit)
     return None
+
+
+def given_unit(unit):
+    """Return the unit that a user gives, None for None; raise ValueError for what is none."""
+    found = parse_unit(unit)
+    if unit is not None and found is None:
+        msg = f"unit is {unit!r}; expected a unit such as '1e-17 erg / (s cm2 AA)' or 'Jy'."
+        raise ValueError(msg)
+    return found
 
 
 def is_flux_density(unit):
