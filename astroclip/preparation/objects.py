@@ -1,7 +1,6 @@
 """Sort anything a user passes into single objects: one spectrum or image each, in order."""
 
 import itertools
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,9 @@ from astroclip._validation import check_not_empty
 from astroclip.exceptions import PreparationError
 from astroclip.preparation.arms import are_arms, merge_arms
 from astroclip.preparation.batches import ImageBatch, SpectrumBatch
+from astroclip.preparation.identity import plain_id
 from astroclip.preparation.image_files import read_images
+from astroclip.preparation.object_tables import is_row, is_table, read_table_rows, table_rows
 from astroclip.preparation.reading import (
     ReadOptions,
     file_ids,
@@ -25,7 +26,7 @@ from astroclip.preparation.reading import (
 from astroclip.preparation.spectrum_files import read_spectra
 from astroclip.tables import is_embedding_table
 
-__all__ = ["ObjectList", "SingleObject", "plain_id", "sort_objects"]
+__all__ = ["ObjectList", "SingleObject", "sort_objects"]
 
 TYPES = {
     "spectrum": (Spectrum, SpectrumList, SpectrumCollection),
@@ -38,7 +39,8 @@ EXPECTED = {
     "image": "a CCDData, or a dict of band to CCDData. Make one with CCDData(array, unit=..., "
     "wcs=...)",
     None: "a Spectrum (Spectrum1D), a SpectrumList or SpectrumCollection, a dict of band to "
-    "CCDData, a CCDData stack, a file path, a SpectrumBatch or ImageBatch, or a list of these",
+    "CCDData, a CCDData stack, a file path, a table with one object per row, a SpectrumBatch or "
+    "ImageBatch, or a list of these",
 }
 
 
@@ -61,6 +63,8 @@ class SingleObject:
         Path of the file it was read from; empty for objects in memory.
     label : str
         Its id, where that is not the one in its meta; empty otherwise.
+    identity : dict
+        What the row of a table says of it: ``id``, ``ra``, ``dec`` and ``redshift``.
     number : int
         The object's position among all objects: its row in the result.
     name : str
@@ -72,11 +76,14 @@ class SingleObject:
     row: int | None = None
     file: str = ""
     label: str = ""
+    identity: dict | None = None
     number: int = 0
     name: str = ""
 
     def meta(self, key):
         """Return a value of the object's meta, or its row's part of it; None if absent."""
+        if self.identity is not None and key in self.identity:
+            return self.identity[key]
         data = next(iter(self.data.values())) if isinstance(self.data, dict) else self.data
         value = (getattr(data, "meta", None) or {}).get(key)
         if value is None or self.row is None:
@@ -101,24 +108,6 @@ class SingleObject:
     def fault(self):
         """The `PreparationError` of an object that could not be sorted or read, or None."""
         return self.data if isinstance(self.data, PreparationError) else None
-
-
-def plain_id(value):
-    """Return an id of any type as text, None if it is none.
-
-    Bytes are decoded, and whole numbers in floating point, as which pandas keeps columns with
-    gaps, are written as integers. None, masked values, NaN and empty text are no ids.
-    """
-    if isinstance(value, np.generic | np.ndarray) and np.ndim(value) == 0:
-        value = None if np.ma.is_masked(value) else value.item()
-    if isinstance(value, bytes):
-        value = value.decode("utf-8", errors="replace")
-    if isinstance(value, float):
-        if math.isnan(value):
-            return None
-        value = int(value) if value.is_integer() else value
-    text = "" if value is None else str(value).strip()
-    return None if text in ("", "<NA>", "NaT") else text
 
 
 class ObjectList:
@@ -239,7 +228,7 @@ def sort_objects(objects, *, name="objects", modality=None, options=None):
         return ObjectList(entries, name=name, single=False, options=options)
     if _is_many(objects):
         entries = (
-            entry for element in objects for entry in _checked_entries(element, modality)
+            entry for element in objects for entry in _checked_entries(element, modality, options)
         )
         if isinstance(objects, list | tuple | np.ndarray):
             entries = list(entries)
@@ -250,8 +239,8 @@ def sort_objects(objects, *, name="objects", modality=None, options=None):
             entries = itertools.chain([first], entries)
         return ObjectList(entries, name=name, single=False, options=options)
     try:
-        entries = _element_entries(objects, modality)
-        is_list = isinstance(objects, SpectrumCollection)
+        entries = _element_entries(objects, modality, options)
+        is_list = isinstance(objects, SpectrumCollection) or is_table(objects)
         if len(entries) == 1 and _is_unread(entries[0]):
             path = _paths(entries[0])[0]
             is_list = isinstance(objects, str | Path) and path != Path(objects).expanduser()
@@ -271,17 +260,17 @@ def _is_many(objects):
         return len(objects) > 0 and not are_arms(objects)
     if isinstance(objects, np.ndarray):
         return objects.ndim == 1 and objects.dtype.kind in "OUT"
-    return isinstance(objects, Iterable) and not isinstance(
-        objects, (*TYPES[None], bytes, SpectrumBatch, ImageBatch)
+    return isinstance(objects, Iterable) and not (
+        isinstance(objects, (*TYPES[None], bytes, SpectrumBatch, ImageBatch)) or is_table(objects)
     )
 
 
-def _checked_entries(element, modality):
+def _checked_entries(element, modality, options):
     """Return the entries of one element of the user's list, or one that holds its error."""
     try:
-        if isinstance(element, str | Path):
+        if isinstance(element, str) and modality is None:
             element = Path(element)
-        return _element_entries(element, modality)
+        return _element_entries(element, modality, options)
     except Exception as error:  # a fault of one element costs the others nothing
         if isinstance(element, Path):
             return [_fault(error, "", path=element, label=file_stem(element))]
@@ -290,7 +279,7 @@ def _checked_entries(element, modality):
         return [_fault(error, kind)]
 
 
-def _element_entries(element, modality):
+def _element_entries(element, modality, options):
     """Return the objects that one element holds, or what has to be read; errors lack its name."""
     if isinstance(element, SpectrumBatch | ImageBatch) and modality is None:
         msg = (
@@ -298,6 +287,11 @@ def _element_entries(element, modality):
             f"Join several with astroclip.preparation.concatenate."
         )
         raise TypeError(msg)
+    if modality is None and (is_table(element) or isinstance(element, dict) and is_row(element)):
+        return [
+            SingleObject(kind, data, row, identity=identity)
+            for kind, data, row, identity in table_rows(element, options)
+        ]
     if not isinstance(element, TYPES[modality]):
         msg = f"is a {type(element).__name__}; expected {EXPECTED[modality]}."
         raise TypeError(msg)
@@ -318,7 +312,7 @@ def _element_entries(element, modality):
             msg = "is empty; pass at least one object."
             raise ValueError(msg)
         if not are_arms(element):
-            return [one for each in element for one in _checked_entries(each, modality)]
+            return [one for each in element for one in _checked_entries(each, modality, options)]
         try:
             element = merge_arms(element)
         except ValueError as error:
@@ -395,6 +389,15 @@ def _file_objects(entry, label, options):
             for band, value in entry.items()
         }
         return [SingleObject("image", image, file=str(path), label=label)]
+    rows = read_table_rows(path, options)
+    if rows is not None:
+        return [
+            SingleObject(
+                kind, data, row, file=str(path), identity=identity,
+                label=plain_id(identity.get("id")) or f"{label}-{number}",
+            )
+            for number, (kind, data, row, identity) in enumerate(rows)
+        ]
     modality = file_modality(path)
     if modality == "image":
         image = read_images(path, bands=options.bands, unit=options.unit)
@@ -405,7 +408,7 @@ def _file_objects(entry, label, options):
     )
     stem, items = file_stem(path), []
     for spectrum in spectra:
-        for item in _element_entries(spectrum, "spectrum"):
+        for item in _element_entries(spectrum, "spectrum", options):
             own = plain_id(item.meta("id"))
             number = "" if len(spectra) == 1 and item.row is None else f"-{len(items)}"
             if own is None:

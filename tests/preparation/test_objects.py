@@ -14,7 +14,8 @@ from astroclip.datasets import DATA
 from astroclip.exceptions import PreparationError
 from astroclip.preparation import ImageBatch, SpectrumBatch
 from astroclip.preparation.batches import FLUX_UNIT
-from astroclip.preparation.objects import plain_id, sort_objects
+from astroclip.preparation.identity import plain_id
+from astroclip.preparation.objects import sort_objects
 
 WAVELENGTH = np.linspace(4000.0, 5000.0, 30)
 
