@@ -34,6 +34,7 @@ from astroclip.preparation.batches import (
     object_fields,
 )
 from astroclip.preparation.blanks import blank_pixels
+from astroclip.preparation.mosaics import MosaicCutouts
 from astroclip.preparation.noise import inverse_variance
 from astroclip.preparation.objects import sort_objects
 from astroclip.preparation.photometry import (
@@ -129,7 +130,8 @@ def prepare_images(
         Arcsec per pixel of images without celestial world coordinates in any band, and
         without a card such as ``PIXSCALE``. A scale that is not known is not assumed.
     position : `~astropy.coordinates.SkyCoord`, optional
-        Of each object, or of all; the center of the image by default.
+        Of each object, or of all; the center of the image by default. N positions in one
+        image, passed by itself, are N objects; its bands may then be paths of FITS files.
     center : str
         ``"position"``, or ``"source"``: the centroid of the light near the position.
     subtract_background : bool
@@ -188,7 +190,9 @@ def prepare_images(
         pad=pad, min_coverage=min_coverage, zero_point=zero_point, stack_bands=stack_bands,
         unit=None if unit is None else u.Unit(unit), image_scale=image_scale,
     )
-    items = list(sort_objects(images, name="images", modality="image"))
+    items = list(
+        sort_objects(images, name="images", modality="image", position=position)
+    )
     positions = _positions(position, len(items))
     shape = (len(items), len(settings.bands), settings.size, settings.size)
     pixels, mask = np.zeros(shape, np.float32), np.ones(shape, bool)
@@ -236,6 +240,8 @@ def _positions(position, n_objects):
         return [position] * n_objects
     if len(position) != n_objects:
         msg = f"position has {len(position)} coordinates; expected one, or {n_objects}."
+        if n_objects == 1:
+            msg += " To cut many objects out of one mosaic, pass it by itself, not in a list."
         raise ValueError(msg)
     return list(position)
 
@@ -246,7 +252,10 @@ def _prepare_one(item, position, settings, pixels, mask):
     if isinstance(item.data, PreparationError):
         raise item.data
     name, flags = item.name, 0
-    planes = _planes(item.data, name, settings, with_position=position is not None)
+    image = item.data
+    if isinstance(image, MosaicCutouts):
+        image = image.image(item.row, settings.size * settings.pixel_scale, name)
+    planes = _planes(image, name, settings, with_position=position is not None)
     reference = planes[_reference_band(planes)]
     x, y = _target(reference, name, position)
     if settings.center == "source":

@@ -15,6 +15,7 @@ from astroclip.preparation.arms import are_arms, merge_arms
 from astroclip.preparation.batches import ImageBatch, SpectrumBatch
 from astroclip.preparation.identity import plain_id
 from astroclip.preparation.image_files import read_images
+from astroclip.preparation.mosaics import MosaicCutouts, is_mosaic
 from astroclip.preparation.object_tables import is_row, is_table, read_table_rows, table_rows
 from astroclip.preparation.reading import (
     ReadOptions,
@@ -58,7 +59,8 @@ class SingleObject:
         or reading the object gave.
     row : int or None
         The object's row of ``data``, where that holds one object per row: rows are converted
-        a block at a time, because slicing a Spectrum costs more than preparing it.
+        a block at a time, because slicing a Spectrum costs more than preparing it, and
+        `~astroclip.preparation.mosaics.MosaicCutouts` are cut when they are needed.
     file : str
         Path of the file it was read from; empty for objects in memory.
     label : str
@@ -190,7 +192,7 @@ class ObjectList:
         return self.is_stream or any(_modality(entry) == modality for entry in self.entries)
 
 
-def sort_objects(objects, *, name="objects", modality=None, options=None):
+def sort_objects(objects, *, name="objects", modality=None, options=None, position=None):
     """Return the single objects of anything `astroclip.embed` accepts.
 
     Parameters
@@ -203,6 +205,8 @@ def sort_objects(objects, *, name="objects", modality=None, options=None):
         ``"spectrum"`` or ``"image"``: accept objects in memory of this modality only.
     options : `~astroclip.preparation.reading.ReadOptions`, optional
         What the user says of files.
+    position : `~astropy.coordinates.SkyCoord`, optional
+        Many of them make as many objects of one image.
 
     Returns
     -------
@@ -221,6 +225,9 @@ def sort_objects(objects, *, name="objects", modality=None, options=None):
     if isinstance(objects, list) and objects and isinstance(objects[0], SingleObject):
         return objects
     options = ReadOptions() if options is None else options
+    is_nested = isinstance(objects, dict) and is_row(objects)
+    if is_mosaic(objects, position) and not is_nested:
+        return _mosaic_objects(objects, position, name, options)
     if isinstance(objects, SpectrumBatch | ImageBatch) and modality is None:
         kind = "spectrum" if isinstance(objects, SpectrumBatch) else "image"
         entries = [SingleObject(kind, objects, row) for row in range(len(objects))]
@@ -251,6 +258,20 @@ def sort_objects(objects, *, name="objects", modality=None, options=None):
     return ObjectList(
         entries, name=name, single=len(entries) == 1 and not is_list, options=options
     )
+
+
+def _mosaic_objects(image, position, name, options):
+    """Return the objects around each of many positions in one image, or the image of files."""
+    single = position is None or position.isscalar
+    mosaic = MosaicCutouts(
+        image, None if position is None else position.reshape(-1) if single else position,
+        name=name, bands=options.bands, unit=options.unit,
+    )
+    entries = [
+        SingleObject("image", mosaic, row, file=mosaic.file) for row in range(len(mosaic))
+    ]
+    check_not_empty(entries, "position")
+    return ObjectList(entries, name=name, single=single, options=options)
 
 
 # ---------------------------------------------------------------------- elements
@@ -384,11 +405,8 @@ def _file_objects(entry, label, options):
     """Return the objects of a file, or the image of several; errors lack their name."""
     path = _paths(entry)[0]
     if isinstance(entry, dict):
-        image = {
-            band: _read_band(value, band, options) if isinstance(value, Path) else value
-            for band, value in entry.items()
-        }
-        return [SingleObject("image", image, file=str(path), label=label)]
+        image = MosaicCutouts(entry, None, name="image", bands=options.bands, unit=options.unit)
+        return [SingleObject("image", image, 0, file=str(path), label=label)]
     rows = read_table_rows(path, options)
     if rows is not None:
         return [
@@ -421,11 +439,6 @@ def _file_objects(entry, label, options):
         msg = f"path {str(path)!r} holds no spectrum; expected at least one. Leave the file out."
         raise PreparationError(msg)
     return items
-
-
-def _read_band(path, band, options):
-    """Return the only image of a file, which is of a known band."""
-    return next(iter(read_images(path, bands=[band], unit=options.unit).values()))
 
 
 # ---------------------------------------------------------------------- errors
