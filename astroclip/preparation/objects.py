@@ -244,20 +244,20 @@ def _element_entries(element, name, modality):
             return [SingleObject("spectrum", PreparationError(msg))]
     if isinstance(element, SpectrumCollection):
         return [SingleObject("spectrum", element[row]) for row in range(element.shape[0])]
-    if element.flux.ndim > 2:
+    if element.data.ndim > 2:  # flux in magnitudes cannot be asked for
         msg = (
-            f"{name} has flux of shape {element.flux.shape}; expected (n_pixels,) for one object "
+            f"{name} has flux of shape {element.data.shape}; expected (n_pixels,) for one object "
             f"or (n_objects, n_pixels) for many. Reshape the cube to two axes."
         )
         raise ValueError(msg)
-    if element.flux.ndim < 2:
+    if element.data.ndim < 2:
         return [SingleObject("spectrum", element)]
     return [SingleObject("spectrum", element, row) for row in range(_n_rows(element))]
 
 
 def _n_rows(spectra):
     """Return the number of objects of a Spectrum with 2-D flux, one along the other axis."""
-    return spectra.flux.shape[1 - spectra.spectral_axis_index]
+    return spectra.data.shape[1 - spectra.spectral_axis_index]
 
 
 def _file_objects(path, name, options):

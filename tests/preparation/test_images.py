@@ -235,7 +235,7 @@ def test_bad_pixels_are_filled_and_counted(marked_by):
     expected = np.median(clean.pixels[0, 1][~inside])
     np.testing.assert_array_equal(batch.pixels[batch.mask], expected)
     assert batch.coverage[0] == pytest.approx(1 - 35 / (3 * SIZE**2))
-    assert batch.flags[0] == Flag.BAD_PIXELS
+    assert batch.flags[0] == 0
 
 
 def test_padding():
@@ -259,7 +259,7 @@ def test_a_band_without_valid_pixels_around_the_target_counts_as_missing(value):
     with pytest.raises(PreparationError, match="^images has no valid pixel in band 'z' around the"):
         prepare(images)
     batch = prepare(images, missing_bands="fill")
-    assert batch.flags[0] == Flag.MISSING_BAND | Flag.BAD_PIXELS
+    assert batch.flags[0] == Flag.MISSING_BAND
     assert not batch.pixels[0, 2].any()
     assert batch.mask[0, 2].all()
 
