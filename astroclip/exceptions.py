@@ -10,6 +10,7 @@ __all__ = [
     "ModelMismatchError",
     "PreparationError",
     "RejectedPairsWarning",
+    "SuspiciousLabelWarning",
     "UnsafeCheckpointError",
 ]
 
@@ -20,6 +21,10 @@ class AstroclipWarning(AstropyUserWarning):
 
 class FailedObjectWarning(AstroclipWarning):
     """Some objects of a batch could not be used; their rows stay, masked and flagged."""
+
+
+class SuspiciousLabelWarning(AstroclipWarning):
+    """Some labels, such as -9999 or "unknown", seem to stand for values that are not known."""
 
 
 class RejectedPairsWarning(AstroclipWarning):

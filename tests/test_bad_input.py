@@ -101,7 +101,8 @@ def fill(value, where=slice(None)):
 def stack(images, **header):
     """Return a CCDData stack of a dict of images."""
     first = next(iter(images.values()))
-    return CCDData(np.stack([ccd.data for ccd in images.values()]), unit=first.unit, meta=header)
+    data = np.stack([ccd.data for ccd in images.values()])
+    return CCDData(data, unit=first.unit, meta=header, wcs=first.wcs)
 
 
 def masked_image():
@@ -207,7 +208,7 @@ SINGLE_IMAGES = {
     "image in kelvin": (
         lambda: make_image(unit=u.K),
         u.UnitsError,
-        r"\['g'\] has unit 'K' and no zero point; expected nanomaggies",
+        r"\['g'\] has unit 'K'; expected nanomaggies",
     ),
     "wrong band names": (
         lambda: dict(zip(["blue", "red", "far"], make_image().values(), strict=True)),
@@ -237,7 +238,7 @@ SINGLE_IMAGES = {
     "image of one axis": (
         lambda: {band: CCDData(np.ones(152), unit=u.nmgy) for band in "grz"},
         PreparationError,
-        r"\['g'\] has 1 axes; expected \(y, x\)",
+        r"\['g'\] has data of shape \(152,\); expected \(y, x\)",
     ),
     "stack of one plane": (
         lambda: make_image()["g"],
@@ -247,7 +248,7 @@ SINGLE_IMAGES = {
     "stack without band names": (
         lambda: stack(make_image()),
         PreparationError,
-        r" is a stack of 3 bands and names 0 .*; expected a name for each. Pass stack_bands",
+        r" is a stack of 3 bands and names 0 .*; expected a name for each. Name them: bands=",
     ),
     "stack with too few names": (
         lambda: stack(make_image(), BANDS="gr"),

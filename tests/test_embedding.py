@@ -114,7 +114,7 @@ def stacked(golden):
 def cutout(pixels, *, wcs=None):
     """Return band to CCDData of pixels (band, y, x) in nanomaggies."""
     return {
-        band: CCDData(plane, unit=u.nmgy, wcs=wcs)
+        band: CCDData(plane, unit=u.nmgy, wcs=wcs, meta={"PIXSCALE": 0.262})
         for band, plane in zip(BANDS, pixels, strict=True)
     }
 
@@ -258,7 +258,8 @@ def test_arms_take_ids_and_positions_from_the_fibermap(stacked, model):
 def test_containers_of_images_agree(container, pixels, model, golden):
     order = [2, 0, 1]
     if container == "stack":
-        objects = [CCDData(p, unit=u.nmgy, meta={"BANDS": BANDS}) for p in pixels]
+        meta = {"BANDS": BANDS, "PIXSCALE": 0.262}
+        objects = [CCDData(p, unit=u.nmgy, meta=meta) for p in pixels]
     elif container == "other order":
         objects = [dict(reversed(cutout(p).items())) for p in pixels]
     elif container == "batch":
@@ -370,7 +371,7 @@ def test_zero_point_scales_counts(pixels, model):
     counts = {band: CCDData(p * 10, unit=u.adu) for band, p in zip(BANDS, pixels[0], strict=True)}
     expected = vectors(embed(cutout(pixels[0]), model=model))
     for zero_point in (25.0, {"g": 25.0, "r": 25.0, "z": 25.0}):
-        table = embed(counts, model=model, zero_point=zero_point)
+        table = embed(counts, model=model, zero_point=zero_point, pixel_scale=0.262)
         assert_allclose(vectors(table), expected, atol=1e-5)
 
 
@@ -506,7 +507,9 @@ def test_files_and_objects_may_be_mixed_and_say_their_file(files, spectra, model
 
 def test_options_of_one_modality_apply_to_its_rows(pixels, spectra, small):
     counts = {band: CCDData(p * 10, unit=u.adu) for band, p in zip(BANDS, pixels[0], strict=True)}
-    mixed = embed([spectra[0], counts], model=small, zero_point=25.0, medium="air")
+    mixed = embed(
+        [spectra[0], counts], model=small, zero_point=25.0, pixel_scale=0.262, medium="air"
+    )
     air = embed(spectra[0], model=small, medium="air")
     flux = embed(cutout(pixels[0]), model=small)
     assert_allclose(vectors(mixed), np.concatenate([vectors(air), vectors(flux)]), atol=1e-5)

@@ -13,6 +13,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from specutils import Spectrum, SpectrumList
 
 from astroclip import PropertyEstimator, SimilarityIndex, embed, load_model
+from astroclip.datasets import sample_sdss_spectrum
 from astroclip.exceptions import FailedObjectWarning
 from astroclip.tables import Flag, read_table, write_table
 
@@ -172,3 +173,15 @@ def test_image_and_spectra_files_share_one_call_and_index(model, shared_data, su
     assert index.query(image, n_neighbors=1)["neighbor_id"][0] == path.stem
     across = index.query(image, n_neighbors=3, modality="spectrum")
     assert set(across["modality"]) == {"spectrum"}
+
+
+@pytest.mark.parametrize("fraction", [0.03, 0.1])
+def test_scattered_bad_pixels_hardly_change_an_embedding(fraction):
+    whole = sample_sdss_spectrum()
+    bad = np.random.default_rng(5).random(len(whole.flux)) < fraction
+    spoiled = Spectrum(
+        flux=np.where(bad, 1e3, whole.flux.value) * whole.flux.unit,
+        spectral_axis=whole.spectral_axis, uncertainty=whole.uncertainty, mask=whole.mask | bad,
+    )
+    first, second = np.asarray(embed([whole, spoiled])["embedding"])
+    assert first @ second > 0.998

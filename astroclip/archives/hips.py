@@ -5,7 +5,7 @@ from astropy.wcs import WCS
 
 from astroclip.archives.base import Archive, check_fits, gather, make_image, read_image
 from astroclip.archives.transport import ArchiveError
-from astroclip.preparation.bands import nanomaggy_factor
+from astroclip.preparation.photometry import nanomaggy_factor
 
 __all__ = ["HiPS"]
 

@@ -45,6 +45,10 @@ def add_parser(subparsers):
         help=f"columns of the reference; by default those of {', '.join(PROPERTIES)} that it has",
     )
     group.add_argument(
+        "--missing", type=names, action="extend", default=[], metavar="VALUE[,VALUE...]",
+        help="values of these columns that stand for unknown ones, such as --missing=-9999,-99",
+    )
+    group.add_argument(
         "--method", choices=("neighbors", "head"), default="neighbors",
         help="mean of neighbors (default), or the model's redshift head",
     )
@@ -91,7 +95,8 @@ def fitted_estimator(reference, options):
     if options.method == "head":
         model = str(reference.meta["MODEL"])
         estimator = RedshiftEstimator(model=options.model or model, confidence=options.confidence)
-        return estimator.fit(reference, "redshift"), ["redshift"]
+        estimator.fit(reference, "redshift", missing=options.missing)
+        return estimator, ["redshift"]
     properties = options.properties or [n for n in PROPERTIES if n in reference.colnames]
     if not properties:
         there = ", ".join(name for name in reference.colnames if name != "embedding")
@@ -100,7 +105,7 @@ def fitted_estimator(reference, options):
     estimator = PropertyEstimator(
         n_neighbors=options.n_neighbors, weights=options.weights, confidence=options.confidence
     )
-    return estimator.fit(reference, properties), properties
+    return estimator.fit(reference, properties, missing=options.missing), properties
 
 
 def screen_version(estimates, properties):

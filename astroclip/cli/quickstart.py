@@ -86,6 +86,8 @@ def copy_samples(folder):
 
 def draw_quickstart(path, spectra, image, neighbors):
     """Write the figure of the queries beside their neighbors, complete or not at all."""
+    from matplotlib.figure import Figure
+
     from astroclip import reference_previews
     from astroclip.plotting import neighbor_panel
     from astroclip.plotting.objects import query_parts
@@ -101,5 +103,6 @@ def draw_quickstart(path, spectra, image, neighbors):
     for query in queries:
         rows = neighbors[np.asarray(neighbors["query_id"]) == query["id"]]
         query["neighbors"], query["previews"] = rows, reference_previews(rows["neighbor_id"])
+    figure = Figure(figsize=(11.4, 2.9 * len(queries)), layout="constrained")  # shows no window
     with written(path) as partial:
-        neighbor_panel(queries).savefig(partial, dpi=150, format="png")
+        neighbor_panel(queries, figure=figure).savefig(partial, dpi=150, format="png")

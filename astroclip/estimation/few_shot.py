@@ -133,7 +133,7 @@ class FewShotEstimator(BaseEstimator):
         property_groups(self.circular, self.positive, self.categorical)
 
     # ------------------------------------------------------------------ fitting
-    def fit(self, table, properties):
+    def fit(self, table, properties, *, missing=()):
         """Learn properties from examples, and cross-validate.
 
         Parameters
@@ -142,6 +142,9 @@ class FewShotEstimator(BaseEstimator):
             An embedding table with a column for every property. Rows whose property is
             masked, NaN or empty text are left out for that property.
         properties : sequence of str
+        missing : float, str, or sequence of these
+            Values that stand for unknown ones, such as ``(-9999, -99)``: their rows are left
+            out, too.
 
         Returns
         -------
@@ -154,13 +157,18 @@ class FewShotEstimator(BaseEstimator):
             If a property is no column.
         ValueError
             If there are too few examples, or the kind cannot learn a property.
+
+        Warns
+        -----
+        SuspiciousLabelWarning
+            If values seem to stand for unknown ones and are not named in ``missing``.
         """
         self._check_settings()
         validate_embedding_table(table, name="table")
         names = property_names(properties)
         columns = read_properties(
             table, names, circular=self.circular, positive=self.positive,
-            categorical=self.categorical,
+            categorical=self.categorical, missing=missing,
         )
         features = _unit_features(table)
         valid = np.isfinite(features).all(axis=1)

@@ -172,7 +172,7 @@ class PropertyEstimator(BaseEstimator):
             raise ValueError(msg)
 
     # ------------------------------------------------------------------ fitting
-    def fit(self, table, properties=None, *, index=None):
+    def fit(self, table, properties=None, *, missing=(), index=None):
         """Take a reference and calibrate intervals and thresholds on it.
 
         Parameters
@@ -182,6 +182,9 @@ class PropertyEstimator(BaseEstimator):
             masked, NaN or empty text are left out for that property.
         properties : sequence of str
             Names of columns.
+        missing : float, str, or sequence of these
+            Values that stand for unknown ones, such as ``(-9999, -99)``: their rows are left
+            out, too.
         index : `~astroclip.SimilarityIndex`, optional
             Of that very table, row by row: an approximate one, for instance. Exact by
             default.
@@ -198,13 +201,18 @@ class PropertyEstimator(BaseEstimator):
         ValueError
             If the reference is too small, a property cannot be estimated, there is none,
             or the index has another number of rows.
+
+        Warns
+        -----
+        SuspiciousLabelWarning
+            If values seem to stand for unknown ones and are not named in ``missing``.
         """
         self._check_settings()
         validate_embedding_table(table, name="table")
         names = property_names(properties)
         columns = read_properties(
             table, names, circular=self.circular, positive=self.positive,
-            categorical=self.categorical,
+            categorical=self.categorical, missing=missing,
         )
         if index is not None and len(index) != len(table):
             msg = (

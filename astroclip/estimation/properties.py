@@ -6,22 +6,40 @@ estimators that names its properties, as ``positive`` does.
 """
 
 import dataclasses
+import numbers
+import warnings
 
 import numpy as np
 from astropy import units as u
 
 from astroclip._columns import column_arrays
 from astroclip._validation import check_not_empty, check_unit
+from astroclip.exceptions import SuspiciousLabelWarning
 
 __all__ = [
     "SCALES", "CircularScale", "LinearScale", "LogarithmicScale", "Property", "column_numbers",
-    "property_groups", "property_names", "read_properties", "read_property",
+    "property_groups", "property_names", "read_properties", "read_property", "suspicious_numbers",
 ]  # fmt: skip
 
 # columns that every result has
 RESERVED = ("id", "modality", "message", "n_effective", "nearest_similarity",
             "out_of_distribution", "n_reference", "local_density")  # fmt: skip
 MOST_CLASSES = 1000  # more different values are no classes, and would make as many columns
+
+# What catalogs write where a number is unknown: nines (SDSS -9999, SExtractor 99, 2MASS 99.999,
+# VIPERS 9.9999, UKIDSS -9.999995e8), powers of ten, the least integers (pandas, FITS), -1 and 0.
+NINES = (9, 9.9, 9.99, 9.999, 9.9999, 99, 99.9, 99.99, 99.999, 999, 999.9, 999.99, 9999, 9999.9,
+         9999.99, 99999, 999999, 9999999, 99999999, 999999999, 999999500)  # fmt: skip
+POWERS = tuple(10.0**exponent for exponent in (10, 15, 20, 25, 30, 31, 32, 33, 34, 35, 36, 37, 38))
+SENTINELS = np.sort(
+    [0.0, -1.0, *NINES, *POWERS, *(-value for value in (*NINES, *POWERS, 2**15, 2**31, 2**63)),
+     float(np.finfo(np.float32).max), float(np.finfo(np.float32).min)]
+)  # fmt: skip
+ROUNDING = 1e-6  # relative, of float32
+REACH = {"linear": 10.0, "logarithm": 5.0}  # interquartile ranges from the quartiles
+CONTINUOUS = 10  # different values of a column in which a lone -1 is no class or count
+WORDS = ("nan", "none", "null", "n/a", "na", "unknown", "undefined", "missing", "--", "-", "?",
+         "-1", "-9", "-99", "-999", "-9999")  # what text says of a class that is unknown
 
 
 # ---------------------------------------------------------------------- scales
@@ -238,13 +256,15 @@ def property_groups(circular, positive, categorical, *, among=None):
 
 
 # ---------------------------------------------------------------------- columns
-def column_numbers(table, name):
-    """Return a column as floats (masked as NaN) and its unit, or None.
+def column_numbers(table, name, *, missing=()):
+    """Return a column as floats (unknown ones as NaN) and its unit, or None.
 
     Parameters
     ----------
     table : `~astropy.table.Table`
     name : str
+    missing : float, str, or sequence of these
+        Values that stand for unknown ones, as masked and NaN do.
 
     Returns
     -------
@@ -257,7 +277,19 @@ def column_numbers(table, name):
         If there is no such column.
     ValueError
         If it holds no numbers, or several a row.
+
+    Warns
+    -----
+    SuspiciousLabelWarning
+        If it seems to hold numbers that stand for unknown ones: see `suspicious_numbers`.
     """
+    values, unit = _numbers(table, name, missing)
+    _warn_suspicious(name, suspicious_numbers(values), len(values))
+    return values, unit
+
+
+def _numbers(table, name, missing):
+    """Return what `column_numbers` does; nothing is warned of."""
     values, mask, unit = _column(table, name)
     if values.dtype.kind not in "fiub" or values.ndim != 1:
         msg = (
@@ -265,21 +297,146 @@ def column_numbers(table, name):
             f"expected numbers, one a row."
         )
         raise ValueError(msg)
-    return np.where(mask, np.nan, values.astype(float)), unit
+    values = np.where(mask, np.nan, values.astype(float))
+    values[_is_missing(values, missing)] = np.nan
+    return values, unit
 
 
 def _column(table, name):
-    """Return a column's plain values, mask and unit; raise KeyError if there is none."""
+    """Return a column's plain values, mask and unit; raise KeyError if there is none.
+
+    Columns of Python objects become text or numbers, masked where None or NaN.
+    """
     if name not in table.colnames:
         msg = (
             f"properties names {name!r}, which is no column of the table; expected some of "
             f"{[column for column in table.colnames if column != 'embedding']}."
         )
         raise KeyError(msg)
-    return column_arrays(table[name])
+    values, mask, unit = column_arrays(table[name])
+    if values.dtype.kind == "O" and values.ndim == 1:
+        unknown = [
+            value is None or value is np.ma.masked or (isinstance(value, float) and np.isnan(value))
+            for value in values
+        ]
+        mask = mask | np.array(unknown, dtype=bool)
+        kinds = {type(value) for value in values[~mask]}
+        if kinds == {str} or kinds == {bytes}:
+            values = np.where(mask, kinds.pop()(), values)
+            values = np.array(values.tolist())
+        elif kinds and all(issubclass(kind, int | float | np.number) for kind in kinds):
+            values = np.where(mask, np.nan, values).astype(float)
+    return values, mask, unit
 
 
-def read_properties(table, names, *, circular=None, positive=(), categorical=()):
+# ---------------------------------------------------------------------- missing values
+def suspicious_numbers(values, *, period=None, is_class=False):
+    """Find numbers that seem to stand for unknown ones, such as -9999 among 9.8, 10.3 and 11.1.
+
+    Parameters
+    ----------
+    values : (N,) `numpy.ndarray`
+        NaN where unknown.
+    period : float, optional
+        Of angles.
+    is_class : bool
+        Whether the numbers name classes.
+
+    Returns
+    -------
+    dict of float to int
+        How often each such number occurs.
+
+    Notes
+    -----
+    A number is suspicious if it is one that catalogs use for this (`SENTINELS`), lies outside
+    the range of the other numbers, and either
+
+    - is more than ten interquartile ranges of the others away from their quartiles (five for
+      the logarithms of positive numbers; one period for angles), or
+    - is negative and occurs twice or more (once, if it is -99 or less), while none of the
+      others is a tenth as negative and they take more than ten values (or name more than two
+      classes).
+    """
+    known = values[np.isfinite(values)]
+    place = np.clip(np.searchsorted(SENTINELS, known), 1, len(SENTINELS) - 1)
+    low, high = SENTINELS[place - 1], SENTINELS[place]
+    nearest = np.where(known - low < high - known, low, high)
+    is_listed = np.abs(known - nearest) <= ROUNDING * np.abs(nearest)
+    others = known[~is_listed]
+    listed, counts = np.unique(nearest[is_listed], return_counts=True)
+    # small numbers are often measured; without others, large ones alone are suspicious
+    if not len(others):
+        others = listed[np.abs(listed) < 99]
+    if is_class:
+        others = np.unique(others)
+    n_different = len(np.unique(others))
+    found = {}
+    for value, count in zip(listed.tolist(), counts.tolist(), strict=True):
+        if not len(others):
+            found[value] = count
+        elif not others.min() <= value <= others.max():
+            lone = value < 0 and others.min() > value / 10 and (count > 1 or value <= -99)
+            lone &= n_different > (2 if is_class else CONTINUOUS)
+            if lone or _is_far(value, others, period):
+                found[value] = count
+    return found
+
+
+def _is_far(value, others, period):
+    """Return whether a value is far outside the distribution of others."""
+    scales = {"linear": (value, others)}
+    if value > 0 and others.min() > 0:
+        scales["logarithm"] = (np.log(value), np.log(others))
+    for scale, (number, rest) in scales.items():
+        low, high = np.quantile(rest, (0.25, 0.75))
+        reach = REACH[scale] * ((high - low) or np.ptp(rest) or max(abs(high), 1.0))
+        if period is not None:
+            reach = period
+        if not low - reach <= number <= high + reach:
+            return True
+    return False
+
+
+def _missing_list(missing):
+    """Return values that stand for unknown ones as a list; raise TypeError for other things."""
+    values = missing if isinstance(missing, list | tuple | np.ndarray) else [missing]
+    for value in values:
+        if not isinstance(value, str | numbers.Real | np.generic):
+            msg = f"missing is {missing!r}; expected numbers or text, such as (-9999, -99)."
+            raise TypeError(msg)
+    return list(values)
+
+
+def _is_missing(values, missing):
+    """Return where numbers (N,) are unknown by the user's word, to the rounding of float32."""
+    found = np.zeros(len(values), dtype=bool)
+    for value in _missing_list(missing):
+        try:
+            value = float(value)
+        except (TypeError, ValueError):  # text, which stands for unknown classes
+            continue
+        found |= np.isclose(values, value, rtol=ROUNDING, atol=0)
+    return found
+
+
+def _warn_suspicious(name, found, n_rows):
+    """Warn of values that seem to stand for unknown ones, given by how often they occur."""
+    if not found:
+        return
+    names = {value: repr(value) if isinstance(value, str) else f"{value:.9g}" for value in found}
+    listed = " and ".join(f"{names[value]} in {count:,}" for value, count in found.items())
+    fix = ", ".join(names.values()) + ("," if len(names) == 1 else "")
+    msg = (
+        f"table[{name!r}] holds {listed} of {n_rows:,} rows: catalogs write this where a value "
+        f"is unknown, and here it is taken as measured. If it is unknown, pass missing=({fix}) "
+        f"or mask these rows."
+    )
+    warnings.warn(msg, SuspiciousLabelWarning, stacklevel=2)
+
+
+# ---------------------------------------------------------------------- properties
+def read_properties(table, names, *, circular=None, positive=(), categorical=(), missing=()):
     """Return properties, their values and where they are known, by name.
 
     Parameters
@@ -288,6 +445,8 @@ def read_properties(table, names, *, circular=None, positive=(), categorical=())
     names : sequence of str
     circular, positive, categorical
         As in `property_groups`.
+    missing : float, str, or sequence of these
+        Values that stand for unknown ones.
 
     Returns
     -------
@@ -302,12 +461,14 @@ def read_properties(table, names, *, circular=None, positive=(), categorical=())
     groups = property_groups(circular, positive, categorical, among=names)
     periods = circular or {}
     return {
-        name: read_property(table, name, group=groups.get(name), period=periods.get(name))
+        name: read_property(
+            table, name, group=groups.get(name), period=periods.get(name), missing=missing
+        )
         for name in names
     }
 
 
-def read_property(table, name, *, group=None, period=None):
+def read_property(table, name, *, group=None, period=None, missing=()):
     """Return a property, its values and where they are known.
 
     Parameters
@@ -319,6 +480,8 @@ def read_property(table, name, *, group=None, period=None):
         ``"circular"``, ``"positive"`` or ``"categorical"``, from `property_groups`.
     period : float or `~astropy.units.Quantity`, optional
         Of an angle.
+    missing : float, str, or sequence of these
+        Values that stand for unknown ones, as masked, NaN and empty text do.
 
     Returns
     -------
@@ -336,18 +499,24 @@ def read_property(table, name, *, group=None, period=None):
         If the column cannot be such a property.
     UnitsError
         If a period does not convert to the column's unit.
+
+    Warns
+    -----
+    SuspiciousLabelWarning
+        If numbers or words seem to stand for unknown values.
     """
     values, mask, unit = _column(table, name)
     if values.ndim == 1 and (group == "categorical" or values.dtype.kind in "USb" and not group):
-        return _read_classes(name, values, mask)
-    values, unit = column_numbers(table, name)
+        return _read_classes(name, values, mask, missing)
+    values, unit = _numbers(table, name, missing)
     known = np.isfinite(values)
     if group == "positive":
         low = np.flatnonzero(known & ~(values > 0))
         if len(low):
             msg = (
                 f"positive names {name!r}, and table[{name!r}][{low[0]}] is "
-                f"{values[low[0]]:g}; expected numbers above zero. Mask those rows, or leave "
+                f"{values[low[0]]:g}; expected numbers above zero. Pass missing=("
+                f"{values[low[0]]:g},) if it stands for unknown ones, mask those rows, or leave "
                 f"it out of positive."
             )
             raise ValueError(msg)
@@ -365,18 +534,28 @@ def read_property(table, name, *, group=None, period=None):
         scale = CircularScale(period)
     else:
         scale = LinearScale()
+    _warn_suspicious(name, suspicious_numbers(values, period=scale.period), len(values))
     return Property(name, unit, scale), scale.to_scale(np.where(known, values, np.nan)), known
 
 
-def _read_classes(name, values, mask):
+def _read_classes(name, values, mask, missing):
     """Return a property of classes, their numbers and where they are known."""
     if values.dtype.kind == "S":
         values = np.char.decode(values, "utf-8")
     known = ~mask
     if values.dtype.kind == "U":
-        known &= values != ""  # how files keep masked text
-    elif values.dtype.kind == "f":
-        known &= np.isfinite(values)
+        words = np.char.strip(values)
+        known &= words != ""  # how files keep masked text
+        known &= ~np.isin(words, [str(value) for value in _missing_list(missing)])
+        found, counts = np.unique(words[known], return_counts=True)
+        pairs = zip(found.tolist(), counts.tolist(), strict=True)
+        suspicious = {word: count for word, count in pairs if word.casefold() in WORDS}
+    elif values.dtype.kind in "fiu":
+        known &= np.isfinite(values) & ~_is_missing(values.astype(float), missing)
+        suspicious = suspicious_numbers(np.where(known, values, np.nan), is_class=True)
+    else:
+        suspicious = {}
+    _warn_suspicious(name, suspicious, len(values))
     classes, codes = np.unique(values[known], return_inverse=True)
     if not 2 <= len(classes) <= MOST_CLASSES:
         msg = (
@@ -384,6 +563,6 @@ def _read_classes(name, values, mask):
             f"values; expected numbers, or from 2 to {MOST_CLASSES:,} classes."
         )
         raise ValueError(msg)
-    numbers = np.zeros(len(values), dtype=int)
-    numbers[known] = codes
-    return Property(name, classes=classes), numbers, known
+    all_codes = np.zeros(len(values), dtype=int)
+    all_codes[known] = codes
+    return Property(name, classes=classes), all_codes, known

@@ -1,6 +1,9 @@
 """Loading models by name, file or hub id, and running them over arrays in batches."""
 
 import contextlib
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -20,11 +23,13 @@ from astroclip.models.architectures import (
 from astroclip.models.checkpoints import read_checkpoint
 from astroclip.models.presets import PRESETS
 from astroclip.models.weights import find_weights, read_safetensors
+from astroclip.preparation.resampling import bridge_gaps
 
 __all__ = ["EmbeddingModel", "load_model", "select_device"]
 
 PRECISIONS = ("float32", "bf16")
-CPU_BATCH, GPU_BATCH = 64, 512
+CPU_BATCH, GPU_BATCH = 16, 512  # objects in a pass: of each thread of a CPU, of a GPU
+LARGE = 10_000_000  # parameters; networks beyond it are worth several threads for one object
 
 
 def select_device(device=None):
@@ -69,6 +74,60 @@ def select_device(device=None):
     return chosen
 
 
+# ---------------------------------------------------------------------- threads and processes
+# Objects are divided among threads that compute with one intra-op thread each. With several, the
+# threads of OpenMP meet at a barrier after every operation, and libgomp, which torch brings along,
+# lets those that wait there spin for 300,000 rounds (3 to 20 ms) before they sleep: while another
+# process has the core of the last one, the others burn theirs, and the scheduler takes it from
+# them next. Measured with the small model on two cores, quiet and beside one busy process: 364
+# and 106 spectra/s (and 0.17 s for a spectrum alone instead of 0.008 s) with two intra-op threads,
+# using 1.3 and 3.0 s of processor time; with GOMP_SPINCOUNT=0, which has to be set before torch is
+# imported, 231 and 160. Called from a second thread after the first, the two kept 170 spectra/s:
+# libgomp then manages more threads than there are cores, and lets them spin for 100 rounds only.
+# `benchmarks/processes.py` measures this anew.
+_setting_threads = threading.Lock()
+
+
+def _set_own_threads(number):
+    """Give the calling thread a number of intra-op threads, and leave that of others as it is.
+
+    Torch gives the number to all threads, too, that compute for the first time afterwards: one
+    such thread puts back what these would have got.
+    """
+    with _setting_threads, ThreadPoolExecutor(1) as other:
+        given = other.submit(torch.get_num_threads).result()
+        torch.set_num_threads(number)
+        other.submit(torch.set_num_threads, given).result()
+
+
+@contextlib.contextmanager
+def _one_thread():
+    """Compute with one intra-op thread in the calling thread."""
+    own = torch.get_num_threads()
+    _set_own_threads(1)
+    try:
+        yield
+    finally:
+        _set_own_threads(own)
+
+
+def _after_fork():
+    """Let a forked process compute with one thread.
+
+    OpenMP's threads do not live on in it, and the next operation would wait for them forever.
+    """
+    _setting_threads.release()
+    torch.set_num_threads(1)
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(
+        before=_setting_threads.acquire,
+        after_in_parent=_setting_threads.release,
+        after_in_child=_after_fork,
+    )
+
+
 @contextlib.contextmanager
 def _true_float32():
     """Switch off TF32 convolutions and matrix products of GPUs, which keep 10 bits."""
@@ -99,6 +158,8 @@ class EmbeddingModel:
     modalities : tuple of str
     dim : int
         Length of an embedding.
+    n_parameters : int
+        Of the network.
     """
 
     def __init__(self, network, preset, *, name, weights_sha256, device, path=None):
@@ -109,6 +170,7 @@ class EmbeddingModel:
         self.device, self.path = device, path
         towers = {"spectrum": network.spectrum_encoder, "image": network.image_encoder}
         self.modalities = tuple(key for key, tower in towers.items() if tower is not None)
+        self.n_parameters = sum(parameter.numel() for parameter in network.parameters())
         self.dim = self._measure_dim()
 
     def __repr__(self):
@@ -138,10 +200,13 @@ class EmbeddingModel:
         flux : (N, P) array-like
             1e-17 erg/s/cm2/A, finite everywhere.
         ivar, mask : (N, P) array-like, optional
-            Inverse variance (ones by default) and True where a pixel is bad. Published
-            models take neither into account.
+            Inverse variance (ones by default) and True where a pixel is bad; short gaps are
+            bridged, see `astroclip.preparation.resampling.bridge_gaps`. Published models take
+            neither into account.
         batch_size : int, optional
-            64 on a CPU and 512 on a GPU by default.
+            Objects in the network at a time, divided among the threads of a CPU
+            (`torch.get_num_threads` of the caller); by default 16 for each of these, and 512 on
+            a GPU.
         precision : str
             ``"float32"`` or ``"bf16"`` (autocast).
         normalize : bool
@@ -157,6 +222,7 @@ class EmbeddingModel:
         flux = np.asarray(flux)
         ivar = np.ones(flux.shape, np.float32) if ivar is None else ivar
         mask = np.zeros(flux.shape, bool) if mask is None else mask
+        flux, ivar, mask = bridge_gaps(flux, np.asarray(ivar), np.asarray(mask, dtype=bool))
         return self._encode(
             "spectrum", (flux, ivar, mask), batch_size, precision, normalize, progress
         )
@@ -192,25 +258,45 @@ class EmbeddingModel:
             )
             raise ValueError(msg)
         check_choice(precision, PRECISIONS, "precision")
+        n_objects, n_workers = len(arrays[0]), 1
+        if self.device.type == "cpu":
+            n_workers = torch.get_num_threads()
+            if self.n_parameters > LARGE and n_objects < n_workers:
+                n_workers = 1  # few large objects: the threads share the work on each
         if batch_size is None:
-            batch_size = CPU_BATCH if self.device.type == "cpu" else GPU_BATCH
+            batch_size = GPU_BATCH if self.device.type != "cpu" else n_workers * CPU_BATCH
         check_integer(batch_size, "batch_size")
-        encode = getattr(self.network, f"encode_{modality}")
-        rows = []
-        for first in range(0, len(arrays[0]), batch_size):
-            batch = [self._tensor(array[first : first + batch_size]) for array in arrays]
-            with (
+        step = -(-min(batch_size, max(n_objects, 1)) // n_workers)  # objects in a pass
+        passes = [slice(first, first + step) for first in range(0, n_objects, step)]
+
+        def encode(rows):
+            batch = [self._tensor(array[rows]) for array in arrays]
+            with (  # each thread has modes of its own
                 torch.inference_mode(),
-                _true_float32(),
                 torch.autocast(self.device.type, torch.bfloat16, enabled=precision == "bf16"),
             ):
-                embedding = encode(*batch).float()
-            if normalize:
-                embedding = torch.nn.functional.normalize(embedding, dim=1)
-            rows.append(embedding.cpu().numpy())
-            if progress is not None:
-                progress(min(first + batch_size, len(arrays[0])))
-        return np.concatenate(rows) if rows else np.empty((0, self.dim), np.float32)
+                embedding = getattr(self.network, f"encode_{modality}")(*batch).float()
+                if normalize:
+                    embedding = torch.nn.functional.normalize(embedding, dim=1)
+            return embedding.cpu().numpy()
+
+        embeddings = []
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(_true_float32())
+            run = map
+            if n_workers > 1 and len(passes) == 1:
+                stack.enter_context(_one_thread())
+            elif n_workers > 1:
+                # made for this call: threads that wait for the next would be missing after a fork
+                pool = ThreadPoolExecutor(
+                    min(n_workers, len(passes)), initializer=_set_own_threads, initargs=(1,)
+                )
+                run = stack.enter_context(pool).map
+            for rows, embedding in zip(passes, run(encode, passes), strict=True):
+                embeddings.append(embedding)
+                if progress is not None:
+                    progress(min(rows.stop, n_objects))
+        return np.concatenate(embeddings) if embeddings else np.empty((0, self.dim), np.float32)
 
     def _tensor(self, array):
         """Return an array on the device: bool as it is, numbers as native float32."""

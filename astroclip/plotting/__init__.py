@@ -1,7 +1,8 @@
 """Figures of neighbors, embeddings, estimates and scores, each drawn into one Axes.
 
-Every function takes an Axes as ``ax``, or makes a new figure, and returns the Axes;
-``ax.figure.savefig(...)`` writes the figure. The functions do not use pyplot.
+Every function takes an Axes as ``ax``, or makes a new figure of pyplot, and returns the Axes:
+notebooks show the figure, ``plt.show()`` does in a terminal, ``plt.savefig(...)`` or
+``ax.figure.savefig(...)`` writes it, and ``plt.close()`` frees it.
 """
 
 from astroclip.plotting.maps import plot_embedding_map

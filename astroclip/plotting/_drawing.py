@@ -26,15 +26,15 @@ NOTE = "astroclip-note"  # marks what says how many objects are missing
 
 
 def axes_of(ax, *, figsize=FIGURE_SIZE):
-    """Return the Axes given, or those of a new figure outside pyplot's state."""
+    """Return the Axes given, or those of a new figure of pyplot."""
     if ax is None:
-        from matplotlib.figure import Figure
+        import matplotlib.pyplot as plt
 
-        return Figure(figsize=figsize, layout="constrained").subplots()
+        return plt.subplots(figsize=figsize, layout="constrained")[1]
     if not hasattr(ax, "get_xlim"):
         msg = (
-            f"ax is of type {type(ax).__name__}; expected a matplotlib Axes, such as "
-            f"Figure().subplots() returns."
+            f"ax is of type {type(ax).__name__}; expected a matplotlib Axes, such as the second "
+            f"that plt.subplots() returns."
         )
         raise TypeError(msg)
     return ax

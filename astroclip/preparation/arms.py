@@ -9,6 +9,7 @@ from astroclip.preparation.noise import inverse_variance
 
 __all__ = ["are_arms", "merge_arms"]
 
+POSITIONS = {"ra": ("TARGET_RA", "RA"), "dec": ("TARGET_DEC", "DEC")}  # of a fibermap
 OFF_GRID = 0.05  # pixels: arms further than this from one common grid share no pixels
 
 
@@ -16,7 +17,8 @@ def are_arms(spectra):
     """Return whether a list holds the arms of one spectrograph seeing the same objects.
 
     Arms have the same number of objects, follow one another in wavelength, each
-    overlapping the next, and none covers another.
+    overlapping the next, and none covers another. Those that name their band in
+    ``meta["band"]``, as DESI's do, may leave a gap where an arm is missing.
 
     Parameters
     ----------
@@ -37,11 +39,14 @@ def are_arms(spectra):
             return False
         values = axis.to_value(u.AA)
         ranges.append((values.min(), values.max()))
-    pairs = list(zip(ranges[:-1], ranges[1:], strict=True))
+    bands = [spectrum.meta.get("band") for spectrum in spectra]
+    may_miss_one = None not in bands and len(set(bands)) == len(bands)
     return all(
-        first[0] < second[0] <= first[1] < second[1]
+        first[0] < second[0]
+        and (second[0] <= first[1] or may_miss_one)
+        and first[1] < second[1]
         and first[1] - second[0] < 0.5 * (second[1] - second[0])
-        for first, second in pairs
+        for first, second in zip(ranges[:-1], ranges[1:], strict=True)
     )
 
 
@@ -52,14 +57,16 @@ def merge_arms(arms):
     ----------
     arms : `~specutils.SpectrumList` or sequence of `~specutils.Spectrum`
         Arms in order of wavelength on one common step (DESI: b, r, z at 0.8 Angstrom),
-        each (P,) or (N, P), with uncertainties.
+        each (P,) or (N, P), with uncertainties. One arm is returned on its own pixels.
 
     Returns
     -------
     `~specutils.Spectrum`
         One spectrum, or N in one object, with `~astropy.nddata.InverseVariance` and a
-        mask; ``meta`` and redshift are those of the first arm. Where that has DESI's
-        ``fibermap``, meta also holds its ``id``, ``ra`` and ``dec``, each (N,).
+        mask, which is True where no arm is; ``meta`` and redshift are those of the first
+        arm. Where that has DESI's ``fibermap``, meta also holds its ``id``, ``ra`` and
+        ``dec``, each (N,), and exposures of one ``TARGETID`` are averaged into one row, in
+        the order in which targets come first.
 
     Raises
     ------
@@ -72,7 +79,7 @@ def merge_arms(arms):
     variances, and the merged inverse variance is their sum.
     """
     arms = list(arms)
-    if not are_arms(arms):
+    if len(arms) != 1 and not are_arms(arms):
         msg = (
             f"arms holds {len(arms)} spectra that are no arms of the same objects; expected 2 "
             f"to 4 overlapping ones in order of wavelength with equal numbers of objects."
@@ -81,8 +88,11 @@ def merge_arms(arms):
     axes = [np.sort(arm.spectral_axis.to_value(u.AA)) for arm in arms]
     step, start = np.median(np.diff(axes[0])), min(axis[0] for axis in axes)
     pixels = [np.rint((axis - start) / step).astype(int) for axis in axes]
+    if len(arms) == 1:  # nothing to share: its pixels may have any width
+        pixels = [np.arange(len(axes[0]))]
     for number, (axis, pixel) in enumerate(zip(axes, pixels, strict=True)):
-        if np.abs(start + step * pixel - axis).max() > OFF_GRID * step:
+        off_grid = np.abs(start + step * pixel - axis).max() > OFF_GRID * step
+        if off_grid and len(arms) > 1:
             msg = (
                 f"arms[{number}] is not on the grid of arms[0] (step {step:.4g} Angstrom); "
                 f"expected arms that share pixels where they overlap, as DESI's do. Resample "
@@ -90,6 +100,7 @@ def merge_arms(arms):
             )
             raise ValueError(msg)
     wavelength = start + step * np.arange(max(pixel[-1] for pixel in pixels) + 1)
+    wavelength = axes[0] if len(arms) == 1 else wavelength
     unit = arms[0].flux.unit
     n_objects = np.atleast_2d(arms[0].flux).shape[0]
     weighted, total = np.zeros((2, n_objects, len(wavelength)))
@@ -111,15 +122,28 @@ def merge_arms(arms):
             flux, ivar = flux[:, ::-1], ivar[:, ::-1]
         weighted[:, pixel] += flux * ivar
         total[:, pixel] += ivar
-    fibermap, identity = arms[0].meta.get("fibermap"), {}
+    identity, shape = {}, arms[0].flux.shape[:-1]
+    fibermap = arms[0].meta.get("fibermap")
     if fibermap is not None and "TARGETID" in fibermap.colnames:
-        identity = {
-            "id": np.asarray(fibermap["TARGETID"]).astype(str),
-            "ra": np.asarray(fibermap["TARGET_RA"], dtype=float),
-            "dec": np.asarray(fibermap["TARGET_DEC"], dtype=float),
-        }
+        targets, first, row = np.unique(
+            np.asarray(fibermap["TARGETID"]), return_index=True, return_inverse=True
+        )
+        identity = {"id": np.asarray(fibermap["TARGETID"]).astype(str)}
+        for key, names in POSITIONS.items():
+            name = next((name for name in names if name in fibermap.colnames), None)
+            if name is not None:
+                identity[key] = np.asarray(fibermap[name], dtype=float)
+        if len(targets) < n_objects:  # several exposures of a target
+            order = np.argsort(first)
+            place = np.argsort(order)[row]
+            sums = np.zeros((2, len(targets), len(wavelength)))
+            np.add.at(sums[0], place, weighted)
+            np.add.at(sums[1], place, total)
+            weighted, total = sums
+            shape = (len(targets),)
+            identity = {key: values[first[order]] for key, values in identity.items()}
     flux = np.divide(weighted, total, out=np.zeros_like(total), where=total > 0)
-    shape = (*arms[0].flux.shape[:-1], len(wavelength))
+    shape = (*shape, len(wavelength))
     return Spectrum(
         flux=flux.reshape(shape) * unit,
         spectral_axis=wavelength * u.AA,

@@ -1,7 +1,6 @@
-"""Bands: filter names, units to nanomaggies, extinction, and the models' image scalings."""
+"""Bands: filter names, extinction, and the models' image scalings."""
 
 import numpy as np
-from astropy import units as u
 
 from astroclip._validation import check_choice, check_length
 
@@ -13,11 +12,9 @@ __all__ = [
     "center_crop",
     "deredden",
     "header_bands",
-    "nanomaggy_factor",
     "normalize_images",
 ]
 
-AB_ZERO_POINT = 3631 * u.Jy
 EXTINCTION = {"g": 3.214, "r": 2.165, "z": 1.211}
 """A / E(B-V) in the DECam bands, Schlafly & Finkbeiner (2011) as used by the Legacy Surveys."""
 # factors on nanomaggies before the stretch of `arcsinh_image`: the Legacy Surveys' numbers
@@ -26,14 +23,12 @@ DISPLAY_SCALES = {"g": 6.0, "r": 3.4, "z": 2.2}
 ARCSINH_SCALES = {"g": 20.0, "r": 12.0, "z": 6.0}
 DISPLAY_BLOCK = 2  # images scaled at a time: their arrays stay in the processor's cache
 NORMALIZATIONS = ("astroclip", "stein", "asinh", "none")
-ZERO_POINT_KEYS = ("MAGZERO", "ZP", "MAGZP", "MAGZPT", "ZEROPT")
 # words of filter names that name a camera or survey rather than a band
 SYSTEMS = (
     "decam", "decals", "ls", "legacysurvey", "legacy", "bass", "mzls", "90prime", "mosaic",
     "sdss", "sloan", "ps1", "panstarrs", "pan", "starrs", "subaru", "hsc", "lsst", "des", "ctio",
     "cfht", "megacam", "lsstcam", "rubin",
 )
-COUNTS = (u.adu, u.DN, u.electron, u.ct)  # units that need a zero point
 LETTERS = ("u", "g", "r", "i", "z", "y")
 
 
@@ -94,56 +89,6 @@ def header_bands(header):
     if isinstance(header.get("BANDS"), str):
         return list(header["BANDS"].replace(",", "").replace(" ", ""))
     return [str(header[f"BAND{k}"]) for k in range(10) if f"BAND{k}" in header]
-
-
-def nanomaggy_factor(unit, name, *, zero_point=None, header=None):
-    """Return the factor from a linear flux unit to nanomaggies (AB, zero point 22.5).
-
-    Parameters
-    ----------
-    unit : `~astropy.units.Unit` or None
-        Nanomaggies, Jy or the like, or counts of any kind with a zero point.
-    name : str
-        How errors name the image.
-    zero_point : float, optional
-        AB magnitude of one unit of counts.
-    header : dict-like, optional
-        Searched for a zero point (MAGZERO, ZP, MAGZP, MAGZPT, ZEROPT).
-
-    Returns
-    -------
-    float
-
-    Raises
-    ------
-    `~astropy.units.UnitsError`
-        If the unit is no flux and no zero point is known.
-
-    Examples
-    --------
-    >>> from astropy import units as u
-    >>> from astroclip.preparation.bands import nanomaggy_factor
-    >>> round(nanomaggy_factor(u.adu, "image", zero_point=25.0), 3)
-    0.1
-    """
-    unit = u.dimensionless_unscaled if unit is None else unit
-    if unit.is_equivalent(u.nmgy):
-        return unit.to(u.nmgy)
-    if unit.is_equivalent(u.Jy):
-        return (unit.to(u.Jy) / AB_ZERO_POINT.value) * 1e9
-    if zero_point is None and header is not None:
-        zero_point = next((header[key] for key in ZERO_POINT_KEYS if key in header), None)
-    plain = unit.is_equivalent(u.dimensionless_unscaled)
-    counts = any(unit.is_equivalent(known) or unit.is_equivalent(known / u.s) for known in COUNTS)
-    if zero_point is None or not (plain or counts):
-        found = "no unit" if plain else f"unit {str(unit)!r}"
-        msg = (
-            f"{name} has {found} and no zero point; expected nanomaggies, Jy, or counts with an "
-            f"AB zero point. Set its unit (astropy.units.nmgy), pass zero_point, or put "
-            f"MAGZERO into its header."
-        )
-        raise u.UnitsError(msg)
-    return float(unit.scale if plain else 1.0) * 10 ** ((22.5 - float(zero_point)) / 2.5)
 
 
 def deredden(pixels, bands, ebv):

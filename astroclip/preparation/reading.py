@@ -1,6 +1,9 @@
 """What files hold: their modality by their headers, and what a user says of them."""
 
+import bz2
 import dataclasses
+import gzip
+import lzma
 import warnings
 from pathlib import Path
 
@@ -8,8 +11,12 @@ from astropy.io import fits
 from astropy.utils.exceptions import AstropyUserWarning
 
 from astroclip.exceptions import PreparationError
+from astroclip.preparation.spectrum_images import has_spectral_axis
+from astroclip.preparation.spectrum_tables import role_of
 
 __all__ = ["ReadOptions", "checked_path", "file_modality", "is_fits", "unreadable"]
+
+COMPRESSIONS = ((b"\x1f\x8b", gzip), (b"BZh", bz2), (b"\xfd7zXZ", lzma))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,9 +52,9 @@ def file_modality(path):
     Returns
     -------
     str
-        ``"image"`` if it is FITS without tables or 1-D arrays and with an array of 2 or 3
-        axes, else ``"spectrum"``, also if it cannot be opened: what the readers of spectra
-        say of it is clearer.
+        ``"image"`` if it is FITS whose arrays have 2 or 3 axes, none of them spectral, and no
+        table in it holds a spectrum; else ``"spectrum"``, also if it cannot be opened: what
+        the readers of spectra say of it is clearer.
     """
     try:
         if not is_fits(path):
@@ -55,12 +62,20 @@ def file_modality(path):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", AstropyUserWarning)  # of truncated files
             with fits.open(path) as hdus:
-                n_axes = [len(hdu.shape) for hdu in hdus if hdu.is_image]
-                all_images = len(n_axes) == len(hdus)
+                images = [hdu for hdu in hdus if hdu.is_image and hdu.shape]
+                columns = [
+                    {role_of(name) for name in hdu.columns.names}
+                    for hdu in hdus
+                    if not hdu.is_image
+                ]
+                is_spectrum = (
+                    not images
+                    or any({"flux", "wavelength"} <= roles for roles in columns)
+                    or any(has_spectral_axis(hdu.header, hdu.shape) for hdu in images)
+                )
     except (OSError, TypeError, ValueError):
         return "spectrum"
-    holds_images = all_images and 1 not in n_axes and max(n_axes, default=0) >= 2
-    return "image" if holds_images else "spectrum"
+    return "spectrum" if is_spectrum else "image"
 
 
 def checked_path(path):
@@ -76,10 +91,18 @@ def checked_path(path):
 
 
 def is_fits(path):
-    """Return whether a file is FITS, plain or compressed by gzip."""
-    with Path(path).open("rb") as file:
+    """Return whether a file is FITS, plain or compressed as a whole (gzip, bzip2, xz)."""
+    path = Path(path)
+    with path.open("rb") as file:
         start = file.read(6)
-    return start == b"SIMPLE" or start[:2] == b"\x1f\x8b"  # plain or compressed by gzip
+    opener = next((each for mark, each in COMPRESSIONS if start.startswith(mark)), None)
+    if opener is not None:
+        try:
+            with opener.open(path) as file:
+                start = file.read(6)
+        except (OSError, EOFError, lzma.LZMAError):
+            return False
+    return start == b"SIMPLE"
 
 
 def unreadable(path, what, error):

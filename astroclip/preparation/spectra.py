@@ -30,6 +30,7 @@ from astroclip.preparation.resampling import (
     resample_flux,
     row_counts,
 )
+from astroclip.preparation.unit_strings import given_unit
 from astroclip.tables import Flag
 
 __all__ = ["prepare_spectra"]
@@ -114,7 +115,7 @@ def prepare_spectra(
     if medium is not None:
         check_choice(medium, MEDIA, "medium")
     check_choice(on_error, ("raise", "flag"), "on_error")
-    unit = None if unit is None else u.Unit(unit)
+    unit = given_unit(unit)
     grid = wavelength_grid(wavelength)
     items = list(sort_objects(spectra, name="spectra", modality="spectrum"))
     redshift = object_numbers(redshift, len(items), "redshift")

@@ -101,7 +101,7 @@ class RedshiftEstimator(BaseEstimator):
         return levels, check_levels(self.quantiles, "quantiles", empty=True)
 
     # ------------------------------------------------------------------ fitting
-    def fit(self, table, properties=None):
+    def fit(self, table, properties=None, *, missing=()):
         """Set thresholds by a reference and, with its redshifts, calibrate distributions.
 
         Parameters
@@ -110,6 +110,8 @@ class RedshiftEstimator(BaseEstimator):
             An embedding table of the head's model.
         properties : ``"redshift"`` or sequence of it, optional
             Calibrate on this column too. Rows without it count for thresholds alone.
+        missing : float or sequence of float
+            Redshifts that stand for unknown ones, such as ``(-9999, -99)``.
 
         Returns
         -------
@@ -124,6 +126,11 @@ class RedshiftEstimator(BaseEstimator):
             If another property is named, or the table has no redshifts.
         ValueError
             If the table has too few rows, or the model has no redshift head.
+
+        Warns
+        -----
+        SuspiciousLabelWarning
+            If redshifts seem to stand for unknown ones and are not named in ``missing``.
         """
         levels, _ = self._check_settings()
         heads = self._open(table).heads
@@ -136,7 +143,7 @@ class RedshiftEstimator(BaseEstimator):
                         f"expected {PROPERTY!r}. Use PropertyEstimator for other properties."
                     )
                     raise KeyError(msg)
-            truth, _ = column_numbers(table, PROPERTY)
+            truth, _ = column_numbers(table, PROPERTY, missing=missing)
         index = SimilarityIndex(table)
         modalities = np.asarray(table["modality"]).astype(str)
         matrix, valid = embedding_matrix(table)

@@ -1,10 +1,12 @@
 """``astroclip estimate``: the library's estimates, on files."""
 
+import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
 from astroclip import PropertyEstimator, RedshiftEstimator
-from astroclip.tables import read_table
+from astroclip.exceptions import SuspiciousLabelWarning
+from astroclip.tables import read_table, write_table
 
 
 @pytest.fixture
@@ -62,6 +64,26 @@ def test_only_some_of_the_reference_counts(run, tables, reference, reference_opt
     status, _, err = run(*arguments, "--where", "redshift > 9", *reference_option)
     assert status == 1
     assert "--where 'redshift > 9' is true of none of the reference's 120 rows" in err
+
+
+@pytest.mark.parametrize("method", ["neighbors", "head"])
+def test_unknown_labels_are_left_out(run, tables, reference, tmp_path, method):
+    table, output = reference.copy(), tmp_path / "found.ecsv"
+    known = np.arange(len(table)) % 5 > 0
+    unknown = np.where(np.arange(len(table)) % 2, -99, -9999)
+    table["redshift"] = np.where(known, table["redshift"], unknown)
+    write_table(table, tmp_path / "reference.fits")
+    arguments = (
+        "estimate", tables / "queries.ecsv", "--reference", tmp_path / "reference.fits",
+        "--properties", "redshift", "--method", method, "--output", output,
+    )
+    assert run(*arguments, "--missing=-9999,-99")[0] == 0
+    table["redshift"] = np.where(known, table["redshift"], np.nan)
+    estimator = PropertyEstimator(n_neighbors=16) if method == "neighbors" else RedshiftEstimator()
+    expected = estimator.fit(table, ["redshift"]).predict(read_table(tables / "queries.ecsv"))
+    assert_allclose(read_table(output)["redshift"], expected["redshift"])
+    with pytest.warns(SuspiciousLabelWarning, match="-9999 in 12 and -99 in 12 of 120 rows"):
+        run(*arguments, "--overwrite")
 
 
 def test_the_head_needs_no_neighbors(run, tables, reference, reference_option, tmp_path):

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
+from astroclip import FewShotEstimator, RedshiftEstimator, reference_table
 from astroclip.estimation import PropertyEstimator
 from astroclip.estimation.properties import (
     CircularScale,
@@ -17,7 +18,9 @@ from astroclip.estimation.properties import (
     LogarithmicScale,
     column_numbers,
     read_property,
+    suspicious_numbers,
 )
+from astroclip.exceptions import SuspiciousLabelWarning
 from tests.estimation.surveys import survey
 
 
@@ -134,3 +137,121 @@ def test_angles_stay_below_the_period():
     assert CircularScale(180.0).from_scale(np.array([-1e-30, 180.0, 359.0])).tolist() == [
         0, 0, 179,
     ]  # fmt: skip
+
+
+# ---------------------------------------------------------------------- missing values
+RNG = np.random.default_rng(0)
+MEASURED = {
+    "log_mass": RNG.normal(10.4, 0.6, 500),
+    "redshift": np.append(RNG.uniform(0.01, 0.9, 500), -0.0004),
+    "rate": RNG.lognormal(0, 1.5, 500),
+    "mass": 10 ** RNG.normal(10.4, 0.6, 500),
+    "age": np.round(RNG.exponential(15, 500)),
+    "share": np.round(RNG.uniform(0, 100, 500)),  # 99 percent is one of them
+    "angle": RNG.uniform(0, 180, 500),
+    "type": RNG.integers(-5, 11, 500).astype(float),
+    "answer": RNG.choice([-1.0, 1.0], 500),
+    "flag": RNG.choice([0.0, 1.0], 500),
+}
+
+
+@pytest.mark.parametrize("name", MEASURED)
+def test_measured_numbers_are_not_suspicious(name):
+    assert suspicious_numbers(MEASURED[name]) == {}
+
+
+@pytest.mark.parametrize("value", [-9999, -999, -99, -99.9, -32768, -(2**63), 1e20, 1e30, -1e30])
+@pytest.mark.parametrize("name", MEASURED)
+def test_constants_of_catalogs_are_found(name, value):
+    period = 180 if name == "angle" else None
+    for count in (2, 30):
+        values = np.append(MEASURED[name], np.full(count, np.float32(value)))
+        found = suspicious_numbers(values, period=period)
+        assert len(found) == 1
+        assert_allclose([*found], value, rtol=1e-6)
+        assert [*found.values()] == [count]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("redshift", -1), ("redshift", 99), ("redshift", 9.9999), ("redshift", -9), ("rate", -1),
+     ("log_mass", 0), ("log_mass", -1), ("log_mass", 99), ("mass", -1), ("angle", 999),
+     ("type", 99), ("flag", 99)],
+)  # fmt: skip
+def test_smaller_constants_are_found_where_they_cannot_be_measured(name, value):
+    values = np.append(MEASURED[name], [value] * 5)
+    assert suspicious_numbers(values, period=180 if name == "angle" else None) == {value: 5}
+
+
+def test_several_constants_and_nothing_else():
+    values = np.append(MEASURED["log_mass"], [-9999, -99, -99, np.nan, np.inf])
+    assert suspicious_numbers(values) == {-9999: 1, -99: 2}
+    assert suspicious_numbers(np.full(4, -9999.0)) == {-9999: 4}
+    assert suspicious_numbers(np.zeros(4)) == suspicious_numbers(np.array([np.nan])) == {}
+
+
+def labeled(**columns):
+    table, _ = survey(60, 1)
+    for name, values in columns.items():
+        table[name] = values
+    return table
+
+
+@pytest.mark.parametrize("value", [-99, -9999])
+@pytest.mark.parametrize(
+    "estimator", [PropertyEstimator(n_neighbors=4), FewShotEstimator(n_folds=2)]
+)
+def test_missing_is_as_nan(estimator, value):
+    mass, unknown = np.random.default_rng(1).normal(10.5, 0.5, 60), np.arange(60) % 7 == 0
+    table = labeled(mass=np.where(unknown, value, mass), nan=np.where(unknown, np.nan, mass))
+    found = rf"^table\['mass'\] holds {value} in 9 of 60 rows: .* pass missing=\({value},\)"
+    with pytest.warns(SuspiciousLabelWarning, match=found):
+        estimator.fit(table, ["mass"])
+    given = estimator.fit(table, ["mass"], missing=(value, -1)).predict(table)
+    right = estimator.fit(table, ["nan"]).predict(table)
+    assert_array_equal(given["mass"], right["nan"])
+    assert_array_equal(given["mass_lower"], right["nan_lower"])
+
+
+def test_redshifts_that_calibrate():
+    table = reference_table()
+    table = table[table["modality"] == "spectrum"][:100].copy()
+    redshift = np.asarray(table["redshift"], dtype=float)
+    unknown = np.arange(100) % 10 == 0
+    table["redshift"] = MaskedColumn(redshift, mask=unknown)
+    right = RedshiftEstimator().fit(table, "redshift")
+    table["redshift"] = np.where(unknown, -1.0, redshift)
+    found = r"^table\['redshift'\] holds -1 in 10 of 100 .* pass missing=\(-1,\)"
+    with pytest.warns(SuspiciousLabelWarning, match=found):
+        RedshiftEstimator().fit(table, "redshift")
+    given = RedshiftEstimator().fit(table, "redshift", missing=-1)
+    assert given.temperature_ == right.temperature_
+    assert given.calibration_ == right.calibration_
+
+
+def test_classes_that_are_unknown():
+    words = np.array(["a", "b", "UNKNOWN", " ", "n/a", "nan"] * 10)
+    table = QTable({"text": words, "code": [0, 1, 2, 3, -9, 99] * 10, "sign": [-1, 1] * 30})
+    table["objects"] = np.array(["a", None, "b"] * 20, dtype=object)
+    table["numbers"] = np.array([1.0, None, 2] * 20, dtype=object)
+    with pytest.warns(SuspiciousLabelWarning, match=r"'UNKNOWN' in 10 and 'n/a' in 10 and 'nan'"):
+        found, _, known = read_property(table, "text")
+    assert known.sum() == 50
+    found, _, known = read_property(table, "text", missing=("UNKNOWN", "n/a", "nan"))
+    assert found.classes.tolist() == ["a", "b"]
+    assert known.sum() == 20
+    with pytest.warns(SuspiciousLabelWarning, match=r"'code'\] holds -9 in 10 and 99 in 10 of 60"):
+        read_property(table, "code", group="categorical")
+    found, _, _ = read_property(table, "code", group="categorical", missing=("-9", 99))
+    assert found.classes.tolist() == [0, 1, 2, 3]
+    assert read_property(table, "sign", group="categorical")[0].classes.tolist() == [-1, 1]
+    assert read_property(table, "objects")[2].sum() == column_numbers(table, "numbers")[0].size - 20
+
+
+def test_positive_numbers_and_faults_of_missing(table):
+    table["bad"] = [1.0, -99.0, 2.0]
+    with pytest.raises(ValueError, match=r"is -99; expected .* Pass missing=\(-99,\)"):
+        read_property(table, "bad", group="positive")
+    assert read_property(table, "bad", group="positive", missing=-99)[2].tolist() == [1, 0, 1]
+    with pytest.raises(TypeError, match=r"^missing is \{'bad': 3\}; expected numbers or text"):
+        read_property(table, "bad", missing={"bad": 3})

@@ -2,18 +2,29 @@
 
 import io
 import math
+import os
+import subprocess
+import sys
+from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from astropy import units as u
+from astropy.io import fits
 from astropy.nddata import CCDData
 from astropy.table import QTable
 from matplotlib.figure import Figure
 from numpy.testing import assert_allclose, assert_array_equal
+from specutils import Spectrum, SpectrumList
 
 import astroclip
 from astroclip import plotting
+from astroclip.datasets import DATA
+from astroclip.exceptions import AstroclipWarning
+from astroclip.preparation import read_spectra
 
+SAMPLES = DATA / "samples"
 WAVELENGTH = np.linspace(3600, 9800, 50)
 
 
@@ -91,11 +102,133 @@ def test_spectrum_with_units_is_drawn_in_thousands_of_angstrom():
     assert_allclose(ax.lines[0].get_xdata(), WAVELENGTH / 1000)
 
 
-def test_no_pyplot_figure_is_left_behind():
-    import matplotlib.pyplot as plt
+def test_a_spectrum_is_drawn_without_its_bad_pixels(tmp_path):
+    flux, mask = np.linspace(1, 2, 50), np.zeros(50, bool)
+    flux[7], mask[7] = 1e5, True
+    flux_unit = u.Unit("1e-17 erg / (s cm2 AA)")
+    spectrum = Spectrum(flux=flux * flux_unit, spectral_axis=WAVELENGTH * u.AA, mask=mask)
+    per_hertz = Spectrum(
+        flux=spectrum.flux.to(u.mJy, u.spectral_density(WAVELENGTH * u.AA)), mask=mask,
+        spectral_axis=WAVELENGTH / 10 * u.nm,
+    )
+    for item in (spectrum, per_hertz, [spectrum], SpectrumList([spectrum])):
+        ax = plotting.plot_spectrum(item)
+        wavelength, drawn = ax.lines[0].get_data()
+        assert_allclose(wavelength, WAVELENGTH / 1000)
+        assert np.isnan(drawn[7])
+        assert_allclose(np.delete(drawn, 7), np.delete(flux, 7) / np.nanpercentile(
+            np.delete(flux, 7), 99.5
+        ), rtol=1e-6)
+        assert "wavelength" in ax.get_xlabel()
 
-    plotting.plot_image(np.zeros((2, 2, 3), np.uint8))
-    plotting.plot_spectrum(WAVELENGTH, np.ones(50))
+
+@pytest.mark.parametrize("as_type", [str, Path])
+def test_files_are_drawn(as_type):
+    ax = plotting.plot_spectrum(as_type(SAMPLES / "desi-27247.fits"))
+    assert len(ax.lines[0].get_xdata()) == 7781
+    image = plotting.plot_image(as_type(SAMPLES / "legacysurvey-59.1067-30.4848.fits")).images[0]
+    expected = plotting.plot_image(astroclip.sample_image()).images[0]
+    assert_array_equal(image.get_array(), expected.get_array())
+
+
+def test_g_r_z_are_drawn_in_colors_and_whole():
+    bands = astroclip.sample_image()
+    (image,) = plotting.plot_image(bands).images
+    expected = plotting.display_image(np.stack([bands[band].data for band in "grz"]))
+    difference = image.get_array().astype(int) - expected
+    assert image.get_array().shape == (160, 160, 3)
+    assert (np.abs(difference) <= 1).mean() > 0.99  # but for pixels that are masked
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        CCDData(np.arange(12.0).reshape(3, 4), unit="adu"),
+        CCDData(np.arange(12.0).reshape(1, 3, 4), unit="adu"),
+        {"F814W": CCDData(np.arange(12.0).reshape(3, 4), unit="electron / s")},
+    ],
+    ids=["ccd", "stack", "another band"],
+)
+def test_other_images_are_drawn_in_gray(image):
+    (drawn,) = plotting.plot_image(image).images
+    colors = drawn.get_array()
+    assert colors.shape == (3, 4, 3)
+    assert_array_equal(colors[..., 0], colors[..., 2])
+    assert np.all(np.diff(colors[..., 0].ravel().astype(int)) >= 0) and colors.max() == 255
+    assert colors.min() == 0
+
+
+def test_gray_images_may_be_bad_in_part_or_altogether():
+    ccd = CCDData(np.ones((3, 4)), unit="adu", mask=np.zeros((3, 4), bool))
+    ccd.data[0, 0], ccd.mask[1, 1] = np.nan, True
+    colors = plotting.plot_image(ccd).images[0].get_array()
+    assert colors[0, 0].max() == colors[1, 1].max() == 0
+    plotting.plot_image(CCDData(np.full((3, 4), np.nan), unit="adu"))
+
+
+def test_what_is_no_image_or_no_spectrum_is_refused():
+    spectrum, image = astroclip.sample_spectrum(), astroclip.sample_image()
+    with pytest.raises(TypeError, match=r"1 objects \(image\); expected one spectrum.*plot_image"):
+        plotting.plot_spectrum(image)
+    with pytest.raises(TypeError, match=r"holds 1 objects \(spectrum\).*plot_spectrum"):
+        plotting.plot_image(spectrum)
+    with pytest.raises(TypeError, match="holds 2 objects"):
+        plotting.plot_spectrum([spectrum, spectrum])
+    with pytest.raises(TypeError, match="flux is missing"):
+        plotting.plot_spectrum(WAVELENGTH)
+    with pytest.raises(ValueError, match=r"shape \(3, 8, 8\).*display_image first"):
+        plotting.plot_image(np.zeros((3, 8, 8)))
+    with pytest.raises(OSError, match="does not exist"):
+        plotting.plot_spectrum("nowhere.fits")
+
+
+DRAWINGS = """
+import io, sys
+import numpy as np
+import matplotlib.pyplot as plt
+from astropy.table import QTable
+import astroclip
+from astroclip import plotting
+spectrum, reference = astroclip.sample_spectrum(), astroclip.reference_table()[:60]
+neighbors = astroclip.SimilarityIndex(reference).query(reference[7:8], n_neighbors=2)
+rows = {"label": "q", "neighbors": neighbors, "previews": astroclip.reference_previews(
+    neighbors["neighbor_id"])}
+x = np.linspace(0, 1, 30)
+drawings = [
+    lambda: plotting.plot_spectrum(spectrum).figure,
+    lambda: plotting.plot_image(astroclip.sample_image()).figure,
+    lambda: plotting.plot_neighbors(spectrum, neighbors).figure,
+    lambda: plotting.neighbor_panel([rows]),
+    lambda: plotting.plot_embedding_map(reference).figure,
+    lambda: plotting.plot_estimates(x, x).figure,
+    lambda: plotting.plot_reliability(x, x > 0.5).figure,
+    lambda: plotting.plot_learning_curve([1, 2], [0.1, 0.2]).figure,
+    lambda: plotting.plot_roc(x, x > 0.5).figure,
+]
+for draw in drawings:
+    figure = draw()
+    saved, blank = io.BytesIO(), io.BytesIO()
+    plt.savefig(saved)
+    image = plt.imread(io.BytesIO(saved.getvalue()))
+    print(plt.gcf() is figure, bool(image[..., :3].std() > 0.01), len(plt.get_fignums()))
+    plt.close()
+"""
+
+
+def test_figures_are_those_of_pyplot_in_a_new_process():
+    done = subprocess.run(
+        [sys.executable, "-W", "error::UserWarning", "-c", DRAWINGS], capture_output=True,
+        text=True, env=os.environ | {"MPLBACKEND": "agg"}, check=False,
+    )
+    assert done.stderr == ""
+    assert done.stdout.split("\n")[:-1] == ["True True 1"] * 9
+
+
+def test_given_axes_open_no_figure():
+    ax = Figure().subplots()
+    plotting.plot_image(np.zeros((2, 2, 3), np.uint8), ax=ax)
+    plotting.plot_spectrum(WAVELENGTH, np.ones(50), ax=ax)
+    assert ax.get_xlabel() == ""  # labels of given axes are the caller's
     assert plt.get_fignums() == []
 
 
@@ -240,7 +373,67 @@ def test_what_cannot_be_drawn_is_named(found):
         plotting.plot_neighbors(spectrum, neighbors[:0])
     with pytest.raises(ValueError, match="neighbors holds rows of 2 queries"):
         plotting.plot_neighbors(spectrum, two)
-    with pytest.raises(TypeError, match="query is or holds a CCDData; expected a Spectrum"):
-        plotting.plot_neighbors(CCDData(np.ones((3, 3)), unit="nmgy"), neighbors)
-    with pytest.raises(KeyError, match=r"ids\[0\] is .*'x'"):
-        plotting.plot_neighbors(spectrum, two[:1])
+    with pytest.raises((TypeError, ValueError), match=r"query\[0\]"):
+        plotting.plot_neighbors([3], neighbors)
+    with pytest.raises(ValueError, match="query holds several objects; expected one spectrum"):
+        plotting.plot_neighbors([spectrum, spectrum], neighbors)
+    with pytest.raises(ValueError, match="objects holds 1 objects and neighbors 3 rows"):
+        plotting.plot_neighbors(spectrum, neighbors, objects=[spectrum])
+
+
+def drawn(ax):
+    """Return what is drawn in each column of `plot_neighbors`: image, spectrum, both, neither."""
+    parts = np.array(ax.child_axes).reshape(-1, 2)
+    return ["i" * bool(top.images) + "s" * bool(low.lines) for top, low in parts]
+
+
+def test_an_own_reference_is_drawn_from_its_files():
+    own = astroclip.embed(sorted(SAMPLES.glob("*.fits")))
+    query = [astroclip.sample_spectrum(), astroclip.sample_image()]
+    neighbors = astroclip.SimilarityIndex(own).query(query[0], n_neighbors=4, modality="all")
+    ax = plotting.plot_neighbors(query, neighbors)
+    assert drawn(ax) == ["is", *(row["modality"][0] for row in neighbors)]
+    assert set(neighbors["modality"]) == {"image", "spectrum"}
+
+
+def write_coadd(path, *, n_targets):
+    """Write the sample galaxy several times, with other ids and noise."""
+    with fits.open(SAMPLES / "desi-27247.fits") as hdus:
+        for hdu in hdus[1:]:
+            if not hdu.name.endswith("WAVELENGTH"):
+                hdu.data = np.repeat(hdu.data, n_targets, axis=0)
+            if hdu.name.endswith("FLUX"):
+                hdu.data += np.random.default_rng(0).normal(0, 3, hdu.data.shape).astype("f4")
+        hdus["FIBERMAP"].data["TARGETID"] += np.arange(n_targets)
+        hdus.writeto(path)
+
+
+def test_one_object_of_a_file_of_many_is_drawn(tmp_path):
+    path = tmp_path / "coadd-main-dark-1.fits"
+    write_coadd(path, n_targets=3)
+    neighbors = QTable(
+        {"neighbor_id": ["39089837499744651"], "similarity": [0.5], "file": [str(path)]}
+    )
+    ax = plotting.plot_neighbors(None, neighbors)
+    expected = plotting.plot_neighbors(None, neighbors, objects=read_spectra(path)[2:])
+    assert_array_equal(ax.child_axes[1].lines[0].get_ydata(),
+                       expected.child_axes[1].lines[0].get_ydata())
+    path.unlink()
+    with pytest.warns(AstroclipWarning, match="nothing is known of the neighbors"):
+        assert drawn(plotting.plot_neighbors(None, neighbors)) == [""]
+
+
+def test_an_own_reference_in_memory_is_drawn_from_objects():
+    spectra = astroclip.sample_spectra()
+    objects = {spectrum.meta["id"]: spectrum for spectrum in spectra}
+    own = astroclip.embed(spectra)
+    neighbors = astroclip.SimilarityIndex(own).query(spectra[0], n_neighbors=2)
+    with pytest.warns(AstroclipWarning, match="Pass their spectra or images as objects"):
+        ax = plotting.plot_neighbors(spectra[0], neighbors)
+    assert drawn(ax) == ["s", "", ""]
+    assert ax.child_axes[2].get_title().startswith(f"{neighbors['neighbor_id'][0]}\nsimilarity 1.0")
+    assert drawn(plotting.plot_neighbors(spectra[0], neighbors, objects=objects)) == ["s"] * 3
+    del objects[str(neighbors["neighbor_id"][0])]
+    assert drawn(plotting.plot_neighbors(spectra[0], neighbors, objects=objects)) == ["s", "", "s"]
+    both = [[spectra[0], astroclip.sample_image()], None]
+    assert drawn(plotting.plot_neighbors(None, neighbors, objects=both)) == ["is", ""]

@@ -196,7 +196,8 @@ def test_reliability_is_the_slow_formula(n_bins, seed):
     rng = np.random.default_rng(seed)
     stated = np.r_[rng.uniform(size=50), 0.0, 1.0]
     right = rng.uniform(size=52) < stated
-    ax = plot_reliability(stated, right, n_bins=n_bins, label="k-NN")
+    ax = Figure().subplots()
+    plot_reliability(stated, right, n_bins=n_bins, label="k-NN", ax=ax)
     expected, error = [], 0.0
     for number in range(n_bins):
         low, high = number / n_bins, (number + 1) / n_bins
@@ -292,7 +293,7 @@ def test_the_curve_is_every_threshold(seed, n_values):
     rng = np.random.default_rng(seed)
     scores = rng.integers(0, n_values, 60) / n_values  # with ties
     positive = np.arange(60) < 20
-    ax = plot_roc(scores, positive, label="outliers")
+    ax = plot_roc(scores, positive, label="outliers", ax=Figure().subplots())
     drawn = ax.lines[0].get_xydata()
     for threshold in np.unique(scores):
         taken = scores >= threshold

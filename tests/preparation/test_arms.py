@@ -5,6 +5,7 @@ import pytest
 from astropy import units as u
 from astropy.io import fits
 from astropy.nddata import InverseVariance, StdDevUncertainty
+from astropy.table import Table
 from hypothesis import given
 from hypothesis import strategies as st
 from specutils import Spectrum, SpectrumList
@@ -128,7 +129,10 @@ def test_what_counts_as_arms(arms, expected):
 @pytest.mark.parametrize(
     ("arms", "message"),
     [
-        (lambda: [make_arm("b")], "^arms holds 1 spectra that are no arms of the same objects"),
+        (
+            lambda: [make_arm("b"), make_arm("z")],
+            "^arms holds 2 spectra that are no arms of the same objects",
+        ),
         (
             lambda: [make_arm("b"), make_arm("r", step=0.7)],
             r"^arms\[1\] is not on the grid of arms\[0\] \(step 0.8 Angstrom\); .* Resample them",
@@ -142,6 +146,37 @@ def test_what_counts_as_arms(arms, expected):
 def test_what_cannot_be_merged(arms, message):
     with pytest.raises(ValueError, match=message):
         merge_arms(arms())
+
+
+def test_arms_that_name_their_band_may_miss_one():
+    arms = [make_arm(band, meta={"band": band}) for band in "bz"]
+    assert are_arms(arms)
+    assert not are_arms([make_arm(band) for band in "bz"])
+    merged = merge_arms(arms)
+    wavelength = merged.spectral_axis.to_value(u.AA)
+    between = (wavelength > RANGES["b"][1] + 0.1) & (wavelength < RANGES["z"][0] - 0.1)
+    assert merged.mask[between].all()
+    for arm in arms:
+        inside = np.isin(wavelength.round(3), arm.spectral_axis.value.round(3))
+        np.testing.assert_allclose(merged.uncertainty.array[inside] > 0, ~merged.mask[inside])
+        good = ~arm.mask & (arm.uncertainty.array > 0)
+        np.testing.assert_allclose(merged.flux.value[inside][good], arm.flux.value[good])
+
+
+def test_exposures_of_a_target_are_averaged():
+    arms = [make_arm(band, n_objects=4) for band in "br"]
+    targets = np.array([7, 3, 7, 5])
+    arms[0].meta["fibermap"] = Table({"TARGETID": targets, "TARGET_RA": np.arange(4.0)})
+    merged = merge_arms(arms)
+    assert list(merged.meta["id"]) == ["7", "3", "5"]
+    assert list(merged.meta["ra"]) == [0.0, 1.0, 3.0]
+    rows = merge_arms([make_arm(band, n_objects=4) for band in "br"])
+    ivar = rows.uncertainty.array
+    expected = [ivar[targets == target].sum(axis=0) for target in (7, 3, 5)]
+    np.testing.assert_allclose(merged.uncertainty.array, expected)
+    light = (ivar * rows.flux.value)[targets == 7].sum(axis=0)
+    good = ~merged.mask[0]
+    np.testing.assert_allclose(merged.flux.value[0, good], light[good] / expected[0][good])
 
 
 def test_standard_deviations_weigh_the_same():

@@ -2,12 +2,11 @@
 
 import numpy as np
 import pytest
-from astropy import units as u
 from hypothesis import given
 from hypothesis import strategies as st
 
 from astroclip.preparation import arcsinh_image, center_crop, deredden, normalize_images
-from astroclip.preparation.bands import canonical_band, nanomaggy_factor
+from astroclip.preparation.bands import canonical_band
 
 
 def images(seed=0, n_objects=3, n_bands=3, size=6):
@@ -34,48 +33,6 @@ def test_band_names(name, letter):
 def test_names_that_are_no_band(name):
     with pytest.raises(ValueError, match=r"^band is .*; expected a letter of u, g, r, i, z, y, al"):
         canonical_band(name)
-
-
-# ---------------------------------------------------------------------- units
-@pytest.mark.parametrize(
-    ("unit", "factor"),
-    [
-        (u.nmgy, 1.0), (u.mgy, 1e9), (u.Jy, 1e9 / 3631), (u.uJy, 1 / 3.631),
-        (u.erg / u.s / u.cm**2 / u.Hz, 1e32 / 3631),
-    ],
-)
-def test_fluxes(unit, factor):
-    assert nanomaggy_factor(unit, "x") == pytest.approx(factor, rel=1e-12)
-    assert nanomaggy_factor(unit, "x", zero_point=3.0) == pytest.approx(factor, rel=1e-12)
-
-
-COUNTS = [None, u.adu, u.DN, u.ct, u.electron, u.adu / u.s, u.electron / u.s, u.DN / u.s]
-
-
-@pytest.mark.parametrize("unit", COUNTS)
-@pytest.mark.parametrize("zero_point", [22.5, 25.0, 31.4])
-def test_counts_have_the_magnitude_of_their_zero_point(unit, zero_point):
-    flux = 50.0 * nanomaggy_factor(unit, "x", zero_point=zero_point) * u.nmgy
-    magnitude = flux.to(u.ABmag, u.zero_point_flux(3631 * u.Jy)).value
-    # astropy's AB zero point is 3630.78 Jy
-    assert magnitude == pytest.approx(zero_point - 2.5 * np.log10(50.0), abs=1e-4)
-
-
-@pytest.mark.parametrize("key", ["MAGZERO", "ZP", "MAGZP", "MAGZPT", "ZEROPT"])
-def test_zero_point_of_the_header(key):
-    assert nanomaggy_factor(u.adu, "x", header={key: 25.0}) == pytest.approx(0.1)
-    both = nanomaggy_factor(u.adu, "x", header={key: 25.0}, zero_point=20.0)
-    assert both == pytest.approx(10.0)
-
-
-@pytest.mark.parametrize(
-    ("unit", "zero_point", "found"),
-    [(None, None, "no unit"), (u.DN, None, "unit 'DN'"), (u.K, 25.0, "unit 'K'")],
-)
-def test_unusable_units(unit, zero_point, found):
-    message = f"^x has {found} and no zero point; expected nanomaggies, Jy, .* pass zero_point"
-    with pytest.raises(u.UnitsError, match=message):
-        nanomaggy_factor(unit, "x", zero_point=zero_point)
 
 
 # ---------------------------------------------------------------------- extinction and crop

@@ -27,7 +27,7 @@ def make_wcs(shape, scale=0.262):
     return wcs
 
 
-def make_images(seed=0, *, bands="grz", shape=(40, 40), scale=None, unit=u.nmgy, **options):
+def make_images(seed=0, *, bands="grz", shape=(40, 40), scale=0.262, unit=u.nmgy, **options):
     """Return a dict of CCDData of positive random pixels."""
     rng = np.random.default_rng(seed)
     wcs = None if scale is None else make_wcs(shape, scale)
@@ -136,7 +136,7 @@ def test_a_sky_position_is_brought_to_the_centre(x, y):
 def test_the_centre_s_position_is_recorded():
     batch = prepare(make_images(scale=0.262))
     assert [batch.ra[0], batch.dec[0]] == pytest.approx([150, 2])
-    assert np.isnan(prepare(make_images()).ra[0])
+    assert np.isnan(prepare(make_images(scale=None), image_scale=0.262).ra[0])
 
 
 def test_centring_on_the_source():
@@ -235,7 +235,16 @@ def test_bad_pixels_are_filled_and_counted(marked_by):
     expected = np.median(clean.pixels[0, 1][~inside])
     np.testing.assert_array_equal(batch.pixels[batch.mask], expected)
     assert batch.coverage[0] == pytest.approx(1 - 35 / (3 * SIZE**2))
-    assert batch.flags[0] == 0
+    assert batch.flags[0] == 0  # 2 % of the crop's pixels
+
+
+@pytest.mark.parametrize(("n_rows", "flag"), [(2, 0), (3, Flag.BAD_PIXELS)])
+def test_more_than_five_percent_of_bad_pixels_are_flagged(n_rows, flag):
+    images = make_images(bands="gr")
+    images["r"].mask = np.zeros((40, 40), bool)
+    images["r"].mask[20 : 20 + n_rows] = True
+    batch = prepare(images, bands="gr")  # 24 x 24 pixels in two bands: 2.4 rows are 5 %
+    assert batch.flags[0] == flag
 
 
 def test_padding():
@@ -273,7 +282,7 @@ def test_missing_bands():
     batch = prepare(images, missing_bands="fill")
     assert batch.mask[0, 2].all()
     assert not batch.mask[0, :2].any()
-    assert batch.flags[0] & Flag.MISSING_BAND
+    assert batch.flags[0] == Flag.MISSING_BAND
     assert batch.coverage[0] == pytest.approx(2 / 3)
 
 
@@ -305,7 +314,7 @@ def test_stacks_equal_single_images(meta, options):
     for band in "grz":
         images[band].mask = mask[0].copy()
     images["z"].mask[18, 18] = True
-    batch, expected = prepare(stack, **options), prepare(images)
+    batch, expected = prepare(stack, image_scale=0.262, **options), prepare(images)
     np.testing.assert_array_equal(batch.pixels, expected.pixels)
     np.testing.assert_array_equal(batch.mask, expected.mask)
 

@@ -10,6 +10,8 @@ from specutils.manipulation import FluxConservingResampler
 
 from astroclip.preparation import resample_flux
 from astroclip.preparation.resampling import (
+    BRIDGED,
+    bridge_gaps,
     estimate_ivar,
     fill_bad_pixels,
     overlaps,
@@ -230,3 +232,22 @@ def test_row_median_ignores_what_is_not_finite():
     values = np.array([[1.0, 5.0, 2.0], [np.nan, 4.0, np.inf], [np.nan] * 3])
     np.testing.assert_array_equal(row_median(values), [2, 4, np.nan])
     assert np.isnan(row_median(np.empty((2, 0)))).all()
+
+
+@given(st.lists(st.lists(st.booleans(), min_size=30, max_size=30), min_size=1, max_size=4))
+def test_bridged_gaps_are_the_short_ones_between_good_pixels(rows):
+    mask = np.repeat(np.array(rows), 2, axis=1)
+    rng = np.random.default_rng(0)
+    flux, ivar = rng.normal(size=(2, *mask.shape))
+    new_flux, new_ivar, new_mask = bridge_gaps(flux, ivar, mask)
+    pixels = np.arange(mask.shape[1])
+    for row, bad in enumerate(mask):
+        good = pixels[~bad]
+        for pixel in pixels:
+            before, after = good[good < pixel], good[good > pixel]
+            inside = bad[pixel] and len(before) and len(after)
+            bridged = bool(inside and after[0] - before[-1] - 1 <= BRIDGED)
+            assert new_mask[row, pixel] == (bad[pixel] and not bridged)
+            for new, old in ((new_flux, flux), (new_ivar, ivar)):
+                expected = np.interp(pixel, good, old[row, good]) if bridged else old[row, pixel]
+                np.testing.assert_allclose(new[row, pixel], expected)
