@@ -1,4 +1,4 @@
-"""What pixels weigh: uncertainties of any kind to inverse variances, and values that say nothing."""
+"""What pixels weigh: uncertainties of any kind to inverse variances, values that say nothing."""
 
 import functools
 from typing import NamedTuple

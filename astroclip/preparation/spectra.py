@@ -215,7 +215,7 @@ def _prepare_block(items, ids, redshift, *, grid, frame, medium, unit, min_cover
 def _range_advice(low, high):
     """Return what to do about a range (Angstrom) that is far from visible light."""
     for factor, unit in ((10, "nm"), (1e4, "um")):
-        if 2000 < factor * low and factor * high < 30_000:
+        if factor * low > 2000 and factor * high < 30_000:
             return {"advice": f"If its wavelengths are in {unit}, give them that unit."}
     return {}
 

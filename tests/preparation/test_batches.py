@@ -180,7 +180,7 @@ def test_masked_arrays():
 
 def test_fluxes_in_another_unit_are_refused():
     flux = 3 + np.random.default_rng(0).normal(0, 0.1, (3, 21))
-    message = r"^flux\[0\] has a median flux density of 3e-17 .* pass flux and ivar with their units"
+    message = r"^flux\[0\] has a median flux density of 3e-17 .* pass flux and ivar with their un"
     with pytest.raises(PreparationError, match=message):
         SpectrumBatch.from_arrays(WAVELENGTH, 1e-17 * flux)
     flux[1] *= 1e-17

@@ -435,7 +435,7 @@ def test_contradicting_media_need_a_word():
     ]
     batch = prepare_spectra(spectra, wavelength=GRID, on_error="flag")
     assert list(batch.failed) == [False, True, True]
-    assert "declares its wavelengths to be in air and in vacuum, by medium='air'" in batch.messages[1]
+    assert "declares its wavelengths to be in air and in vacuum, by medium=" in batch.messages[1]
     assert "has meta['medium'] 'water'; expected 'air' or 'vacuum'." in batch.messages[2]
     assert list(batch.medium) == ["vacuum (assumed)", "", ""]
     assert set(prepare_spectra(spectra, wavelength=GRID, medium="air").medium) == {"air"}
@@ -651,6 +651,5 @@ def test_velocities_along_a_line_of_known_wavelength():
     spectrum = make_spectrum(
         spectral_axis=velocity, rest_value=5500 * u.AA, velocity_convention="optical"
     )
-    assert_same(
-        prepare_spectra(spectrum, wavelength=GRID), prepare_spectra(make_spectrum(), wavelength=GRID)
-    )
+    expected = prepare_spectra(make_spectrum(), wavelength=GRID)
+    assert_same(prepare_spectra(spectrum, wavelength=GRID), expected)
