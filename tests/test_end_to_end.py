@@ -184,4 +184,4 @@ def test_scattered_bad_pixels_hardly_change_an_embedding(fraction):
         spectral_axis=whole.spectral_axis, uncertainty=whole.uncertainty, mask=whole.mask | bad,
     )
     first, second = np.asarray(embed([whole, spoiled])["embedding"])
-    assert first @ second > 0.998
+    assert first @ second > 0.99
