@@ -92,7 +92,10 @@ def embed(
         Names of the objects. By default those of the files, or the row numbers.
     position : `~astropy.coordinates.SkyCoord`, optional
         Sky position of the target in each image, scalar or of length N; the images need
-        celestial world coordinates. By default the target is at the center.
+        celestial world coordinates. By default the target is at the center. N positions and
+        one mosaic, passed by itself (a dict of band to `~astropy.nddata.CCDData` or to the
+        path of a FITS file, a stack, or the path of a file of all bands), give N objects: the
+        pixels around them are read, and no others.
     zero_point : float or dict of str to float, optional
         AB magnitude of one count per second in the images, for all bands or per band. By
         default taken from the unit or the header.
@@ -170,7 +173,7 @@ def embed(
     options = ReadOptions(
         unit=unit, bands=bands, flux=flux, wavelength=wavelength, ivar=ivar, error=error, mask=mask
     )
-    objects = sort_objects(objects, options=options)
+    objects = sort_objects(objects, options=options, position=position)
     model = _get_model(model, device)
     _check_applies(
         objects, model, is_batch, medium=medium, zero_point=zero_point, position=position
@@ -290,9 +293,12 @@ def _check_lengths(given, objects):
         shape = getattr(values, "shape", ())
         too_long = objects.is_complete and shape != (n_objects,)
         if shape and (too_long or len(shape) > 1 or shape[0] < n_objects):
+            advice = ""
+            if name == "position" and n_objects == 1:
+                advice = " To cut many objects out of one mosaic, pass it by itself, not in a list."
             msg = (
                 f"{name} has shape {shape}; expected one value, or one for each of the "
-                f"{n_objects} objects."
+                f"{n_objects} objects.{advice}"
             )
             raise ValueError(msg)
 

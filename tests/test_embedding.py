@@ -273,7 +273,7 @@ def test_containers_of_images_agree(container, pixels, model, golden):
 def test_files(spectra, pixels, model, tmp_path, golden):
     for row, spectrum in enumerate(spectra[:2]):
         spectrum.write(tmp_path / f"spectrum{row}.fits", format="tabular-fits")
-        header = fits.Header({"BANDS": BANDS, "BUNIT": "nmgy"})
+        header = fits.Header({"BANDS": BANDS, "BUNIT": "nmgy", "PIXSCALE": 0.262})
         fits.PrimaryHDU(pixels[row], header).writeto(tmp_path / f"image{row}.fits")
     for modality in ("spectrum", "image"):
         paths = [tmp_path / f"{modality}{row}.fits" for row in range(2)]
@@ -478,7 +478,7 @@ def files(spectra, pixels, tmp_path_factory):
     folder = tmp_path_factory.mktemp("files")
     for row in range(2):
         spectra[row].write(folder / f"spectrum{row}.fits", format="tabular-fits")
-        header = fits.Header({"BANDS": BANDS, "BUNIT": "nmgy"})
+        header = fits.Header({"BANDS": BANDS, "BUNIT": "nmgy", "PIXSCALE": 0.262})
         fits.PrimaryHDU(pixels[row], header).writeto(folder / f"image{row}.fits")
     (folder / "notes.txt").write_text("clouds, no data")
     return folder

@@ -10,6 +10,7 @@ import numpy as np
 from astroclip.cli.output import is_watched, tell
 
 __all__ = [
+    "embed_positions",
     "embed_target",
     "file_stem",
     "find_files",
@@ -205,6 +206,61 @@ def load_objects(options, *, model=DEFAULT_MODEL):
     return only_ids(table, options.ids)
 
 
+def embed_positions(options, *, model=DEFAULT_MODEL):
+    """Return the embeddings of ``--positions`` in the one mosaic that the inputs are.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a file is not there.
+    ValueError
+        If files are not one, or one for each band, or the table has no positions.
+    """
+    from astropy.coordinates import SkyCoord
+    from astropy.table import Table
+
+    from astroclip._columns import column_arrays, column_degrees
+
+    paths, bands = find_files(options.inputs), options.bands
+    if len(paths) == 1:
+        mosaic = str(paths[0])
+    elif bands and len(bands) == len(paths):
+        mosaic, options.bands = dict(zip(bands, map(str, paths), strict=True)), None
+    else:
+        msg = (
+            f"--positions is given with {len(paths)} files and --bands names {len(bands or ())}; "
+            f"expected one mosaic: a file of all bands, or one for each band that --bands names "
+            f"in their order."
+        )
+        raise ValueError(msg)
+    path = Path(options.positions).expanduser()
+    if not path.is_file():
+        msg = f"--positions {options.positions!r} does not exist; expected a table's file."
+        raise FileNotFoundError(msg)
+    table = Table.read(path)
+    columns = {name.lower(): table[name] for name in table.colnames}
+    if not {"ra", "dec"} <= set(columns):
+        msg = (
+            f"--positions {options.positions!r} has columns {', '.join(table.colnames)}; expected "
+            f"ra and dec in degrees."
+        )
+        raise ValueError(msg)
+    position = SkyCoord(column_degrees(columns["ra"]), column_degrees(columns["dec"]), unit="deg")
+    ids = redshift = None
+    if "id" in columns:
+        names = column_arrays(columns["id"])[0]
+        ids = np.char.decode(names, "utf-8") if names.dtype.kind == "S" else names.astype(str)
+    if "redshift" in columns:
+        values, mask, _ = column_arrays(columns["redshift"])
+        redshift = np.where(mask, np.nan, values.astype(float))
+    model = options.model or model
+    tell(f"embedding {len(table):,} positions with {model}")
+    return only_ids(
+        _embed(mosaic, options, model=model, ids=ids, position=position, redshift=redshift),
+        options.ids,
+    )
+
+
 def embed_target(options, *, model):
     """Fetch ``--target`` and return the embeddings of its spectra and images.
 
@@ -233,7 +289,7 @@ def embed_target(options, *, model):
     return _embed(objects, options, model=options.model or model, ids=ids)
 
 
-def _embed(objects, options, *, model, ids=None):
+def _embed(objects, options, *, model, ids=None, position=None, redshift=None):
     """Embed objects with the options of the command line; say which failed.
 
     Raises
@@ -248,7 +304,8 @@ def _embed(objects, options, *, model, ids=None):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FailedObjectWarning)  # said below
         table = embed(
-            objects, model=model, ids=ids, redshift=read_redshifts(options.redshift),
+            objects, model=model, ids=ids, position=position,
+            redshift=read_redshifts(options.redshift) if redshift is None else redshift,
             medium=options.medium, zero_point=options.zero_point, device=options.device,
             pixel_scale=options.pixel_scale, unit=options.unit, bands=options.bands,
             flux=options.flux, wavelength=options.wavelength, ivar=options.ivar,

@@ -12,6 +12,7 @@ from astroclip.exceptions import PreparationError
 from astroclip.preparation.arms import are_arms, merge_arms
 from astroclip.preparation.batches import ImageBatch, SpectrumBatch
 from astroclip.preparation.image_files import read_images
+from astroclip.preparation.mosaics import MosaicCutouts, is_mosaic
 from astroclip.preparation.reading import ReadOptions, file_modality
 from astroclip.preparation.spectrum_files import read_spectra
 
@@ -46,7 +47,8 @@ class SingleObject:
         the object gave.
     row : int or None
         The object's row of ``data``, where that holds one object per row: rows are converted
-        a block at a time, because slicing a Spectrum costs more than preparing it.
+        a block at a time, because slicing a Spectrum costs more than preparing it, and
+        `~astroclip.preparation.mosaics.MosaicCutouts` are cut when they are needed.
     file : str
         Path of the file it was read from; empty for objects in memory.
     number : int
@@ -154,7 +156,7 @@ class ObjectList:
         )
 
 
-def sort_objects(objects, *, name="objects", modality=None, options=None):
+def sort_objects(objects, *, name="objects", modality=None, options=None, position=None):
     """Return the single objects of anything `astroclip.embed` accepts.
 
     Parameters
@@ -167,6 +169,8 @@ def sort_objects(objects, *, name="objects", modality=None, options=None):
         ``"spectrum"`` or ``"image"``: accept objects in memory of this modality only.
     options : `~astroclip.preparation.reading.ReadOptions`, optional
         What the user says of files.
+    position : `~astropy.coordinates.SkyCoord`, optional
+        Many of them make as many objects of one image.
 
     Returns
     -------
@@ -184,6 +188,8 @@ def sort_objects(objects, *, name="objects", modality=None, options=None):
     if isinstance(objects, list) and objects and isinstance(objects[0], SingleObject):
         return objects
     options = ReadOptions() if options is None else options
+    if is_mosaic(objects, position):
+        return _mosaic_objects(objects, position, name, options)
     is_batch = isinstance(objects, SpectrumBatch | ImageBatch) and modality is None
     is_arms = isinstance(objects, SpectrumList) and are_arms(objects)
     is_list = isinstance(objects, list | tuple) and not is_arms
@@ -206,6 +212,20 @@ def sort_objects(objects, *, name="objects", modality=None, options=None):
     elif isinstance(entries[0].data, PreparationError):
         raise entries[0].data
     return ObjectList(entries, name=name, single=len(entries) == 1, options=options)
+
+
+def _mosaic_objects(image, position, name, options):
+    """Return the objects around each of many positions in one image, or the image of files."""
+    single = position is None or position.isscalar
+    mosaic = MosaicCutouts(
+        image, None if position is None else position.reshape(-1) if single else position,
+        name=name, bands=options.bands, unit=options.unit,
+    )
+    entries = [
+        SingleObject("image", mosaic, row, file=mosaic.file) for row in range(len(mosaic))
+    ]
+    check_not_empty(entries, "position")
+    return ObjectList(entries, name=name, single=single, options=options)
 
 
 def _element_entries(element, name, modality):

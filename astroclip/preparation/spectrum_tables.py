@@ -51,7 +51,8 @@ ROLES = {
         "fluxivar", "ivar_flux", "flux_invvar", "opt_flam_ivar", "ivar_lambda",
     },
     "error": {
-        "err", "error", "errors", "sigma", "sig", "std", "stdev", "stddev", "std_dev",
+        "err", "errs", "error", "errors", "rms", "sigma", "sig", "std", "stdev", "stddev",
+        "std_dev",
         "flux_err", "flux_error", "fluxerr", "fluxerror", "err_flux", "error_flux", "errflux",
         "e_flux", "eflux", "flux_sigma", "sigma_flux", "flux_std", "std_flux", "unc", "uncert",
         "uncertainty", "flux_unc", "flux_uncertainty", "uncertainty_flux", "noise",
@@ -419,9 +420,10 @@ def _uncertainty(row, roles, table, unit, order):
         )
     (role,) = found
     kind, power = UNCERTAINTIES[role], {"ivar": -2, "error": 1, "variance": 2}[role]
-    values, own = row[role][order], parse_unit(
-        table.arrays[roles[role]].unit or split_unit(roles[role])[1]
-    )
+    values = row[role][order]
+    if np.isnan(values).all():
+        return None  # ESO fills the column with NaN where errors are not known
+    own = parse_unit(table.arrays[roles[role]].unit or split_unit(roles[role])[1])
     factor = 1.0
     if own not in (None, unit, u.dimensionless_unscaled):
         if own.is_equivalent(unit**power):
