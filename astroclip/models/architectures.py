@@ -11,7 +11,7 @@ import re
 import torch
 
 from astroclip.exceptions import CheckpointError
-from astroclip.models.checkpoints import find_foreign
+from astroclip.models.checkpoints import Foreign, find_foreign
 from astroclip.models.layers import TwoTower
 from astroclip.models.published import (
     AttentionTower,
@@ -46,10 +46,16 @@ MARKS = {  # a tensor that only files of this layout have
     "stein": "encoder_q.layer1.0.conv1.weight",
     "small": "spectrum_encoder.stem.weight",
 }
+N_LISTED = 5  # names in a message
 POOLING_HEADS = 4  # of the cross-attentions, where a file does not say: as the reference's
 SPECFORMER_HEADS = {768: 6}  # by width
 VIT_HEADS = {384: 6, 768: 12, 1024: 16, 1536: 24}  # DINOv2's widths: 64 channels a head
-UNUSED = re.compile(r"(^|\.)(mask_token|num_batches_tracked|logit_scale)$")
+UNUSED = re.compile(
+    r"(^|\.)(mask_token|num_batches_tracked|logit_scale|n_averaged)$|^\w*(loss|criterion|metric)"
+)
+WRAPPERS = {  # of torch.compile, DistributedDataParallel, FSDP, checkpointing, Lightning Fabric
+    "_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module",
+}  # fmt: skip
 TALK_NAMES = (
     (r"^spectrum_encoder\.model\.", "spectrum_encoder.backbone."),
     (r"^spectrum_encoder\.(query$|multihead_attn\.)", r"spectrum_encoder.cross_attention.\1"),
@@ -61,22 +67,116 @@ TALK_NAMES = (
 
 # ---------------------------------------------------------------------- files
 def model_tensors(content):
-    """Return the flat tensors of a checkpoint without prefixes that wrappers add."""
-    for key in ("state_dict", "teacher", "model"):
-        if isinstance(content.get(key), dict):
-            content = content[key]
-            break
-    tensors = {
-        key: value
-        for key, value in content.items()
-        if isinstance(key, str) and isinstance(value, torch.Tensor)
-    }
-    if not tensors:
+    """Return the flat tensors of the model in a checkpoint, without what wrappers add to names.
+
+    Parameters
+    ----------
+    content : dict
+        Of a file: tensors by name, or nested dicts of them at any depth.
+
+    Returns
+    -------
+    dict of str to `torch.Tensor`
+        Those of the model, by names without prefix.
+
+    Raises
+    ------
+    CheckpointError
+        If there are no tensors, two models that differ, other than a teacher and its student, or
+        further tensors beside the model.
+
+    Notes
+    -----
+    `MARKS` tell where a model is: what stands before a mark is the prefix, whatever wrappers gave
+    it (``_orig_mod.model.``, ``module.``, ``net.``). Of self-distillation the teacher is taken,
+    as DINO's evaluations do; of a model and its moving average neither, unless they are equal.
+    """
+    containers = _containers(content)
+    if not containers:
         msg = "the weights file holds no tensors; expected a checkpoint of a known model."
         raise CheckpointError(msg)
-    while all(key.startswith("module.") for key in tensors):
-        tensors = {key.removeprefix("module."): value for key, value in tensors.items()}
-    return tensors
+    for mark in MARKS.values():
+        found = [
+            (f"{path}{name.removesuffix(mark)}", name.removesuffix(mark), tensors)
+            for path, tensors in containers.items()
+            for name in tensors
+            if f".{name}".endswith(f".{mark}")
+        ]
+        if found:
+            break
+    else:
+        return next(iter(containers.values()))
+    teachers = [model for model in found if "teacher" in model[0].split(".")]
+    if teachers:
+        students = [model[0].replace("teacher.", "student.") for model in teachers]
+        found = [model for model in found if model[0] not in students]
+    (where, prefix, tensors), *others = found
+    own = _part(tensors, prefix)
+    for other_where, other_prefix, other_tensors in others:
+        other = _part(other_tensors, other_prefix)
+        names = {name for name in {*own, *other} if not _unused(name)}
+        if not all(_same(own.get(name), other.get(name)) for name in names):
+            msg = (
+                f"the weights file holds several models, {where!r} and {other_where!r}, which "
+                f"differ; expected one. Save the tensors of the one that you want to a file of "
+                f"their own: torch.save({{name: tensor, ...}}, path)."
+            )
+            raise CheckpointError(msg)
+    known = (prefix, *(p for _, p, t in others if t is tensors))
+    if teachers:
+        known += (prefix.replace("teacher.", "student."),)
+    beside = [name for name in tensors if not name.startswith(known) and not _unused(name)]
+    if beside:
+        msg = (
+            f"the weights file's model {where!r} stands beside {len(beside)} other tensors "
+            f"({', '.join(beside[:N_LISTED])}{', ...' * (len(beside) > N_LISTED)}), of which it is "
+            f"not known whether they belong to it; expected one model. Save its tensors to a file "
+            f"of their own: torch.save({{name: tensor, ...}}, path)."
+        )
+        raise CheckpointError(msg)
+    return own
+
+
+def _containers(content):
+    """Return the dicts in nested dicts that hold tensors, by their paths, nearest first.
+
+    Names lose the components that only wrappers have.
+    """
+    containers, level, seen = {}, [("", content)], set()
+    while level:
+        following = []
+        for path, part in level:
+            if id(part) in seen:
+                continue
+            seen.add(id(part))
+            items = {key: value for key, value in part.items() if isinstance(key, str)}
+            tensors = {}
+            for key, value in items.items():
+                if isinstance(value, torch.Tensor):
+                    name = ".".join(word for word in key.split(".") if word not in WRAPPERS)
+                    if name in tensors and not _same(tensors[name], value):
+                        msg = (
+                            f"the weights file holds two tensors {name!r} that differ, with and "
+                            f"without a wrapper's name ({key!r}); expected one model."
+                        )
+                        raise CheckpointError(msg)
+                    tensors[name] = value
+                    continue
+                if isinstance(value, Foreign):  # a dict of a class of its own
+                    value = value.state.get("items")
+                if isinstance(value, dict):
+                    following.append((f"{path}{key}.", value))
+            if tensors:
+                containers[path] = tensors
+        level = following
+    return containers
+
+
+def _same(one, other):
+    """Return whether two tensors, or None, are the same tensor."""
+    if one is None or other is None or one.dtype != other.dtype:
+        return False
+    return torch.equal(one, other)
 
 
 def identify_architecture(tensors):
@@ -155,7 +255,7 @@ def build_model(architecture, tensors, *, heads=None, options=None):
     Raises
     ------
     CheckpointError
-        If tensors are missing, left over or misshapen; all are listed.
+        If tensors are missing, left over or misshapen; the first of each are listed.
     """
     try:
         with torch.device("meta"):  # shapes alone, no memory
@@ -179,7 +279,11 @@ def build_model(architecture, tensors, *, heads=None, options=None):
             if key in state and state[key].shape != value.shape
         ],
     }
-    details = "; ".join(f"{name}: {', '.join(keys)}" for name, keys in problems.items() if keys)
+    details = "; ".join(
+        f"{len(keys)} {name}: {', '.join(keys[:N_LISTED])}{', ...' * (len(keys) > N_LISTED)}"
+        for name, keys in problems.items()
+        if keys
+    )
     if details:
         msg = (
             f"the weights file does not fit its architecture: {details}. Use a file of this "

@@ -94,6 +94,7 @@ def _set_own_threads(number):
     Torch gives the number to all threads, too, that compute for the first time afterwards: one
     such thread puts back what these would have got.
     """
+    torch.get_num_threads()  # at a thread's first computation torch gives it what others get
     with _setting_threads, ThreadPoolExecutor(1) as other:
         given = other.submit(torch.get_num_threads).result()
         torch.set_num_threads(number)
@@ -284,7 +285,7 @@ class EmbeddingModel:
         with contextlib.ExitStack() as stack:
             stack.enter_context(_true_float32())
             run = map
-            if n_workers > 1 and len(passes) == 1:
+            if n_workers > 1 and len(passes) <= 1:
                 stack.enter_context(_one_thread())
             elif n_workers > 1:
                 # made for this call: threads that wait for the next would be missing after a fork

@@ -167,7 +167,7 @@ def change(tensors):
     return tensors
 
 
-def test_all_wrong_keys_are_listed(tmp_path):
+def test_wrong_keys_are_listed(tmp_path):
     content = torch.load(GOLDEN / "specformer.ckpt", weights_only=True)
     content["state_dict"] = change(content["state_dict"])
     torch.save(content, tmp_path / "s.ckpt")
@@ -175,6 +175,104 @@ def test_all_wrong_keys_are_listed(tmp_path):
         load_model(tmp_path / "s.ckpt", device="cpu")
     for part in ("final_layernorm.bias", "surplus.weight", "head.bias (5,) instead of (22,)"):
         assert part in str(caught.value)
+
+
+def golden_state(name):
+    content = torch.load(GOLDEN / f"{name}.ckpt", weights_only=True)
+    return dict(content.get("state_dict", content.get("teacher")))
+
+
+def renamed(state, prefix):
+    return {f"{prefix}{name}": tensor for name, tensor in state.items()}
+
+
+def shifted(state):
+    """Return tensors of another model of the same layout."""
+    return {k: v + 0.5 if v.is_floating_point() else v for k, v in state.items()}
+
+
+def assert_loads_as_golden(path, content, name, **heads):
+    torch.save(content, path)
+    found = load_model(path, device="cpu", heads=heads)
+    expected = load_model(GOLDEN / f"{name}.ckpt", device="cpu")
+    expected = expected.network.state_dict()
+    assert set(found.network.state_dict()) == set(expected)
+    for key, value in found.network.state_dict().items():
+        assert torch.equal(value, expected[key])
+
+
+WRAPPINGS = {
+    "flat": lambda state: state,
+    "compiled": lambda state: {"state_dict": renamed(state, "_orig_mod.")},
+    "compiled in Lightning": lambda state: {"state_dict": renamed(state, "model._orig_mod.")},
+    "Lightning compiled": lambda state: {"state_dict": renamed(state, "_orig_mod.model.")},
+    "data-parallel": lambda state: {"model_state_dict": renamed(state, "module.")},
+    "everything": lambda state: {"state_dict": renamed(state, "_forward_module.model.module.net.")},
+    "DeepSpeed": lambda state: {"module": state, "optimizer": {"state": {0: {"m": torch.ones(2)}}}},
+    "nested": lambda state: {"model": {"state_dict": renamed(state, "module.")}, "epoch": 3},
+    "checkpointed blocks": lambda state: {
+        "state_dict": {
+            key.replace("blocks.", "_fsdp_wrapped_module.blocks._checkpoint_wrapped_module."): value
+            for key, value in state.items()
+        }
+    },
+    "averaged": lambda state: renamed(state, "module.") | {"n_averaged": torch.tensor(4)},
+    "with its loss": lambda state: renamed(state, "net.") | {"criterion.weight": torch.ones(2)},
+    "equal average": lambda state: {
+        "state_dict": renamed(state, "model.") | renamed(state, "ema_model.module.")
+    },
+    "teacher and student": lambda state: {"student": shifted(state), "teacher": state},
+    "teacher and student in one": lambda state: {
+        "model": renamed(shifted(state), "student.") | renamed(state, "teacher.")
+    },
+}
+
+
+@pytest.mark.parametrize("how", WRAPPINGS)
+def test_wrapped_checkpoints(tmp_path, how):
+    content = WRAPPINGS[how](golden_state("specformer"))
+    assert_loads_as_golden(tmp_path / "w.ckpt", content, "specformer", spectrum=3)
+
+
+@pytest.mark.parametrize("prefix", ["model.", "_orig_mod.module.", "image_tower.astrodino."])
+def test_prefixes_of_other_layouts(tmp_path, prefix):
+    state = renamed(golden_state("astrodino"), prefix)
+    assert_loads_as_golden(tmp_path / "d.ckpt", {"teacher": state}, "astrodino", image=4)
+    content = read_checkpoint(GOLDEN / "astroclip.ckpt")["state_dict"]
+    state = renamed(content, prefix)
+    assert_loads_as_golden(tmp_path / "a.ckpt", {"state_dict": state}, "astroclip", image=4,
+                           spectrum=3)
+
+
+@pytest.mark.parametrize("prefix", ["", "_orig_mod.", "model.module."])
+def test_wrapped_safetensors(tmp_path, prefix):
+    from safetensors.torch import save_file
+
+    state = golden_state("specformer")
+    save_file(renamed(state, prefix), tmp_path / "s.safetensors")
+    found = load_model(tmp_path / "s.safetensors", device="cpu", heads={"spectrum": 3})
+    assert found.name == "specformer"
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [("model.", "ema_model.module."), ("net.", "averaged_model.")]
+)
+def test_two_models_that_differ_are_refused(tmp_path, first, second):
+    state = golden_state("specformer")
+    both = renamed(state, first) | renamed(shifted(state), second)
+    nested = {first.strip("."): state, second.strip("."): shifted(state)}
+    for content in ({"state_dict": both}, nested):
+        torch.save(content, tmp_path / "two.ckpt")
+        with pytest.raises(CheckpointError, match="several models.*which differ"):
+            load_model(tmp_path / "two.ckpt", device="cpu")
+
+
+def test_part_of_a_model_is_not_taken_for_another(tmp_path):
+    content = read_checkpoint(GOLDEN / "astroclip.ckpt")["state_dict"]
+    half = {k: v for k, v in content.items() if k.startswith("spectrum_encoder.")}
+    torch.save({"state_dict": half}, tmp_path / "half.ckpt")
+    with pytest.raises(CheckpointError, match="beside .*spectrum_encoder.cross_attention.query"):
+        load_model(tmp_path / "half.ckpt", device="cpu")
 
 
 def test_other_architecture():
