@@ -20,7 +20,7 @@ from astroclip.preparation.spectrum_tables import (
 )
 from astroclip.preparation.unit_strings import parse_unit
 
-__all__ = ["has_spectral_axis", "image_spectra", "spectral_axis"]
+__all__ = ["has_spectral_axis", "image_spectra", "spectral_axis_number"]
 
 FLUX_NAMES = {"sci", "data", "spectrum", "spec", "science", "signal", "primary", "obj", "object"}
 # Types of axis that are spectral: FITS' (Greisen et al. 2006, A&A 446, 747) and others' words.
@@ -38,7 +38,7 @@ ROW_WORDS = (
 SIXDF_CARDS = ("OBSRA", "OBSDEC", "Z", "Z_HELIO", "QUALITY")
 
 
-def spectral_axis(header):
+def spectral_axis_number(header):
     """Return the number of a header's spectral axis, 0 if none is declared."""
     if "COEFF0" in header or str(header.get("CTYPE1", "")).upper().startswith("MULTISPE"):
         return 1
@@ -55,7 +55,7 @@ def spectral_axis(header):
 
 def has_spectral_axis(header, shape):
     """Return whether an array holds spectra by its header, or by its shape if that is mute."""
-    axis = spectral_axis(header)
+    axis = spectral_axis_number(header)
     if axis:  # one of length 1 says at what frequency an image was taken
         return axis > len(shape) or shape[-axis] > 1
     if str(header.get("CTYPE1", ""))[:4].strip("-").upper() in ("RA", "DEC", "GLON", "GLAT"):
@@ -149,7 +149,7 @@ def _is_iraf(header):
 def _rows_or_extensions(hdus, roles, arrays, header, label, convention):
     """Return role: Array for one spectrum, or for one per row of several extensions."""
     values, unit = arrays[roles["flux"]].values, arrays[roles["flux"]].unit
-    axis = spectral_axis(header)
+    axis = spectral_axis_number(header)
     shape = values.shape
     values = np.squeeze(values)
     if values.ndim > 2 or (axis == 3 and values.ndim > 1):
