@@ -338,6 +338,8 @@ def _planes(path, hdus):
                 rest.append(f"{_place(number, hdu)} ({sizes})")
             continue
         role, sure = _role(_role_text(hdu.header))
+        if not sure and not hdus[0].shape:  # PRODTYPE of the whole file
+            role, _ = _role(_role_text(hdus[0].header))
         found = f"extension {_place(number, hdu)} has shape {hdu.shape}"
         if len(shape) > 3 or shape[-1] < min(shape[-3:-1], default=0) / 8:
             if role != "image":
@@ -414,7 +416,7 @@ def _letter(text):
 
 
 def _filter(header):
-    """Return the filter's name of a header, joined if light passes several; None without."""
+    """Return the filter's name of a header, joined by + if it names several; or None."""
     names = [str(header.get(key, "")).strip() for key in FILTER_KEYS if key in header]
     if not names:  # of a stack of one
         names = [t for key in ("BANDS", "BAND0") if band_letter(t := header.get(key, ""))]
@@ -551,8 +553,14 @@ def _companions(path, images, planes):
 
 def _pairs(path, images, planes):
     """Return pairs of images and the planes of one role that belong to them."""
-    pairs = [(i, p) for p in planes if p.letter for i in images if i.letter == p.letter]
-    free = [plane for plane in planes if plane.letter is None]
+    pairs = [
+        (image, plane)
+        for plane in planes
+        for image in images
+        if (plane.letter and plane.letter == image.letter)
+        or (plane.filter and plane.filter == image.filter)
+    ]
+    free = [plane for plane in planes if plane.letter is None and plane.filter is None]
     if not free:
         return pairs
     if len(free) == 1:

@@ -204,7 +204,7 @@ def test_roles(tmp_path, keyword, name, role):
     st.permutations("ugrizy"), st.integers(1, 6), st.sampled_from(["own", "order", "one", "none"]),
     st.booleans(), st.sampled_from(["MASK", "IVAR", "ERR"]),
 )
-@settings(max_examples=15)
+@settings(max_examples=10)
 def test_any_number_of_bands_with_their_planes(tmp_path_factory, order, n, pairing, blocks, role):
     path = tmp_path_factory.mktemp("planes") / "a.fits"
     bands = order[:n]
@@ -386,6 +386,22 @@ def test_distortions_are_kept_and_windows_agree(tmp_path):
     np.testing.assert_allclose(
         part.wcs.pixel_to_world_values(4, 5), whole.wcs.pixel_to_world_values(12, 10), rtol=1e-12
     )
+
+
+def test_the_primary_header_says_what_the_file_is(tmp_path):
+    path = write(tmp_path / "a.fits", extension(name="S4"), FILTER="r", PRODTYPE="dqmask")
+    with pytest.raises(PreparationError, match=r"no image of the sky, but 1 S4 \(mask"):
+        read_images(path)
+    path = write(tmp_path / "b.fits", extension(name="S4"), FILTER="r", PRODTYPE="image")
+    assert list(read_images(path)) == ["r"]
+
+
+def test_planes_of_filters_that_are_no_letters(tmp_path):
+    hdus = [extension(name="SCI", FILTER="F606W"), extension(name="SCI", FILTER="F814W")]
+    error = extension(2.0, name="ERR", FILTER="F814W")
+    images = read_images(write(tmp_path / "a.fits", *hdus, error))
+    assert images["F606W"].uncertainty is None
+    np.testing.assert_array_equal(images["F814W"].uncertainty.array, error.data)
 
 
 def test_singular_wcs(tmp_path):
