@@ -270,8 +270,12 @@ def test_an_unknown_scale_is_asked_for():
             prepare(images)
     batch = prepare(images, image_scale=0.262)
     np.testing.assert_array_equal(batch.pixels, prepare(make_images()).pixels)
-    with pytest.raises(ValueError, match="^image_scale is -1; expected arcsec per pixel, a posit"):
+    quantity = prepare(images, image_scale=0.262 * u.arcsec)
+    np.testing.assert_array_equal(quantity.pixels, batch.pixels)
+    with pytest.raises(ValueError, match="^the pixel scale is -1; expected arcsec per pixel, a po"):
         prepare(images, image_scale=-1)
+    with pytest.raises(TypeError, match="^the pixel scale is '0.3'; expected one number, arcsec"):
+        prepare(images, image_scale="0.3")
 
 
 @pytest.mark.parametrize("scale", [0.131, 0.4])
