@@ -1,25 +1,21 @@
 """Cutouts around many positions of one mosaic: the pixels needed are read, and no others."""
 
 import contextlib
-import warnings
 import weakref
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from astropy import units as u
 from astropy.coordinates import SkyCoord
-from astropy.io import fits
-from astropy.nddata import CCDData, Cutout2D, InverseVariance
-from astropy.utils.exceptions import AstropyWarning
+from astropy.nddata import CCDData, Cutout2D
 from astropy.wcs import WCS, WCSCOMPARE_ANCILLARY, WCSCOMPARE_CRPIX
 from astropy.wcs.utils import proj_plane_pixel_scales
 from astropy.wcs.wcsapi import HighLevelWCSWrapper, SlicedLowLevelWCS
 
 from astroclip.exceptions import PreparationError
 from astroclip.preparation.bands import canonical_band
-from astroclip.preparation.image_files import _band_names, _image_unit, _sort_planes
-from astroclip.preparation.reading import checked_path, file_modality, unreadable
+from astroclip.preparation.image_files import open_images
+from astroclip.preparation.reading import file_modality
 from astroclip.tables import Flag
 
 __all__ = ["MosaicCutouts", "is_mosaic"]
@@ -47,27 +43,18 @@ def is_mosaic(image, position):
     return isinstance(image, dict | CCDData)
 
 
-@dataclass(eq=False)
-class _Layer:
-    """A band, or a stack of bands on the same pixels, of which windows are read.
+class _ArrayImage:
+    """A band in memory, or a stack of bands on the same pixels, of which windows are read.
 
-    Attributes
-    ----------
-    shape : (int, int)
-        Rows and columns.
-    wcs : `~astropy.wcs.WCS` or None
+    It is to arrays what `~astroclip.preparation.image_files.BandImage` is to files.
     """
 
-    data: object
-    mask: object
-    uncertainty: object
-    unit: object
-    wcs: object
-    meta: object
-
-    @property
-    def shape(self):
-        return tuple(self.data.shape[-2:])
+    def __init__(self, ccd):
+        self._ccd = ccd
+        self.shape = ccd.data.shape[-2:]
+        self.wcs = ccd.wcs
+        if isinstance(ccd.wcs, WCS):
+            self.wcs = ccd.wcs.celestial if ccd.wcs.has_celestial else None
 
     def read(self, window):
         """Return the pixels of a window of rows and columns as `~astropy.nddata.CCDData`."""
@@ -75,16 +62,13 @@ class _Layer:
         def part(values):
             if values is None or np.ndim(values) < 2:
                 return values
-            leading = (slice(None),) * (values.ndim - 2)
-            values = np.asarray(values[(*leading, *window)])
-            return values.astype(values.dtype.newbyteorder("="))
+            return values[(Ellipsis, *window)]
 
-        noise = self.uncertainty
+        ccd, noise = self._ccd, self._ccd.uncertainty
         if noise is not None:
             noise = type(noise)(part(noise.array), unit=noise.unit)
         return CCDData(
-            part(self.data), mask=part(self.mask), uncertainty=noise, unit=self.unit,
-            meta=self.meta,
+            part(ccd.data), mask=part(ccd.mask), uncertainty=noise, unit=ccd.unit, meta=ccd.meta
         )
 
 
@@ -132,24 +116,24 @@ class MosaicCutouts:
         weakref.finalize(self, files.close)
         if isinstance(image, str | Path):
             self.file = str(image)
-            self._layers = _open(image, files, name, bands=bands, unit=unit)
+            self._bands = _open(image, files, name, bands=bands, unit=unit)
         elif isinstance(image, dict):
-            self._layers = {}
+            self._bands = {}
             for band, element in image.items():
                 label = f"{name}[{band!r}]"
                 if isinstance(element, str | Path):
-                    (layer,) = _open(element, files, label, bands=[band], unit=unit).values()
+                    (found,) = _open(element, files, label, bands=[band], unit=unit).values()
                 elif isinstance(element, CCDData):
-                    layer = _layer(element)
+                    found = _ArrayImage(element)
                 else:
                     msg = (
                         f"{label} is a {type(element).__name__}; expected a CCDData or the path "
                         f"of a FITS file."
                     )
                     raise TypeError(msg)
-                self._layers[band] = layer
+                self._bands[band] = found
         else:
-            self._layers = {None: _layer(image)}
+            self._bands = {None: _ArrayImage(image)}
         self._boxes_of = {}
 
     def __len__(self):
@@ -182,25 +166,25 @@ class MosaicCutouts:
         """
         if self.position is None:
             whole = (slice(None), slice(None))
-            return self._image({band: (whole, layer.wcs) for band, layer in self._layers.items()})
+            return self._image({band: (whole, image.wcs) for band, image in self._bands.items()})
         if side not in self._boxes_of:
             self._boxes_of[side] = self._boxes(side)
         centers, sizes = self._boxes_of[side]
         band = self._reference_band()
         self._check_inside(band, centers[band][row], self.position[row], name)
         parts = {}
-        for band, layer in self._layers.items():
+        for band, image in self._bands.items():
             center = np.nan_to_num(centers[band][row], nan=-1e9, posinf=1e9, neginf=-1e9)
-            size = np.minimum(sizes[band][row], layer.shape[::-1])
+            size = np.minimum(sizes[band][row], image.shape[::-1])
             # a cutout that would reach beyond the edge is moved inside, so that it holds all
             # there is of the square
-            low = np.clip(np.ceil(center - size / 2), 0, np.subtract(layer.shape[::-1], size))
-            parts[band] = _cut(layer, low.astype(int), size)
+            low = np.clip(np.ceil(center - size / 2), 0, np.subtract(image.shape[::-1], size))
+            parts[band] = _cut(image, low.astype(int), size)
         return self._image(parts)
 
     def _check_inside(self, band, center, position, name):
         """Raise PreparationError unless a pixel is on the band's mosaic."""
-        height, width = self._layers[band].shape
+        height, width = self._bands[band].shape
         (x, y), where = center, "" if band is None else f" in band {band!r}"
         if -0.5 <= x <= width - 0.5 and -0.5 <= y <= height - 0.5:
             return
@@ -216,15 +200,15 @@ class MosaicCutouts:
 
     def _reference_band(self):
         """Return the band in which positions are found: r, or the first."""
-        for band in self._layers:
+        for band in self._bands:
             with contextlib.suppress(ValueError):
                 if band is not None and canonical_band(band) == "r":
                     return band
-        return next(iter(self._layers))
+        return next(iter(self._bands))
 
     def _boxes(self, side):
         """Return the pixels (N, 2) of the positions and the sizes (N, 2) to cut, by band."""
-        wcs = {band: layer.wcs for band, layer in self._layers.items()}
+        wcs = {band: image.wcs for band, image in self._bands.items()}
         for band, found in wcs.items():
             if found is None:
                 label = self.name if band is None else f"{self.name}[{band!r}]"
@@ -257,73 +241,21 @@ class MosaicCutouts:
         """Return the image of windows and their world coordinates by band."""
         images = {}
         for band, (window, wcs) in parts.items():
-            images[band] = self._layers[band].read(window)
+            images[band] = self._bands[band].read(window)
             images[band].wcs = None  # else there is no setting it
             images[band].wcs = wcs
         return images.get(None, images)
 
 
-# ---------------------------------------------------------------------- layers
-def _layer(ccd):
-    """Return the layer of an image in memory."""
-    wcs = ccd.wcs
-    if isinstance(wcs, WCS):
-        wcs = wcs.celestial if wcs.has_celestial else None
-    return _Layer(ccd.data, ccd.mask, ccd.uncertainty, ccd.unit, wcs, ccd.meta)
-
-
-class _Section:
-    """One plane (y, x) of an image in a file, of which slices are read.
-
-    Parameters
-    ----------
-    hdu : `~astropy.io.fits.ImageHDU` or `~astropy.io.fits.CompImageHDU`
-    plane : tuple of int
-        Of the axes before the last two.
-    """
-
-    ndim = 2
-
-    def __init__(self, hdu, plane=()):
-        self.hdu, self.plane = hdu, plane
-        self.shape = tuple(hdu.shape[-2:])
-        is_scaled = any(key in hdu.header for key in ("BSCALE", "BZERO", "BLANK"))
-        # memory-mapped: slices of it are read faster than sections, row by row
-        self._is_mapped = not (is_scaled or isinstance(hdu, fits.CompImageHDU))
-
-    def __getitem__(self, slices):
-        pixels = self.hdu.data if self._is_mapped else self.hdu.section
-        return pixels[(*self.plane, *slices)]
-
-
+# ---------------------------------------------------------------------- bands
 def _open(path, files, label, *, bands, unit):
-    """Return the layers of a file by band; it is closed with ``files``."""
+    """Return the bands of a file; it is closed with ``files``."""
     try:
-        path = checked_path(path)
-        hdus = files.enter_context(fits.open(path))
+        return files.enter_context(open_images(Path(path).expanduser(), bands=bands, unit=unit))
+    except PreparationError as error:
+        raise PreparationError(f"{label}: {error}", flag=error.flag) from error
     except OSError as error:
         raise type(error)(f"{label}: {error}") from error
-    headers, planes = [hdus[0].header], []
-    for hdu in hdus:
-        if hdu.is_image and hdu.shape and len(hdu.shape) >= 2:
-            headers.append(hdu.header)
-            planes += [
-                (hdu.header, _Section(hdu, plane)) for plane in np.ndindex(hdu.shape[:-2])
-            ]
-    images, ivars = _sort_planes(planes)
-    names = _band_names(headers, images, bands)
-    if names is None or len(images) != len(names) or len(ivars) not in (0, len(names)):
-        raise unreadable(path, "images", f"{label}: pass bands")
-    unit = _image_unit(headers, unit)
-    layers = {}
-    for number, (band, (header, section)) in enumerate(zip(names, images, strict=True)):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", AstropyWarning)
-            wcs = WCS(header, naxis=2)
-        noise = InverseVariance(ivars[number][1], unit=unit**-2) if ivars else None
-        wcs = wcs if wcs.has_celestial else None
-        layers[band] = _Layer(section, None, noise, unit, wcs, dict(header))
-    return layers
 
 
 def _are_parallel(first, second):
@@ -350,15 +282,15 @@ def _pixels(wcs, position):
         return pixels
 
 
-def _cut(layer, low, size):
+def _cut(image, low, size):
     """Return the window (rows, columns) of lowest x and y and a size (x, y), and its WCS."""
-    outline = np.broadcast_to(np.uint8(0), layer.shape)  # pixels are not needed for this
-    is_plain = isinstance(layer.wcs, WCS)
+    outline = np.broadcast_to(np.uint8(0), image.shape)  # pixels are not needed for this
+    is_plain = isinstance(image.wcs, WCS)
     cutout = Cutout2D(
-        outline, tuple(low + size / 2), tuple(size[::-1]), wcs=layer.wcs if is_plain else None
+        outline, tuple(low + size / 2), tuple(size[::-1]), wcs=image.wcs if is_plain else None
     )
     if not is_plain:
-        sliced = SlicedLowLevelWCS(layer.wcs.low_level_wcs, cutout.slices_original)
+        sliced = SlicedLowLevelWCS(image.wcs.low_level_wcs, cutout.slices_original)
         return cutout.slices_original, HighLevelWCSWrapper(sliced)
     for name in ("cpdis1", "cpdis2", "det2im1", "det2im2"):
         if table := getattr(cutout.wcs, name):  # Cutout2D leaves them where they were
