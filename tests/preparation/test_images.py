@@ -541,7 +541,7 @@ def test_no_fault_of_an_object_costs_the_others(images, message):
 
 @pytest.mark.parametrize("images", [np.ones((3, 40, 40)), [None], "image.fits", {}])
 def test_what_is_no_image(images):
-    with pytest.raises(TypeError, match=r"^images.* is .*; expected a CCDData, or a dict of band"):
+    with pytest.raises((TypeError, PreparationError), match=r"^images.* is .*; expected a CCDData, or a dict of band"):
         prepare(images)
 
 
