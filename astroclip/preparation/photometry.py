@@ -425,8 +425,10 @@ def _stated(header):
 
 
 def _comment(header, key):
+    """Return the comment of a card, in lower case; a dict of a file's cards has it by name."""
     comments = getattr(header, "comments", None)
-    return str(comments[key]).lower() if comments is not None else ""
+    text = header.get(f"{key} COMMENT", "") if comments is None else comments[key]
+    return str(text).lower()
 
 
 def _other_system(header, key):
