@@ -19,6 +19,7 @@ from astropy.wcs import WCS
 
 from astroclip.exceptions import PreparationError
 from astroclip.preparation.bands import band_letter, header_bands
+from astroclip.preparation.photometry import ZERO_POINT_KEYS
 from astroclip.preparation.reading import (
     COMPRESSIONS,
     checked_path,
@@ -315,6 +316,10 @@ def _bands(path, hdus, bands, unit):
             for key, value in {**_inherited(primary, plane.hdu.header), **plane.hdu.header}.items()
             if key not in ("BSCALE", "BZERO", "BLANK")  # they are applied
         }
+        for key in ZERO_POINT_KEYS:  # their comments say of what, and in which system
+            for header in (plane.hdu.header, primary):
+                if key in header and header.comments[key]:
+                    meta.setdefault(f"{key} COMMENT", header.comments[key])
         if unused:
             meta["UNUSED"] = "; ".join(unused)
         result[name] = BandImage(
