@@ -24,7 +24,7 @@ from astropy.wcs import WCS
 from specutils import Spectrum, SpectrumList
 
 import astroclip
-from astroclip import embed
+from astroclip import SimilarityIndex, embed
 from astroclip.exceptions import (
     CheckpointError,
     FailedObjectWarning,
@@ -34,7 +34,7 @@ from astroclip.exceptions import (
 )
 from astroclip.models.loading import load_model
 from astroclip.preparation import ImageBatch, SpectrumBatch
-from astroclip.tables import Flag
+from astroclip.tables import Flag, read_table, write_table
 
 GOLDEN = Path(__file__).parent / "data" / "golden"
 FLUX_UNIT = u.Unit("1e-17 erg / (s cm2 AA)")
@@ -129,7 +129,7 @@ SINGLE_SPECTRA = {
     "counts": (
         lambda: make_spectrum(unit=u.ct),
         u.UnitsError,
-        r" has flux with unit 'ct'; expected a flux density .* Give the flux that unit",
+        r" has flux with unit 'ct'; expected a flux density .* Calibrate it",
     ),
     "temperature": (
         lambda: make_spectrum(unit=u.K),
@@ -322,7 +322,7 @@ MISUSE = {
     "redshift in words": (
         lambda p: embed(make_spectrum(), model=p.model, redshift="high"),
         TypeError,
-        r"redshift is 'high'; expected a number, or one for each object",
+        r"redshift is 'high'; expected a number, one for each object",
     ),
     "wrong number of ids": (
         lambda p: embed([make_spectrum(0), make_spectrum(1)], model=p.model, ids=["a"] * 3),
@@ -397,7 +397,7 @@ MISUSE = {
     ),
     "wrong number of positions": (
         lambda p: embed(
-            make_image(), model=p.model, position=SkyCoord([10] * 2, [2] * 2, unit="deg")
+            [make_image()], model=p.model, position=SkyCoord([10] * 2, [2] * 2, unit="deg")
         ),
         ValueError,
         r"position has shape \(2,\); expected one value, or one for each of the 1 objects",
@@ -432,7 +432,7 @@ MISUSE = {
     "truncated image": (
         lambda p: embed(p.truncated_image, model=p.model),
         PreparationError,
-        r"objects: path '.*cut-image.fits' cannot be read as .* Check that the file",
+        r"objects: path '.*cut-image.fits' cannot be read as images: it is damaged or incomplete",
     ),
     "text as a spectrum": (
         lambda p: embed(p.text, model=p.model),
@@ -653,15 +653,15 @@ def test_harmful_checkpoint_ran_nothing(prepared):
     assert (prepared.folder / "control").exists()
 
 
-def test_unreadable_files_of_a_list_are_flagged(prepared):
+def test_unreadable_files_of_a_list_are_flagged(prepared, tmp_path):
     good = prepared.folder / "spectrum.fits"
-    bad = [prepared.truncated_spectrum, prepared.folder / "none.fits", prepared.folder]
+    bad = [prepared.truncated_spectrum, prepared.folder / "none.fits", tmp_path]
     with pytest.warns(FailedObjectWarning, match="^3 of 5 objects"):
         table = embed([good, *bad, good], model=prepared.model)
     for row, message in (
         (1, r"objects\[1\]: path '.*cut.fits' cannot be read"),
         (2, r"objects\[2\]: path '.*none.fits' does not exist"),
-        (3, r"objects\[3\]: path '.*' is a directory"),
+        (3, r"objects\[3\]: folder '.*' holds no file ending in .fits"),
     ):
         assert re.match(message, table["message"][row])
         assert table["flags"][row] & Flag.FAILED
@@ -669,6 +669,29 @@ def test_unreadable_files_of_a_list_are_flagged(prepared):
     np.testing.assert_array_equal(
         np.asarray(table["embedding"][[0, 4]]), np.asarray(alone["embedding"])
     )
+
+
+def test_what_is_no_object_keeps_its_row(prepared, tmp_path):
+    elements = [
+        None, 3.0, {}, {"g": np.ones((152, 152))}, SpectrumList(), np.ones(30), "no such name",
+        SpectrumBatch.from_arrays(WAVELENGTH, np.ones(1557)), [make_spectrum()],
+    ]
+    good = make_spectrum()
+    with pytest.warns(FailedObjectWarning, match=f"^{len(elements)} of {len(elements) + 1} obj"):
+        table = embed([*elements, good], model=prepared.model)
+    assert list(table["flags"]) == [3] * len(elements) + [0]
+    for row, message in enumerate(table["message"][:-1]):
+        assert message.startswith(f"objects[{row}]")
+    assert set(table["modality"]) == {"", "image", "spectrum"}
+    alone = np.asarray(embed(good, model=prepared.model)["embedding"])
+    np.testing.assert_array_equal(np.asarray(table["embedding"][[-1]]), alone)
+    for suffix in ("fits", "ecsv", "parquet"):
+        path = tmp_path / f"table.{suffix}"
+        write_table(table, path)
+        assert read_table(path)["modality"].tolist() == table["modality"].tolist()
+    assert len(SimilarityIndex(table).query(table, 1)) == 1
+    with pytest.warns(FailedObjectWarning, match="^1 of 1"):
+        assert list(embed([None], model=prepared.model)["flags"]) == [3]
 
 
 def test_bad_redshift_of_a_list_is_flagged(prepared):
@@ -691,6 +714,9 @@ TOLERATED = {
     "one NaN": (lambda: with_flux(make_spectrum(), fill(np.nan, 700)), Flag(0)),
     "one wild value": (lambda: with_flux(make_spectrum(), fill(1e9, 700)), Flag(0)),
     "one infinite value": (lambda: with_flux(make_spectrum(), fill(np.inf, 700)), Flag(0)),
+    "a tenth of the pixels": (
+        lambda: with_flux(make_spectrum(), fill(np.nan, slice(0, None, 10))), Flag.BAD_PIXELS
+    ),
     "no uncertainty": (lambda: make_spectrum(uncertainty=None), Flag.IVAR_ESTIMATED),
     "a fifth of the range": (
         lambda: make_spectrum(wavelength=np.linspace(8600, 12000, 2000)),

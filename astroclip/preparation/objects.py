@@ -341,13 +341,13 @@ def _element_entries(element, modality, options):
             raise PreparationError(msg) from error
     if isinstance(element, SpectrumCollection):
         return [SingleObject("spectrum", element[row]) for row in range(element.shape[0])]
-    if element.flux.ndim > 2:
+    if element.data.ndim > 2:  # flux in magnitudes cannot be asked for
         msg = (
-            f"has flux of shape {element.flux.shape}; expected (n_pixels,) for one object "
+            f"has flux of shape {element.data.shape}; expected (n_pixels,) for one object "
             f"or (n_objects, n_pixels) for many. Reshape the cube to two axes."
         )
         raise ValueError(msg)
-    if element.flux.ndim < 2:
+    if element.data.ndim < 2:
         return [SingleObject("spectrum", element)]
     entries = [SingleObject("spectrum", element, row) for row in range(_n_rows(element))]
     if not entries:
@@ -379,7 +379,7 @@ def _image_entry(bands, modality):
 
 def _n_rows(spectra):
     """Return the number of objects of a Spectrum with 2-D flux, one along the other axis."""
-    return spectra.flux.shape[1 - spectra.spectral_axis_index]
+    return spectra.data.shape[1 - spectra.spectral_axis_index]
 
 
 def _is_unread(entry):

@@ -11,6 +11,7 @@ from astropy.nddata import InverseVariance, StdDevUncertainty, VarianceUncertain
 from specutils import Spectrum
 
 from astroclip.exceptions import PreparationError
+from astroclip.preparation.media import declarations
 from astroclip.preparation.unit_strings import is_flux_density, parse_unit
 
 __all__ = [
@@ -501,22 +502,13 @@ def _identify_rows(spectra, table):
 
 # ---------------------------------------------------------------------- air and vacuum
 def declared_medium(header, convention=None):
-    """Return ``"air"`` or ``"vacuum"`` as a header declares it, None if it does not.
+    """Return ``"air"`` or ``"vacuum"``: a header's declaration, else what the survey's files are.
 
-    ``VACUUM`` (SDSS, LAMOST), ``AIRORVAC`` (IDL libraries), FITS' ``CTYPEn`` AWAV (air) and
-    WAVE (vacuum; Greisen et al. 2006, A&A 446, 747), then what the survey's files are known
-    to be.
+    None if neither is known, or the header says both.
     """
-    vacuum = header.get("VACUUM")
-    if isinstance(vacuum, bool | np.bool_ | int):
-        return "vacuum" if vacuum else "air"
-    text = str(header.get("AIRORVAC", "")).strip().lower()
-    if text.startswith(("air", "vac")):
-        return "air" if text.startswith("air") else "vacuum"
-    for axis in range(1, 4):
-        kind = str(header.get(f"CTYPE{axis}", "")).upper()
-        if kind[:4] in ("AWAV", "WAVE") and not kind.startswith("WAVELEN"):
-            return "air" if kind.startswith("AWAV") else "vacuum"
+    media = set(declarations(header).values())
+    if media:
+        return media.pop() if len(media) == 1 else None
     return convention.medium if convention else None
 
 
