@@ -18,7 +18,7 @@ from astroclip.preparation.image_files import open_images
 from astroclip.preparation.reading import file_modality
 from astroclip.tables import Flag
 
-__all__ = ["MosaicCutouts", "is_mosaic"]
+__all__ = ["MosaicCutouts", "check_position", "is_mosaic"]
 
 MARGIN = 8  # pixels cut on every side beyond those needed, which resampling looks at
 SLACK = 1.03  # of the side: pixel scales that differ by 2 % are taken as they are
@@ -41,6 +41,16 @@ def is_mosaic(image, position):
     if isinstance(image, str | Path):
         return file_modality(Path(image).expanduser()) == "image"
     return isinstance(image, dict | CCDData)
+
+
+def check_position(position):
+    """Raise TypeError unless positions are a `~astropy.coordinates.SkyCoord`."""
+    if not isinstance(position, SkyCoord):
+        msg = (
+            f"position is of type {type(position).__name__}; expected an "
+            f"astropy.coordinates.SkyCoord, such as SkyCoord(ra, dec, unit='deg')."
+        )
+        raise TypeError(msg)
 
 
 class _ArrayImage:
