@@ -237,8 +237,8 @@ def _image_colors(item, *, size=None):
     whole = int(np.clip(round(max(height, width) * scale / PIXEL_SCALE), 1, LARGEST))
     try:
         batch = prepare_images(
-            [item], size=size or whole, pixel_scale=PIXEL_SCALE, image_scale=PIXEL_SCALE,
-            pad=True, min_coverage=0.0,
+            [item], size=size or whole, pixel_scale=PIXEL_SCALE,
+            image_scale=PIXEL_SCALE if first.wcs is None else None, pad=True, min_coverage=0.0,
         )
     except (ValueError, TypeError, u.UnitsError):  # no g, r, z, or no calibration
         pixels = first.data.reshape(-1, height, width)[0]

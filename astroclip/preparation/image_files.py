@@ -76,7 +76,7 @@ WORLD = re.compile(  # keywords of a WCS; an extension with its own takes none o
     r"EQUINOX|EPOCH|LONPOLE|LATPOLE|[AB]P?_(ORDER|\d+_\d+))[A-Z]?"
 )
 LEGACY_SURVEYS = ("DECaLS", "LegacySurvey", "BASS", "MzLS")
-DAMAGED = ("it is damaged or incomplete", "Get the file again.")
+DAMAGED = ("it is damaged or incomplete", "Check that the file is complete; get it again.")
 N_LISTED = 8  # planes that messages list
 
 

@@ -23,7 +23,7 @@ from astroclip.preparation.alignment import (
     separation_of_images,
     window_wcs,
 )
-from astroclip.preparation.bands import canonical_band, header_bands
+from astroclip.preparation.bands import band_letter, canonical_band, header_bands
 from astroclip.preparation.batches import (
     SCALE_TOLERANCE,
     ImageBatch,
@@ -356,7 +356,7 @@ def find_source(pixels, bad, x, y, pixel_scale, *, radius=3.0, threshold=5.0):
 # ---------------------------------------------------------------------- planes
 def _planes(image, name, settings, *, with_position):
     """Return the `_Plane` of each wanted band that an image has, in nanomaggies."""
-    named = _split(image, name, settings.stack_bands)
+    named = _split(image, name, settings)
     missing = [band for band in settings.bands if band not in named]
     if missing and (settings.missing_bands == "raise" or len(missing) == len(settings.bands)):
         raise PreparationError(
@@ -452,8 +452,9 @@ def _geometry(ccds, name, settings, *, with_position):
     return {band: (wcs[band], scales[band]) for band in ccds}
 
 
-def _split(image, name, stack_bands):
+def _split(image, name, settings):
     """Return the `CCDData` of each band of an image by its letter."""
+    stack_bands = settings.stack_bands
     if isinstance(image, dict):
         for band, ccd in image.items():
             if ccd.data.ndim < 2 or ccd.data.size != np.prod(ccd.data.shape[-2:]):
@@ -461,7 +462,7 @@ def _split(image, name, stack_bands):
                     f"{name}[{band!r}] has data of shape {ccd.data.shape}; expected (y, x), one "
                     f"image of a band. Cut one plane out."
                 )
-        return dict(zip(_letters(image, name), image.values(), strict=True))
+        return dict(zip(_letters(image, name, settings.bands), image.values(), strict=True))
     shape = image.data.shape
     if len(shape) == 3 and shape[2] in (3, 4) and image.data.dtype == np.uint8:
         raise PreparationError(
@@ -498,14 +499,19 @@ def _split(image, name, stack_bands):
             wcs=celestial_wcs(image.wcs, name),
             meta=image.meta,
         )
-        for k, letter in enumerate(_letters(names, name))
+        for k, letter in enumerate(_letters(names, name, settings.bands))
     }
 
 
-def _letters(names, name):
-    """Return the band letters of filter names, each of which must be another band."""
+def _letters(names, name, wanted=None):
+    """Return the band letters of filter names, each of which must be another band.
+
+    Beside all wanted bands, others (J, W1, F814W) keep their names.
+    """
+    letters = [band_letter(band) or str(band) for band in names]
     try:
-        letters = [canonical_band(band) for band in names]
+        if wanted is None or not set(wanted) <= set(letters):
+            letters = [canonical_band(band) for band in names]
     except ValueError as error:
         raise PreparationError(f"{name}: {error}") from error
     if len(set(letters)) < len(letters):

@@ -2,6 +2,7 @@
 
 import bz2
 import dataclasses
+import glob
 import gzip
 import lzma
 import re
@@ -15,12 +16,16 @@ from astroclip.exceptions import PreparationError
 from astroclip.preparation.bands import band_letter
 from astroclip.preparation.spectrum_images import has_spectral_axis, spectral_axis_kind
 from astroclip.preparation.spectrum_tables import role_of
+from astroclip.tables import is_embedding_table
 
 __all__ = [
     "COMPRESSIONS",
     "ReadOptions",
     "checked_path",
+    "file_ids",
     "file_modality",
+    "file_stem",
+    "find_files",
     "is_celestial",
     "is_display_image",
     "is_fits",
@@ -29,6 +34,8 @@ __all__ = [
     "unreadable",
 ]
 
+OBJECT_NAMES = re.compile(r"(?!\.).+\.(fits?|fts|fz)(\.(gz|fz|bz2))?", re.IGNORECASE)
+TABLE_NAMES = re.compile(r"(?!\.).+\.(ecsv|parquet)", re.IGNORECASE)
 DISPLAY_STARTS = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"II*\x00", b"MM\x00*", b"BM")
 SHORTEST_SIDE = 8  # pixels; arrays with a shorter side hold rows of spectra
 CELESTIAL = re.compile(r"\s*(RA|DEC|[A-Z]L(ON|AT)|[A-Z]{2}L[NT])(-|\s|$)", re.I)
@@ -142,6 +149,95 @@ def is_display_image(path):
     with Path(path).open("rb") as file:
         start = file.read(12)
     return start.startswith(DISPLAY_STARTS) or (start[:4], start[8:]) == (b"RIFF", b"WEBP")
+
+
+def find_files(arguments):
+    """Return the files that arguments name, each once.
+
+    Parameters
+    ----------
+    arguments : sequence of path-like
+        Files; folders, of which the FITS files (``.fits``, ``.fit``, ``.fts``, ``.fz``, also
+        compressed, in upper or lower case) and tables of embeddings are taken in order of name,
+        hidden ones not; and patterns with ``*``, ``?``, ``[...]`` or ``**``.
+
+    Returns
+    -------
+    list of `pathlib.Path`
+
+    Raises
+    ------
+    FileNotFoundError
+        If a file is not there, or a folder or pattern gives none.
+    """
+    files = {}
+    for argument in arguments:
+        text = str(argument)
+        path = Path(argument).expanduser()
+        try:
+            is_folder, exists = path.is_dir(), path.exists()
+        except (OSError, ValueError):  # longer than a name can be
+            is_folder = exists = False
+        if is_folder:
+            paths = sorted(item for item in path.iterdir() if _is_usual(item))
+            what = f"folder {text!r} holds no file ending in .fits, .fit, .fits.gz or .fits.fz"
+        elif exists:
+            paths, what = [path], ""
+        elif glob.has_magic(text):
+            matches = sorted(glob.glob(str(path), recursive=True))
+            paths = [item for item in map(Path, matches) if item.is_file()]
+            what = f"pattern {text!r} matches no file"
+        else:
+            paths, what = [], f"path {text[:200]!r} does not exist"
+        if not paths:
+            msg = f"{what}; check the path."
+            raise FileNotFoundError(msg)
+        files |= dict.fromkeys(paths)
+    return list(files)
+
+
+def _is_usual(path):
+    """Return whether a folder's file is one to take: FITS or embeddings, and not hidden."""
+    if TABLE_NAMES.fullmatch(path.name):
+        return path.is_file() and is_embedding_table(path)  # catalogs are passed over
+    return bool(OBJECT_NAMES.fullmatch(path.name)) and path.is_file()
+
+
+def file_stem(path):
+    """Return a file's name without its suffix, and without that of its compression."""
+    name = re.sub(r"\.(gz|fz|bz2|xz)$", "", Path(path).name, flags=re.IGNORECASE)
+    return name[: name.rindex(".")] if "." in name[1:] else name
+
+
+def file_ids(paths):
+    """Return a name for each of some files, as short as tells them apart.
+
+    Parameters
+    ----------
+    paths : sequence of `pathlib.Path`
+
+    Returns
+    -------
+    dict of `pathlib.Path` to str
+        The file's name without its suffix; for those that share it the whole name, or folders
+        before it, as in ``night1/spec`` and ``night2/spec``.
+    """
+    names, groups = {}, {}
+    for path in dict.fromkeys(paths):
+        groups.setdefault(file_stem(path), []).append(path)
+    for stem, group in groups.items():
+        folders = [path.absolute().parent.parts for path in group]
+        for depth in range(max(map(len, folders)) + 1):
+            heads = ["/".join(parts[len(parts) - depth :]) for parts in folders]
+            for tails in ([stem] * len(group), [path.name for path in group]):
+                found = [f"{head}/{tail}" if head else tail
+                         for head, tail in zip(heads, tails, strict=True)]
+                if len(set(found)) == len(group):
+                    break
+            if len(set(found)) == len(group):
+                break
+        names |= dict(zip(group, found, strict=True))
+    return names
 
 
 def checked_path(path):

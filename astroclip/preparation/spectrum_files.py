@@ -473,9 +473,8 @@ def _read_table(path, given):
             "astropy reads. Check that the file is complete, or read it with another tool and "
             "pass a Spectrum."
         ) from error
-    if len(table.colnames) == 1 and options["format"] == "csv":  # not separated by commas
-        with contextlib.suppress(ValueError):
-            table = Table.read(path, format="ascii")
+    if len(table.colnames) == 1 and ";" in table.colnames[0]:
+        table = Table.read(path, format="ascii.basic", delimiter=";")
     arrays = {}
     for name in table.colnames:
         column = table[name]

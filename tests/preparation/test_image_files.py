@@ -448,7 +448,7 @@ def test_truncated_files(tmp_path, compress, fraction):
     content = gzip.compress(content) if compress else content
     path = tmp_path / ("b.fits.gz" if compress else "b.fits")
     path.write_bytes(content[: int(fraction * len(content))])
-    with pytest.raises(PreparationError, match="it is damaged or incomplete. Get the file again"):
+    with pytest.raises(PreparationError, match="it is damaged or incomplete. Check that the"):
         read_images(path)
     file_modality(path)  # whatever it says, it says something
 

@@ -419,7 +419,9 @@ def test_data_of_any_type_and_with_axes_of_length_one(dtype):
     for image in images.values():
         image.data = np.round(image.data * 1000).astype("i4")
     expected = prepare(images)
-    same = {band: CCDData(c.data.astype(dtype), unit=u.nmgy, wcs=c.wcs) for band, c in images.items()}
+    same = {
+        band: CCDData(c.data.astype(dtype), unit=u.nmgy, wcs=c.wcs) for band, c in images.items()
+    }
     np.testing.assert_array_equal(prepare(same).pixels, expected.pixels)
     axes = {band: CCDData(c.data[None, None], unit=u.nmgy) for band, c in images.items()}
     batch = prepare(axes, image_scale=0.262)

@@ -117,14 +117,14 @@ def test_comments_say_what_a_zero_point_is_of(comment, magnitude):
 @pytest.mark.parametrize(
     ("header", "message"),
     [
-        ({"MAGZERO": 25.0, "EXPTIME": 100.0}, r"MAGZERO = 25 and an exposure time of 100 s; .* Give"),
-        ({"MAGZERO": 25.0, "ZP": 24.0}, "contradict each other, MAGZERO = 25 and ZP = 24; .* Pass"),
+        ({"MAGZERO": 25.0, "EXPTIME": 100.0}, "MAGZERO = 25 and an exposure time of 100 s; .*"),
+        ({"MAGZERO": 25.0, "ZP": 24.0}, "contradict each other, MAGZERO = 25 and ZP = 24"),
         ({"MAGZPT": 25.0, "MAGSYS": "Vega"}, "MAGZPT = 25.0 in the system 'Vega'; expected AB"),
         ({"PHOTZP": 25.0, "PHOTSYS": "VEGA"}, "PHOTZP = 25.0 in the system 'VEGA'; expected AB"),
-        ({"MAGZPT": 25.0, "INSTRUME": "VIRCAM"}, r"in the system 'Vega \(of VIRCAM\)'; expected AB"),
-        ({"MAGZPT": 25.0, "EXPTIME": 0.0}, "has EXPTIME = 0.0 in its header; expected the exposure"),
+        ({"MAGZPT": 25.0, "INSTRUME": "VIRCAM"}, r"in the system 'Vega \(of VIRCAM\)'"),
+        ({"MAGZPT": 25.0, "EXPTIME": 0.0}, "has EXPTIME = 0.0 in its header; expected"),
         ({"MAGZPT": 25.0, "EXPTIME": "N/A"}, "has EXPTIME = N/A in its header; expected the exp"),
-        ({"MAGZPT": 25.0, "EXPTIME": -5}, "has EXPTIME = -5 in its header; expected the exposure"),
+        ({"MAGZPT": 25.0, "EXPTIME": -5}, "has EXPTIME = -5 in its header; expected"),
     ],
 )
 def test_what_a_header_leaves_open_or_gets_wrong_is_refused(header, message):
@@ -144,7 +144,7 @@ def test_a_vega_comment_is_read():
     ["UNKNOWN", "", None, 0, 0.0, 99.0, -99, 999.0, -999, -9999, np.inf, np.nan, [25.0], True],
 )
 def test_values_that_are_no_magnitude(value):
-    with pytest.raises((PreparationError, u.UnitsError), match="no zero point in MAGZERO = .*; exp"):
+    with pytest.raises((PreparationError, u.UnitsError), match="no zero point in MAGZERO ="):
         nanomaggy_factor(u.adu, "x", header={"MAGZERO": value})
 
 
@@ -218,11 +218,11 @@ def test_names_of_linear_units(bunit):
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.float32])
-@pytest.mark.parametrize("top", [255, 1.0])
+@pytest.mark.parametrize("top", [255, 231, 1.0, 0.9])
 def test_display_images_are_refused(dtype, top):
-    levels = np.random.default_rng(0).integers(0, 256, (30, 30))
-    levels[0, 0] = 255
-    pixels = levels * top / 255 if top == 1 else levels.astype(dtype)
+    brightest = round(255 * top) if top <= 1 else top
+    pixels = np.random.default_rng(0).integers(0, brightest + 1, (30, 30))
+    pixels = (pixels / 255).astype(np.float32) if top <= 1 else pixels.astype(dtype)
     with pytest.raises(PreparationError, match="^x holds the values of a display image .* Fetch"):
         linear_pixels(pixels, u.nmgy, "x")
 
