@@ -138,13 +138,15 @@ class BandImage:
         self._path, self._plane, self._companions = path, plane, companions
         self.shape, self.wcs, self.unit, self.meta = plane.shape, wcs, unit, meta
 
-    def read(self, window=(slice(None), slice(None))):
+    def read(self, window=(slice(None), slice(None)), *, wcs=None):
         """Return the band, or a window of it, as `~astropy.nddata.CCDData`.
 
         Parameters
         ----------
         window : (slice, slice)
             Rows and columns, inside the image; nothing else is read from the file.
+        wcs : `~astropy.wcs.WCS`, optional
+            Of the window, where it is known already.
         """
         with _explained(self._path):
             pixels = self._plane.read(window)
@@ -160,10 +162,10 @@ class BandImage:
                 kind, power = UNCERTAINTIES[plane.role]
                 unit = _noise_unit(self._path, plane, self.unit, power)
                 uncertainty = kind(values, unit=unit)
-        whole = window == (slice(None), slice(None))
+        if wcs is None and self.wcs is not None:
+            wcs = self.wcs if window == (slice(None), slice(None)) else self.wcs[window]
         return CCDData(
-            pixels, unit=self.unit, uncertainty=uncertainty, mask=bad, meta=dict(self.meta),
-            wcs=self.wcs if whole or self.wcs is None else self.wcs[window],
+            pixels, unit=self.unit, uncertainty=uncertainty, mask=bad, meta=dict(self.meta), wcs=wcs
         )
 
 
