@@ -10,7 +10,7 @@ import numpy as np
 from astropy.table import MaskedColumn, Table
 from tqdm import tqdm
 
-from astroclip._validation import check_choice, check_integer, float_values
+from astroclip._validation import check_choice, check_integer
 from astroclip.exceptions import FailedObjectWarning
 from astroclip.models.presets import PRESETS
 from astroclip.preparation import PREPARATION_VERSION
@@ -24,6 +24,7 @@ from astroclip.preparation.batches import (
     coverage_flags,
 )
 from astroclip.preparation.grids import wavelength_grid
+from astroclip.preparation.identity import given_ids, given_redshifts, warn_unmatched
 from astroclip.preparation.images import prepare_images
 from astroclip.preparation.objects import sort_objects
 from astroclip.preparation.reading import ReadOptions
@@ -74,25 +75,36 @@ def embed(
         (n_pixels,) or (n_objects, n_pixels); a `~specutils.SpectrumList` (the three arms of
         DESI are recognized and merged), a `~specutils.SpectrumCollection`. Images: a dict of
         band name to 2-D `~astropy.nddata.CCDData`, or a 3-D `~astropy.nddata.CCDData` with
-        the bands along its first axis. Also the path of a file that holds either, a list of
-        any of these, spectra and images mixed as they come, or a
-        `~astroclip.preparation.SpectrumBatch` or `~astroclip.preparation.ImageBatch` of
-        arrays in memory.
+        the bands along its first axis, or a dict of band to file. Also the path of a file that
+        holds either, a folder of such files or a pattern (``"night*/*.fits"``); a table with
+        one object per row (astropy, pandas or pyarrow, such as the Multimodal Universe's: see
+        `~astroclip.preparation.object_tables`); a list or other iterable of any of these,
+        spectra and images mixed as they come; or a `~astroclip.preparation.SpectrumBatch` or
+        `~astroclip.preparation.ImageBatch` of arrays in memory. A row of a table that holds a
+        spectrum and an image is two objects of one id.
     model : str, path-like or EmbeddingModel, optional
         A name of `list_models`, a local weights file, a hub id, or what
         `astroclip.load_model` returned.
-    redshift : float, (N,) array_like or dict of str to float, optional
-        Redshifts of all objects, of each, or by id; NaN where unknown. Needed by models that
+    redshift : float, (N,) array_like, dict of id to float, or table, optional
+        Redshifts of all objects, of each, or by id; a table (astropy, pandas, pyarrow) has
+        columns ``id`` and ``redshift`` or ``z``. Unknown ones are NaN, masked or None;
+        -9999, -1, 99 and the like are taken as unknown, with a warning. Needed by models that
         take spectra in the rest frame; copied to the table. By default a nonzero
-        ``Spectrum.redshift`` is used.
+        ``Spectrum.redshift``, or the redshift in an object's row of a table, is used.
     medium : {"vacuum", "air"}, optional
         Medium of the spectra's wavelengths; by default the one that a spectrum declares, and
         vacuum if it declares none. Air wavelengths are converted to vacuum.
     ids : sequence of str, optional
-        Names of the objects. By default those of the files, or the row numbers.
+        Names of the objects; None keeps one's own. By default those in the data (``meta["id"]``,
+        a column of a table), of the files (with folders before them where two are the same), or
+        the row numbers. They may repeat: the spectrum and the image of one galaxy share theirs,
+        and `SimilarityIndex` treats rows of one id as one object.
     position : `~astropy.coordinates.SkyCoord`, optional
         Sky position of the target in each image, scalar or of length N; the images need
-        celestial world coordinates. By default the target is at the center.
+        celestial world coordinates. By default the target is at the center. N positions and
+        one mosaic, passed by itself (a dict of band to `~astropy.nddata.CCDData` or to the
+        path of a FITS file, a stack, or the path of a file of all bands), give N objects: the
+        pixels around them are read, and no others.
     zero_point : float or dict of str to float, optional
         AB magnitude of one count per second in the images, for all bands or per band. By
         default taken from the unit or the header.
@@ -171,14 +183,13 @@ def embed(
     options = ReadOptions(
         unit=unit, bands=bands, flux=flux, wavelength=wavelength, ivar=ivar, error=error, mask=mask
     )
-    objects = sort_objects(objects, options=options)
+    objects = sort_objects(objects, options=options, position=position)
     model = _get_model(model, device)
     _check_applies(
         objects, model, is_batch, medium=medium, zero_point=zero_point, position=position
     )
-    if redshift is not None and not isinstance(redshift, dict):
-        redshift = float_values(redshift, "redshift")
-    ids = None if ids is None else np.asarray(ids, dtype=str)
+    redshift = given_redshifts(redshift)
+    ids = None if ids is None else given_ids(ids)
     given = {"ids": ids, "redshift": redshift, "position": position}
     prepare_options = {
         "medium": medium, "zero_point": zero_point, "pixel_scale": pixel_scale,
@@ -197,7 +208,10 @@ def embed(
             progress.total = objects.n_objects  # a file counts as one object until it is read
             progress.update(len(items))
             items = None  # so that two chunks are never in memory at once
+    _check_lengths(given, objects)
     columns = {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
+    if isinstance(redshift, dict):
+        warn_unmatched(redshift, columns["ids"].tolist())
     failed = np.flatnonzero(columns["flags"] & Flag.FAILED)
     if len(failed):
         msg = (
@@ -256,6 +270,8 @@ def list_models():
 # ---------------------------------------------------------------------- arguments
 def _check_applies(objects, model, is_batch, *, medium, zero_point, position):
     """Raise ValueError if the model, or an argument, applies to none of the objects."""
+    if objects.holds(""):
+        return  # an object without modality has an error of its own, which explains more
     if not any(objects.holds(modality) for modality in model.modalities):
         (modality,) = (name for name in MODALITIES if name not in model.modalities)
         msg = f"{_mismatch(model, modality)}."
@@ -291,9 +307,12 @@ def _check_lengths(given, objects):
         shape = getattr(values, "shape", ())
         too_long = objects.is_complete and shape != (n_objects,)
         if shape and (too_long or len(shape) > 1 or shape[0] < n_objects):
+            advice = ""
+            if name == "position" and n_objects == 1:
+                advice = " To cut many objects out of one mosaic, pass it by itself, not in a list."
             msg = (
                 f"{name} has shape {shape}; expected one value, or one for each of the "
-                f"{n_objects} objects."
+                f"{n_objects} objects.{advice}"
             )
             raise ValueError(msg)
 
@@ -346,9 +365,10 @@ def _embed_chunk(items, model, given, prepare_options, encode_options):
     """Return the columns of the table for a few hundred single objects."""
     n_objects = len(items)
     numbers = np.array([item.number for item in items])
-    ids = [item.id for item in items] if given["ids"] is None else _take(given["ids"], numbers)
+    ids = np.broadcast_to(_take(given["ids"], numbers), n_objects)
+    ids = [item.id if name is None else name for item, name in zip(items, ids, strict=True)]
     columns = {
-        "ids": np.broadcast_to(ids, n_objects),
+        "ids": np.array(ids),
         "modality": np.array([item.modality for item in items]),
         "file": np.array([item.file for item in items]),
         "embedding": np.full((n_objects, model.dim), np.nan, np.float32),
@@ -358,8 +378,12 @@ def _embed_chunk(items, model, given, prepare_options, encode_options):
         "medium": np.full(n_objects, "", dtype=object),
         **{name: np.full(n_objects, np.nan) for name in ("ra", "dec", "redshift")},
     }
+    usable = np.array([item.fault is None for item in items])
+    for row in np.flatnonzero(~usable):
+        columns["flags"][row] = items[row].fault.flag
+        columns["messages"][row] = str(items[row].fault)
     for modality in MODALITIES:
-        rows = np.flatnonzero(columns["modality"] == modality)
+        rows = np.flatnonzero((columns["modality"] == modality) & usable)
         if len(rows) and modality not in model.modalities:
             columns["flags"][rows] = Flag.FAILED | Flag.BAD_INPUT
             for row in rows:
@@ -370,6 +394,13 @@ def _embed_chunk(items, model, given, prepare_options, encode_options):
                 redshift = np.array([redshift.get(columns["ids"][row], np.nan) for row in rows])
             else:
                 redshift = _take(redshift, numbers[rows])
+            own = [items[row].identity for row in rows]
+            if any(own):  # rows of tables say redshifts
+                redshift = np.array(np.broadcast_to(
+                    np.nan if redshift is None else redshift, len(rows)
+                ), dtype=float)
+                for k in np.flatnonzero(np.isnan(redshift)):
+                    redshift[k] = (own[k] or {}).get("redshift", np.nan)
             batch = _prepare(
                 [items[row] for row in rows], model.preset, redshift=redshift,
                 position=_take(given["position"], numbers[rows]), **prepare_options,
@@ -378,6 +409,10 @@ def _embed_chunk(items, model, given, prepare_options, encode_options):
                 columns[name][rows] = getattr(batch, name)
             if modality == "spectrum":
                 columns["medium"][rows] = batch.medium
+            for row in rows:  # positions of images come from world coordinates, or their table
+                for name in ("ra", "dec") if items[row].identity else ():
+                    if np.isnan(columns[name][row]):
+                        columns[name][row] = items[row].identity.get(name, np.nan)
             good = np.flatnonzero(~batch.failed)
             if len(good):
                 columns["embedding"][rows[good]] = _encode(batch[good], model, encode_options)

@@ -2,12 +2,15 @@
 
 import enum
 import re
+import warnings
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 from astropy import units as u
+from astropy.io import fits
 from astropy.table import Column, MaskedColumn, QTable, Table
+from astropy.utils.exceptions import AstropyWarning
 
 from astroclip._columns import column_arrays
 from astroclip._files import written
@@ -19,6 +22,7 @@ __all__ = [
     "check_same_model",
     "embedding_matrix",
     "flag_names",
+    "is_embedding_table",
     "make_embedding_table",
     "read_table",
     "validate_embedding_table",
@@ -100,7 +104,7 @@ def make_embedding_table(
     ----------
     ids : (N,) sequence of str
     modality : str or (N,) sequence of str
-        ``"spectrum"`` or ``"image"``.
+        ``"spectrum"`` or ``"image"``; empty for failed rows of what was neither.
     embedding : (N, D) array-like
         Rows flagged `Flag.FAILED` are masked, whatever they hold.
     coverage : (N,) array-like
@@ -142,7 +146,8 @@ def make_embedding_table(
     flags = check_length(flags, n_objects, "flags").astype(np.int32)
     modality = check_length(modality, n_objects, "modality").astype(str)
     for value in np.unique(modality):
-        check_choice(str(value), MODALITIES, "modality")
+        if value or not ((flags[modality == value] & Flag.FAILED) != 0).all():
+            check_choice(str(value), MODALITIES, "modality")
     if embedding.ndim != 2 or len(embedding) != n_objects:
         msg = f"embedding has shape {embedding.shape}; expected ({n_objects}, D), a row per id."
         raise ValueError(msg)
@@ -366,6 +371,43 @@ def read_table(path):
         matrix, valid = embedding_matrix(table)
         table["embedding"] = _masked_rows(matrix, ~valid)
     return table
+
+
+def is_embedding_table(path):
+    """Return whether a file holds a table with embeddings.
+
+    Parameters
+    ----------
+    path : path-like
+
+    Returns
+    -------
+    bool
+    """
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if suffix == ".parquet":
+        try:
+            from pyarrow.parquet import read_schema
+
+            names = read_schema(path).names
+        except Exception:  # reading it as a table says what is wrong or missing
+            return True
+        return any(re.match(r"embedding(_\d{4,})?$", name) for name in names)
+    if suffix == ".ecsv":
+        with path.open(encoding="utf-8", errors="replace") as lines:
+            header = [line for line, _ in zip(lines, range(500), strict=False) if line[0] == "#"]
+        return any("name: embedding" in line for line in header)
+    if suffix != ".fits":
+        return False
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", AstropyWarning)
+            with fits.open(path) as hdus:
+                tables = [hdu for hdu in hdus if isinstance(hdu, fits.BinTableHDU)]
+                return any("embedding" in table.columns.names for table in tables)
+    except (OSError, TypeError, ValueError):
+        return False  # the readers of objects say what is wrong with it
 
 
 def row_name(table, row, *, name="table"):

@@ -177,13 +177,13 @@ def measure_images(options, rng, report):
     images = make_images(options.n_images, rng)
 
     def prepare():
-        batch = prepare_images(images)
+        batch = prepare_images(images, image_scale=0.262)
         return normalize_images(batch.pixels, bands="grz", normalization="astroclip")
 
     _, seconds = best_time(prepare, options.repeats)
     what = "objects: prepare_images + display, 3 x 152 x 152 on scale"
     report.line(what, options.n_images / seconds, "images/s", IMAGE_TARGET)
-    pixels = prepare_images(images).pixels
+    pixels = prepare_images(images, image_scale=0.262).pixels
     shown, seconds = best_time(
         lambda: normalize_images(pixels, bands="grz", normalization="astroclip"), options.repeats
     )

@@ -17,6 +17,7 @@ from astropy.utils.exceptions import AstropyWarning
 from astropy.wcs import WCS
 
 from astroclip.archives.transport import ArchiveError, Transport
+from astroclip.preparation.blanks import blank_pixels
 
 __all__ = [
     "PRODUCTS",
@@ -29,6 +30,7 @@ __all__ = [
     "make_spectrum",
     "quiet",
     "read_image",
+    "read_spectrum",
     "refuse_html",
     "separations",
 ]
@@ -321,7 +323,7 @@ def make_spectrum(observation, credit, flux, wavelength, ivar, mask=None):
     )
 
 
-def make_image(pixels, wcs, archive, band, *, factor=1.0, blank=None):
+def make_image(pixels, wcs, archive, band, *, factor=1.0):
     """Return one band of a cutout.
 
     Parameters
@@ -333,12 +335,11 @@ def make_image(pixels, wcs, archive, band, *, factor=1.0, blank=None):
     band : str
     factor : float, optional
         Nanomaggies in one unit of the pixels.
-    blank : float, optional
-        Value of pixels without data, besides those that are not finite.
 
     Returns
     -------
     `~astropy.nddata.CCDData`
+        Pixels that are not finite, or hold a constant in place of data, are masked.
 
     Raises
     ------
@@ -352,8 +353,9 @@ def make_image(pixels, wcs, archive, band, *, factor=1.0, blank=None):
     if not wcs.has_celestial:
         raise ArchiveError(f"band {band} without world coordinates", AGAIN)
     mask = ~np.isfinite(pixels)
+    blank = blank_pixels(pixels, mask)
     if blank is not None:
-        mask |= pixels == np.float32(blank)
+        mask |= blank
     if mask.mean() > 0.5:
         raise ArchiveError(
             f"band {band} holds no data in {100 * mask.mean():.0f} % of the cutout",
@@ -465,6 +467,39 @@ def check_fits(path):
         ) from error
     if not n_arrays:
         raise ArchiveError("FITS without any data", "the position may lie outside the survey")
+
+
+def read_spectrum(path, observation, credit, url):
+    """Return the one spectrum of a survey's file, see `make_spectrum`.
+
+    Parameters
+    ----------
+    path : `pathlib.Path`
+    observation, credit
+        See `make_spectrum`.
+    url : str
+        Where the file comes from.
+
+    Raises
+    ------
+    ArchiveError
+        If the file holds something else.
+    """
+    from astroclip.preparation.noise import inverse_variance
+    from astroclip.preparation.spectrum_files import read_spectra
+
+    try:
+        with quiet():
+            (spectrum,) = read_spectra(path)
+        (ivar,) = inverse_variance(spectrum, spectrum.flux.unit, "the spectrum")
+    except (ValueError, TypeError) as error:
+        raise ArchiveError(
+            f"spectrum {observation['id']} is FITS of another kind than the archive's spectra",
+            f"look at the file: {url}",
+        ) from error
+    return make_spectrum(
+        observation, credit, spectrum.flux, spectrum.spectral_axis, ivar, spectrum.mask
+    )
 
 
 def read_image(path):

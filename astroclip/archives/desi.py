@@ -7,7 +7,6 @@ import numpy as np
 from astropy import units as u
 from astropy.coordinates import ICRS
 from astropy.io import fits
-from astropy.nddata import InverseVariance
 
 from astroclip._validation import check_choice
 from astroclip.archives.base import (
@@ -15,14 +14,11 @@ from astroclip.archives.base import (
     check_fits,
     gather,
     make_catalog,
-    make_spectrum,
-    quiet,
+    read_spectrum,
     separations,
 )
 from astroclip.archives.ranges import RangeFile
 from astroclip.archives.transport import ArchiveError
-from astroclip.exceptions import PreparationError
-from astroclip.preparation.spectrum_files import read_spectra
 
 __all__ = ["DESI"]
 
@@ -205,18 +201,7 @@ class DESI(Archive):
             f"{url}#{target['TARGETID'][0]}", lambda: self._one_target(url, row, target),
             check=check_fits,
         )
-        try:
-            with quiet():
-                (spectrum,) = read_spectra(path)
-        except (PreparationError, ValueError) as error:
-            raise ArchiveError(
-                f"spectrum {observation['id']} is not as DESI's are ({error})",
-                f"look at the file: {url}",
-            ) from error
-        ivar = spectrum.uncertainty.represent_as(InverseVariance).array
-        return make_spectrum(
-            observation, self.credit, spectrum.flux, spectrum.spectral_axis, ivar, spectrum.mask
-        )
+        return read_spectrum(path, observation, self.credit, url)
 
     def _one_target(self, url, row, target):
         """Return a coadd of one target as bytes, of the cameras that there are."""

@@ -24,7 +24,7 @@ class HiPS(Archive):
         HiPS interpolates them, so flux in a pixel of another scale is larger by the ratio
         of areas. None if the HiPS holds surface brightness per the pixel asked for.
     zero_point : float, optional
-        AB magnitude of one count.
+        AB magnitude of one count per second.
 
     Notes
     -----

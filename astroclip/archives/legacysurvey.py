@@ -47,7 +47,7 @@ class LegacySurvey(Archive):
         with quiet():
             images = read_images(path)
         return {
-            band: make_image(images[band].data, images[band].wcs, self, band, blank=0.0)
+            band: make_image(images[band].data, images[band].wcs, self, band)
             for band in bands
         }
 

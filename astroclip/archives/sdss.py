@@ -4,7 +4,7 @@ import contextlib
 import pickle
 
 import numpy as np
-from astropy.nddata import Cutout2D, InverseVariance
+from astropy.nddata import Cutout2D
 from astropy.table import Table
 from astropy.wcs import WCS
 
@@ -14,15 +14,13 @@ from astroclip.archives.base import (
     gather,
     make_catalog,
     make_image,
-    make_spectrum,
     quiet,
     read_image,
+    read_spectrum,
     refuse_html,
     separations,
 )
 from astroclip.archives.transport import ArchiveError
-from astroclip.exceptions import PreparationError
-from astroclip.preparation.spectrum_files import read_spectra
 
 __all__ = ["SDSS"]
 
@@ -161,19 +159,7 @@ class SDSS(Archive):
             matches=matches, data_release=self.data_release
         )
         path = self.transport.download(file._target, check=check_fits)
-        observation = self._observation(row)
-        try:
-            with quiet():
-                (spectrum,) = read_spectra(path)
-        except (PreparationError, ValueError) as error:
-            raise ArchiveError(
-                f"spectrum {observation['id']} is FITS of another kind than SDSS spectra",
-                "look at the file in a browser: " + file._target,
-            ) from error
-        ivar = spectrum.uncertainty.represent_as(InverseVariance).array
-        return make_spectrum(
-            observation, self.credit, spectrum.flux, spectrum.spectral_axis, ivar, spectrum.mask
-        )
+        return read_spectrum(path, self._observation(row), self.credit, file._target)
 
     def _cutout(self, frame, band, icrs):
         """Return one band around a position from the frame of a row of PhotoObjAll."""

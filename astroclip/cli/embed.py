@@ -1,6 +1,6 @@
 """The command ``astroclip embed``."""
 
-from astroclip.cli.inputs import load_index, load_objects
+from astroclip.cli.inputs import embed_positions, load_index, load_objects
 from astroclip.cli.options import (
     add_command,
     model_options,
@@ -18,7 +18,8 @@ the Legacy Surveys. A file that cannot be used keeps a row with the reason."""
 EXAMPLE = """\
   astroclip embed spec-0266-51602-0001.fits
   astroclip embed night1/ 'night2/*.fits' --output embeddings.fits
-  astroclip embed spectra/ --model astroclip-small-rest --redshift redshifts.ecsv"""
+  astroclip embed spectra/ --model astroclip-small-rest --redshift redshifts.ecsv
+  astroclip embed g.fits r.fits z.fits --bands g,r,z --positions targets.ecsv"""
 N_VALUES = 4  # of an embedding, on the screen
 
 
@@ -30,6 +31,11 @@ def add_parser(subparsers):
         parents=(query_options(n_inputs="+"), model_options(), output_options()),
     )
     parser.add_argument(
+        "--positions", default=None, metavar="TABLE",
+        help="INPUT is one mosaic, a file of all bands or one for each of --bands: cut out the "
+        "objects of this table with columns ra and dec (deg), and id and redshift if it has them",
+    )
+    parser.add_argument(
         "--n-neighbors", "--neighbors", type=positive_integer, default=None, metavar="N",
         help="also list N neighbors of each in the bundled reference",
     )
@@ -38,7 +44,7 @@ def add_parser(subparsers):
 def run_embed(options):
     """Embed files, write the table and show a summary; return the exit status."""
     check_output(options)
-    table = load_objects(options)
+    table = load_objects(options) if options.positions is None else embed_positions(options)
     write_output(table, options)
     show(summary(table), title="Embeddings", format=options.format, whole=table)
     if options.n_neighbors is not None:

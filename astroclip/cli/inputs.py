@@ -1,6 +1,5 @@
 """What the arguments of a command name: files, tables of embeddings, an index, a target."""
 
-import glob
 import re
 import warnings
 from pathlib import Path
@@ -10,10 +9,9 @@ import numpy as np
 from astroclip.cli.output import is_watched, tell
 
 __all__ = [
+    "embed_positions",
     "embed_target",
     "file_stem",
-    "find_files",
-    "is_embedding_table",
     "load_index",
     "model_of",
     "load_objects",
@@ -23,94 +21,10 @@ __all__ = [
 ]
 
 DEFAULT_MODEL = "astroclip-small"
-OBJECT_SUFFIXES = (".fits", ".fit", ".fits.gz")
-TABLE_SUFFIXES = (".ecsv", ".parquet")
 N_REASONS = 5  # failures shown
 
 
-# ---------------------------------------------------------------------- files
-def find_files(arguments):
-    """Return the files that arguments name, each once.
-
-    Parameters
-    ----------
-    arguments : sequence of str
-        Files; folders, of which the FITS files and tables of embeddings are taken in order
-        of name; and patterns with ``*``, ``?``, ``[...]`` or ``**``.
-
-    Returns
-    -------
-    list of `pathlib.Path`
-
-    Raises
-    ------
-    FileNotFoundError
-        If a file is not there, or a folder or pattern gives none.
-    """
-    files = {}
-    for argument in arguments:
-        path = Path(argument).expanduser()
-        if path.is_dir():
-            paths = sorted(item for item in path.iterdir() if _is_usual(item))
-            what = f"folder {argument!r} holds no file ending in {', '.join(OBJECT_SUFFIXES)}"
-        elif path.exists():
-            paths, what = [path], ""
-        elif glob.has_magic(argument):
-            matches = sorted(glob.glob(str(path), recursive=True))
-            paths = [item for item in map(Path, matches) if item.is_file()]
-            what = f"pattern {argument!r} matches no file"
-        else:
-            paths, what = [], f"file {argument!r} does not exist"
-        if not paths:
-            msg = f"{what}; check the path."
-            raise FileNotFoundError(msg)
-        files |= dict.fromkeys(paths)
-    return list(files)
-
-
-def _is_usual(path):
-    """Return whether a folder's file is one to take: FITS or a table, and not hidden."""
-    name = path.name.lower()
-    if not path.is_file() or name.startswith("."):
-        return False
-    if name.endswith(TABLE_SUFFIXES):
-        return is_embedding_table(path)  # catalogs and the like are passed over
-    return name.endswith(OBJECT_SUFFIXES)
-
-
-def is_embedding_table(path):
-    """Return whether a file holds a table with embeddings.
-
-    Parameters
-    ----------
-    path : `pathlib.Path`
-
-    Returns
-    -------
-    bool
-    """
-    suffix = path.suffix.lower()
-    if suffix == ".parquet":
-        return True  # nothing else is read from it
-    if suffix == ".ecsv":
-        with path.open(encoding="utf-8", errors="replace") as lines:
-            header = [line for line, _ in zip(lines, range(500), strict=False) if line[0] == "#"]
-        return any("name: embedding" in line for line in header)
-    if suffix != ".fits":
-        return False
-    from astropy.io import fits
-    from astropy.utils.exceptions import AstropyWarning
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", AstropyWarning)
-            with fits.open(path) as hdus:
-                tables = [hdu for hdu in hdus if isinstance(hdu, fits.BinTableHDU)]
-                return any("embedding" in table.columns.names for table in tables)
-    except (OSError, TypeError, ValueError):
-        return False  # the readers of objects say what is wrong with it
-
-
+# ---------------------------------------------------------------------- tables
 def read_embeddings(path):
     """Read a table of embeddings; see `astroclip.tables.read_table`.
 
@@ -182,7 +96,8 @@ def load_objects(options, *, model=DEFAULT_MODEL):
     """
     from astropy.table import vstack
 
-    from astroclip.tables import check_same_model
+    from astroclip.preparation.reading import find_files
+    from astroclip.tables import check_same_model, is_embedding_table
 
     paths = find_files(options.inputs)
     if not paths:
@@ -204,6 +119,61 @@ def load_objects(options, *, model=DEFAULT_MODEL):
     if others:
         table = vstack(list(tables.values()), metadata_conflicts="silent")
     return only_ids(table, options.ids)
+
+
+def embed_positions(options, *, model=DEFAULT_MODEL):
+    """Return the embeddings of ``--positions`` in the one mosaic that the inputs are.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a file is not there.
+    ValueError
+        If files are not one, or one for each band, or the table has no positions.
+    """
+    from astropy.coordinates import SkyCoord
+    from astropy.table import Table
+
+    from astroclip._columns import column_arrays, column_degrees
+
+    paths, bands = find_files(options.inputs), options.bands
+    if len(paths) == 1:
+        mosaic = str(paths[0])
+    elif bands and len(bands) == len(paths):
+        mosaic, options.bands = dict(zip(bands, map(str, paths), strict=True)), None
+    else:
+        msg = (
+            f"--positions is given with {len(paths)} files and --bands names {len(bands or ())}; "
+            f"expected one mosaic: a file of all bands, or one for each band that --bands names "
+            f"in their order."
+        )
+        raise ValueError(msg)
+    path = Path(options.positions).expanduser()
+    if not path.is_file():
+        msg = f"--positions {options.positions!r} does not exist; expected a table's file."
+        raise FileNotFoundError(msg)
+    table = Table.read(path)
+    columns = {name.lower(): table[name] for name in table.colnames}
+    if not {"ra", "dec"} <= set(columns):
+        msg = (
+            f"--positions {options.positions!r} has columns {', '.join(table.colnames)}; expected "
+            f"ra and dec in degrees."
+        )
+        raise ValueError(msg)
+    position = SkyCoord(column_degrees(columns["ra"]), column_degrees(columns["dec"]), unit="deg")
+    ids = redshift = None
+    if "id" in columns:
+        names = column_arrays(columns["id"])[0]
+        ids = np.char.decode(names, "utf-8") if names.dtype.kind == "S" else names.astype(str)
+    if "redshift" in columns:
+        values, mask, _ = column_arrays(columns["redshift"])
+        redshift = np.where(mask, np.nan, values.astype(float))
+    model = options.model or model
+    tell(f"embedding {len(table):,} positions with {model}")
+    return only_ids(
+        _embed(mosaic, options, model=model, ids=ids, position=position, redshift=redshift),
+        options.ids,
+    )
 
 
 def embed_target(options, *, model):
@@ -234,7 +204,7 @@ def embed_target(options, *, model):
     return _embed(objects, options, model=options.model or model, ids=ids)
 
 
-def _embed(objects, options, *, model, ids=None):
+def _embed(objects, options, *, model, ids=None, position=None, redshift=None):
     """Embed objects with the options of the command line; say which failed.
 
     Raises
@@ -249,7 +219,8 @@ def _embed(objects, options, *, model, ids=None):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FailedObjectWarning)  # said below
         table = embed(
-            objects, model=model, ids=ids, redshift=read_redshifts(options.redshift),
+            objects, model=model, ids=ids, position=position,
+            redshift=read_redshifts(options.redshift) if redshift is None else redshift,
             medium=options.medium, zero_point=options.zero_point, device=options.device,
             pixel_scale=options.pixel_scale, unit=options.unit, bands=options.bands,
             flux=options.flux, wavelength=options.wavelength, ivar=options.ivar,
@@ -343,6 +314,7 @@ def load_index(reference, model):
     """
     from astroclip import SimilarityIndex
     from astroclip.datasets import REFERENCE_FILES, reference_table
+    from astroclip.tables import is_embedding_table
 
     if reference is None:
         model = model or DEFAULT_MODEL

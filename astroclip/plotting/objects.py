@@ -114,7 +114,8 @@ def plot_spectrum(spectrum, flux=None, *, ax=None, title=None, color="C0"):
     ----------
     spectrum : object
         A `~specutils.Spectrum`, a `~specutils.SpectrumList` of one spectrograph's arms, a
-        file, or any spectrum that `astroclip.embed` takes; its bad pixels are left out.
+        file, or any spectrum that `astroclip.embed` takes: its good pixels in gray, and
+        over them their mean, weighted with inverse variances, in steps of some 16 pixels.
         Or the observed wavelengths (P,) of ``flux``, in Angstrom without a unit.
     flux : (P,) array-like, optional
         Any scale; drawn relative to its 99.5th percentile where that is positive. NaN is
@@ -141,18 +142,21 @@ def plot_spectrum(spectrum, flux=None, *, ax=None, title=None, color="C0"):
     if flux is None and isinstance(spectrum, np.ndarray):
         msg = "flux is missing; expected it beside an array of wavelengths, or a Spectrum alone."
         raise TypeError(msg)
+    wavelength, pixels = spectrum, None
     if flux is None:
-        wavelength, flux = _spectrum_arrays(_one_object(spectrum, "spectrum"))
-    else:
-        wavelength = spectrum
+        item = _one_object(spectrum, "spectrum")
+        pixels, (wavelength, flux) = _spectrum_arrays(item), _item_part(item)
     if isinstance(wavelength, u.Quantity):
         wavelength = wavelength.to_value(u.AA, equivalencies=u.spectral())
     flux = np.asarray(getattr(flux, "value", flux), dtype=float)
     finite = flux[np.isfinite(flux)]
     top = np.percentile(finite, 99.5) if len(finite) else 0.0
+    scale = top if top > 0 else 1.0
     is_new = ax is None
     ax = axes_of(ax)
-    ax.plot(np.asarray(wavelength) / 1e3, flux / (top if top > 0 else 1.0), lw=0.6, color=color)
+    if pixels is not None:
+        ax.plot(pixels[0] / 1e3, pixels[1] / scale, lw=0.4, color="0.8")
+    ax.plot(np.asarray(wavelength) / 1e3, flux / scale, lw=0.6, color=color)
     ax.set_ylim(-0.1, 1.25)
     ax.set_yticks([])
     ax.tick_params(labelsize=6)
@@ -166,12 +170,12 @@ def plot_spectrum(spectrum, flux=None, *, ax=None, title=None, color="C0"):
 def _one_object(objects, modality):
     """Return the one spectrum or image that something holds; ``modality`` names it in errors."""
     items = _readable(objects, modality)
-    found = sorted({item.modality for item in items})
-    if len(items) != 1 or found != [modality]:
-        msg = (
-            f"{modality} holds {len(items)} objects ({' and '.join(found)}); expected one "
-            f"{modality}. Pass one of them to plot_{found[0]}."
-        )
+    if len(items) > 1:
+        msg = f"{modality} holds {len(items)} objects; expected one {modality}. Pass one of them."
+        raise ValueError(msg)
+    found = items[0].modality
+    if found != modality:
+        msg = f"{modality} holds one {found}; expected one {modality}. Use plot_{found}."
         raise TypeError(msg)
     return items[0]
 
@@ -196,7 +200,14 @@ def _spectrum_arrays(item):
         bad = item.data.mask[item.row]
         return item.data.wavelength, np.where(bad, np.nan, item.data.flux[item.row])
     spectrum = item.data if item.row is None else item.data[item.row]
-    wavelength = spectrum.spectral_axis.to(u.AA, u.spectral())
+    axis = spectrum.spectral_axis
+    if not axis.unit.is_equivalent(u.AA, u.spectral()):
+        msg = (
+            f"spectrum has a spectral axis in {str(axis.unit)!r}; expected wavelengths, "
+            f"frequencies or energies. Calibrate it first."
+        )
+        raise u.UnitsError(msg)
+    wavelength = axis.to(u.AA, u.spectral())
     flux = spectrum.flux
     if flux.unit.is_equivalent(FLUX_UNIT, u.spectral_density(wavelength)):
         flux = flux.to(FLUX_UNIT, u.spectral_density(wavelength))
@@ -226,8 +237,8 @@ def _image_colors(item, *, size=None):
     whole = int(np.clip(round(max(height, width) * scale / PIXEL_SCALE), 1, LARGEST))
     try:
         batch = prepare_images(
-            [item], size=size or whole, pixel_scale=PIXEL_SCALE, image_scale=PIXEL_SCALE,
-            pad=True, min_coverage=0.0,
+            [item], size=size or whole, pixel_scale=PIXEL_SCALE,
+            image_scale=PIXEL_SCALE if first.wcs is None else None, pad=True, min_coverage=0.0,
         )
     except (ValueError, TypeError, u.UnitsError):  # no g, r, z, or no calibration
         pixels = first.data.reshape(-1, height, width)[0]
@@ -238,7 +249,7 @@ def _image_colors(item, *, size=None):
 
 def _gray(pixels):
     """Return gray colors (S, S, 3) of pixels (S, S), arcsinh between two percentiles."""
-    stretch = PercentileInterval(99.5) + AsinhStretch(0.03)
+    stretch = AsinhStretch(0.03) + PercentileInterval(99.5)  # the second is applied first
     values = np.zeros(pixels.shape)
     good = np.isfinite(pixels)
     if good.any():
@@ -305,6 +316,13 @@ def plot_neighbors(
         )
         raise TypeError(msg)
     check_not_empty(neighbors, "neighbors")
+    lacking = {"neighbor_id", "similarity"} - set(neighbors.colnames)
+    if lacking:
+        msg = (
+            f"neighbors has no column {sorted(lacking)[0]!r} among {neighbors.colnames}; expected "
+            f"the table that SimilarityIndex.query returns."
+        )
+        raise ValueError(msg)
     if "query_id" in neighbors.colnames and len(set(neighbors["query_id"])) > 1:
         msg = (
             f"neighbors holds rows of {len(set(neighbors['query_id']))} queries; expected those of "
@@ -424,7 +442,10 @@ def _item_part(item):
         return _image_colors(item, size=IMAGE_SIZE)
     if isinstance(item.data, SpectrumBatch):
         return _spectrum_arrays(item)
-    batch = prepare_spectra([item], wavelength="log")
+    try:
+        batch = prepare_spectra([item], wavelength="log")
+    except PreparationError:  # of another range or without a good pixel
+        return _spectrum_arrays(item)
     n_used = len(batch.wavelength) // N_PIXELS * N_PIXELS
     flux, weight, wavelength = (
         values[:n_used].reshape(-1, N_PIXELS)
@@ -453,6 +474,12 @@ def _find_parts(neighbors, objects):
     from astroclip.datasets import reference_previews
 
     names = [str(name) for name in neighbors["neighbor_id"]]
+    if not isinstance(objects, dict | list | tuple | None):
+        msg = (
+            f"objects is of type {type(objects).__name__}; expected a dict of objects by neighbor "
+            f"id, or a list of them in the order of neighbors."
+        )
+        raise TypeError(msg)
     if isinstance(objects, dict):
         objects = [objects.get(name) for name in names]
     elif objects is None:

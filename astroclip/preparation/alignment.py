@@ -82,15 +82,14 @@ def celestial_wcs(wcs, name):
         elif [str(axis)[:4] for axis in wcs.world_axis_physical_types] != ["pos."] * 2:
             return None
         scale = pixel_scale_of(wcs)
-        x, y = _sky(wcs, np.zeros(1), np.zeros(1))
-        finite = bool(np.isfinite([*x, *y]).all()) or bool(np.isfinite(_reference_value(wcs)).all())
+        wcs.pixel_to_world_values(0.0, 0.0)  # raises where the coordinates are singular
     except Exception as error:  # wcslib, gwcs and astropy each raise errors of their own
         raise PreparationError(
             f"{name} has world coordinates that cannot be computed ({_first_line(error)}); "
             f"expected a celestial WCS that can be inverted. Check CTYPE, CRVAL and the CD matrix "
             f"or CDELT, or leave the WCS out and say the pixel scale."
         ) from error
-    if not (finite and SCALES[0] <= scale <= SCALES[1]):
+    if not SCALES[0] <= scale <= SCALES[1]:
         raise PreparationError(
             f"{name} has world coordinates of {scale:.4g} arcsec per pixel; expected "
             f"{SCALES[0]:g} to {SCALES[1]:g}. Check the CD matrix or CDELT, in degrees per pixel, "
@@ -102,10 +101,6 @@ def celestial_wcs(wcs, name):
 def _first_line(error):
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1].rstrip(".") if lines else type(error).__name__
-
-
-def _reference_value(wcs):
-    return wcs.wcs.crval if isinstance(wcs, WCS) else np.zeros(2)
 
 
 def pixel_scale_of(wcs):

@@ -1,5 +1,8 @@
 """Bands: filter names, extinction, and the models' image scalings."""
 
+import itertools
+import re
+
 import numpy as np
 
 from astroclip._validation import check_choice, check_length
@@ -8,6 +11,7 @@ __all__ = [
     "EXTINCTION",
     "NORMALIZATIONS",
     "arcsinh_image",
+    "band_letter",
     "canonical_band",
     "center_crop",
     "deredden",
@@ -23,12 +27,19 @@ DISPLAY_SCALES = {"g": 6.0, "r": 3.4, "z": 2.2}
 ARCSINH_SCALES = {"g": 20.0, "r": 12.0, "z": 6.0}
 DISPLAY_BLOCK = 2  # images scaled at a time: their arrays stay in the processor's cache
 NORMALIZATIONS = ("astroclip", "stein", "asinh", "none")
-# words of filter names that name a camera or survey rather than a band
-SYSTEMS = (
-    "decam", "decals", "ls", "legacysurvey", "legacy", "bass", "mzls", "90prime", "mosaic",
-    "sdss", "sloan", "ps1", "panstarrs", "pan", "starrs", "subaru", "hsc", "lsst", "des", "ctio",
-    "cfht", "megacam", "lsstcam", "rubin",
-)
+# words of filter names that name a camera or survey with u g r i z y filters, or no filter
+SYSTEMS = frozenset((
+    "decam", "decals", "ls", "legacysurvey", "legacy", "legacysurveys", "bass", "mzls", "90prime",
+    "mosaic", "mosaic3", "sdss", "sloan", "ps1", "gpc1", "panstarrs", "pan", "starrs", "subaru",
+    "suprimecam", "hsc", "hypersuprimecam", "lsst", "des", "desdm", "ctio", "cfht", "cfhtls",
+    "megacam", "megaprime", "lsstcam", "lsstcomcam", "comcam", "rubin", "ztf", "skymapper", "vst",
+    "omegacam", "ocam", "kids", "gmos", "gemini", "lbc", "lbt", "lco", "wfc", "band", "filter",
+    "palomar", "prime", "open", "clear", "w", "s",
+))
+ALIASES = {  # of 90Prime, Mosaic-3, Las Cumbres Observatory, ZTF
+    "bokr": "r", "zd": "z", "up": "u", "gp": "g", "rp": "r", "ip": "i", "zp": "z", "zs": "z",
+    "zg": "g", "zr": "r", "zi": "i",
+}
 LETTERS = ("u", "g", "r", "i", "z", "y")
 
 
@@ -63,9 +74,8 @@ def canonical_band(name):
     >>> canonical_band("DECam g"), canonical_band("r'"), canonical_band("sdss-z")
     ('g', 'r', 'z')
     """
-    words = "".join(c if c.isalnum() else " " for c in str(name).lower()).split()
-    letter = next((word for word in words if word not in SYSTEMS), None)
-    if letter in LETTERS:
+    letter = band_letter(name)
+    if letter is not None:
         return letter
     msg = (
         f"band is {name!r}; expected a letter of {', '.join(LETTERS)}, alone or with a system "
@@ -74,21 +84,66 @@ def canonical_band(name):
     raise ValueError(msg)
 
 
+def band_letter(name):
+    """Return what `canonical_band` does, or None if the name holds no band letter or two."""
+    words = "".join(c if c.isalnum() else " " for c in str(name).lower()).split()
+    letters = set()
+    for word in words:
+        if word in SYSTEMS:
+            continue
+        if letter := _word_letter(word):
+            letters.add(letter)
+        elif not any(c.isdigit() for c in word):  # numbers are serial numbers and wavelengths
+            return None
+    return letters.pop() if len(letters) == 1 else None
+
+
+def _word_letter(word):
+    """Return the band letter of a word such as ``g``, ``r2`` or ``gsdss``; None if it has none."""
+    if word in ALIASES:
+        return ALIASES[word]
+    if word[0] in LETTERS and (len(word) == 1 or word[1:] in SYSTEMS or word[1:] in "123456789"):
+        return word[0]
+    return word[-1] if word[-1] in LETTERS and word[:-1] in SYSTEMS else None
+
+
 def header_bands(header):
     """Return the names of a stack's bands as its header lists them; empty if it does not.
 
     Parameters
     ----------
     header : dict-like
-        ``BANDS``, letters with or without commas, or ``BAND0``, ``BAND1``, ...
+        ``BANDS``, ``FILTERS`` or ``FILTER``: letters (``"grz"``), or names between commas,
+        semicolons or blanks; or ``BAND0``, ``BAND1``, ... or ``BAND1``, ``BAND2``, ..., or
+        the like with ``FILTER`` if each is another band.
 
     Returns
     -------
     list of str
     """
-    if isinstance(header.get("BANDS"), str):
-        return list(header["BANDS"].replace(",", "").replace(" ", ""))
-    return [str(header[f"BAND{k}"]) for k in range(10) if f"BAND{k}" in header]
+    for key in ("BANDS", "FILTERS", "FILTER"):
+        text = header.get(key)
+        if not isinstance(text, str):
+            continue
+        names = [name.strip(" '\"[]()") for name in re.split("[,;]", text)]
+        if len(names) == 1:
+            words = names[0].split()
+            names = words if all(len(word) == 1 for word in words) else names
+        if len(names) == 1 and len(names[0]) > 1 and set(names[0].lower()) <= {*LETTERS, "b"}:
+            names = list(names[0])
+        names = [name for name in names if name]
+        if len(names) > 1 or (names and key == "BANDS"):
+            return names
+    for key in ("BAND", "FILTER"):
+        for first in (0, 1):
+            values = (header.get(f"{key}{first + k}") for k in range(100))
+            names = [str(name).strip() for name in itertools.takewhile(bool, values)]
+            letters = [band_letter(name) for name in names]
+            if key == "FILTER" and (None in letters or len(set(letters)) < len(letters)):
+                continue  # filter wheels in one beam: FILTER1 = CLEAR1L, FILTER2 = F814W
+            if len(names) > 1 or (names and first == 0):
+                return names
+    return []
 
 
 def deredden(pixels, bands, ebv):

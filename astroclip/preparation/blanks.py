@@ -11,7 +11,7 @@ MOST_VALUES = 4  # constants that are looked at, the most frequent first
 FLIPS = 0.1  # share of neighboring differences that change sign: 2/3 for noise, 0 for a model
 CONTRAST = 1e-4  # of the step at the region's edge, relative to the brightest percent of the rest
 MOST_EQUAL = 0.4  # share of one value among the pixels along the region's edge
-GAP = 0.3  # of the smallest steps at the edge relative to the typical one
+GAP = 0.3  # of the smallest steps relative to the typical one, for a value beyond all others
 SOLID = 0.5  # share of the other pixels that have such pixels right and above them
 
 
@@ -96,5 +96,6 @@ def _ends_in_noise(pixels, region, rest, value):
     if typical <= CONTRAST * np.percentile(np.abs(others - value), 99):
         return False
     # beyond all others, as the zeros of clipped images and saturated cores are: a gap is needed
-    inside = others.min() < value < others.max()
-    return bool(inside or np.percentile(step, 5) > GAP * typical)
+    if value >= others.max():
+        return bool(value - others.max() > GAP * (value - np.median(others)))
+    return bool(value > others.min() or np.percentile(step, 5) > GAP * typical)

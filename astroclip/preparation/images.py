@@ -24,7 +24,7 @@ from astroclip.preparation.alignment import (
     separation_of_images,
     window_wcs,
 )
-from astroclip.preparation.bands import canonical_band, header_bands
+from astroclip.preparation.bands import band_letter, canonical_band, header_bands
 from astroclip.preparation.batches import (
     SCALE_TOLERANCE,
     ImageBatch,
@@ -34,6 +34,7 @@ from astroclip.preparation.batches import (
     object_fields,
 )
 from astroclip.preparation.blanks import blank_pixels
+from astroclip.preparation.mosaics import MosaicCutouts
 from astroclip.preparation.noise import inverse_variance
 from astroclip.preparation.objects import sort_objects
 from astroclip.preparation.photometry import (
@@ -129,7 +130,8 @@ def prepare_images(
         Arcsec per pixel of images without celestial world coordinates in any band, and
         without a card such as ``PIXSCALE``. A scale that is not known is not assumed.
     position : `~astropy.coordinates.SkyCoord`, optional
-        Of each object, or of all; the center of the image by default.
+        Of each object, or of all; the center of the image by default. N positions in one
+        image, passed by itself, are N objects; its bands may then be paths of FITS files.
     center : str
         ``"position"``, or ``"source"``: the centroid of the light near the position.
     subtract_background : bool
@@ -188,7 +190,9 @@ def prepare_images(
         pad=pad, min_coverage=min_coverage, zero_point=zero_point, stack_bands=stack_bands,
         unit=None if unit is None else u.Unit(unit), image_scale=image_scale,
     )
-    items = list(sort_objects(images, name="images", modality="image"))
+    items = list(
+        sort_objects(images, name="images", modality="image", position=position)
+    )
     positions = _positions(position, len(items))
     shape = (len(items), len(settings.bands), settings.size, settings.size)
     pixels, mask = np.zeros(shape, np.float32), np.ones(shape, bool)
@@ -236,6 +240,8 @@ def _positions(position, n_objects):
         return [position] * n_objects
     if len(position) != n_objects:
         msg = f"position has {len(position)} coordinates; expected one, or {n_objects}."
+        if n_objects == 1:
+            msg += " To cut many objects out of one mosaic, pass it by itself, not in a list."
         raise ValueError(msg)
     return list(position)
 
@@ -246,7 +252,10 @@ def _prepare_one(item, position, settings, pixels, mask):
     if isinstance(item.data, PreparationError):
         raise item.data
     name, flags = item.name, 0
-    planes = _planes(item.data, name, settings, with_position=position is not None)
+    image = item.data
+    if isinstance(image, MosaicCutouts):
+        image = image.image(item.row, settings.size * settings.pixel_scale, name)
+    planes = _planes(image, name, settings, with_position=position is not None)
     reference = planes[_reference_band(planes)]
     x, y = _target(reference, name, position)
     if settings.center == "source":
@@ -353,7 +362,7 @@ def find_source(pixels, bad, x, y, pixel_scale, *, radius=3.0, threshold=5.0):
 # ---------------------------------------------------------------------- planes
 def _planes(image, name, settings, *, with_position):
     """Return the `_Plane` of each wanted band that an image has, in nanomaggies."""
-    named = _split(image, name, settings.stack_bands)
+    named = _split(image, name, settings)
     missing = [band for band in settings.bands if band not in named]
     if missing and (settings.missing_bands == "raise" or len(missing) == len(settings.bands)):
         raise PreparationError(
@@ -449,8 +458,9 @@ def _geometry(ccds, name, settings, *, with_position):
     return {band: (wcs[band], scales[band]) for band in ccds}
 
 
-def _split(image, name, stack_bands):
+def _split(image, name, settings):
     """Return the `CCDData` of each band of an image by its letter."""
+    stack_bands = settings.stack_bands
     if isinstance(image, dict):
         for band, ccd in image.items():
             if ccd.data.ndim < 2 or ccd.data.size != np.prod(ccd.data.shape[-2:]):
@@ -458,7 +468,7 @@ def _split(image, name, stack_bands):
                     f"{name}[{band!r}] has data of shape {ccd.data.shape}; expected (y, x), one "
                     f"image of a band. Cut one plane out."
                 )
-        return dict(zip(_letters(image, name), image.values(), strict=True))
+        return dict(zip(_letters(image, name, settings.bands), image.values(), strict=True))
     shape = image.data.shape
     if len(shape) == 3 and shape[2] in (3, 4) and image.data.dtype == np.uint8:
         raise PreparationError(
@@ -495,14 +505,19 @@ def _split(image, name, stack_bands):
             wcs=celestial_wcs(image.wcs, name),
             meta=image.meta,
         )
-        for k, letter in enumerate(_letters(names, name))
+        for k, letter in enumerate(_letters(names, name, settings.bands))
     }
 
 
-def _letters(names, name):
-    """Return the band letters of filter names, each of which must be another band."""
+def _letters(names, name, wanted=None):
+    """Return the band letters of filter names, each of which must be another band.
+
+    Beside all wanted bands, others (J, W1, F814W) keep their names.
+    """
+    letters = [band_letter(band) or str(band) for band in names]
     try:
-        letters = [canonical_band(band) for band in names]
+        if wanted is None or not set(wanted) <= set(letters):
+            letters = [canonical_band(band) for band in names]
     except ValueError as error:
         raise PreparationError(f"{name}: {error}") from error
     if len(set(letters)) < len(letters):

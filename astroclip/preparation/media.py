@@ -7,7 +7,7 @@ from specutils.utils.wcs_utils import air_to_vac
 
 from astroclip.exceptions import PreparationError
 
-__all__ = ["ASSUMED", "MEDIA", "declared_medium", "vacuum_wavelength"]
+__all__ = ["ASSUMED", "MEDIA", "declarations", "declared_medium", "vacuum_wavelength"]
 
 MEDIA = ("vacuum", "air")
 ASSUMED = "vacuum (assumed)"
@@ -59,11 +59,14 @@ def declared_medium(spectrum, name):
     meta = spectrum.meta or {}
     for holder in (meta, meta.get("header")):
         if hasattr(holder, "keys"):
-            said |= _declarations(holder)
+            said |= declarations(holder)
     for wcs in (spectrum.wcs, meta.get("original_wcs")):
         if isinstance(wcs, WCS):
-            said |= {f"CTYPE {kind!r} of its WCS": _axis_medium(kind) for kind in wcs.wcs.ctype}
-    said = {key: medium for key, medium in said.items() if medium is not None}
+            said |= {
+                f"CTYPE {kind!r} of its WCS": medium
+                for kind in wcs.wcs.ctype
+                if (medium := _axis_medium(kind))
+            }
     media = set(said.values())
     if len(media) == 1:
         return media.pop()
@@ -82,20 +85,29 @@ def declared_medium(spectrum, name):
     return None
 
 
-def _declarations(holder):
-    """Return the media that a header or meta declares, by keyword and value."""
+def declarations(holder):
+    """Return the media that a header or meta declares.
+
+    Parameters
+    ----------
+    holder : `~astropy.io.fits.Header` or dict
+
+    Returns
+    -------
+    dict of str to str
+        ``"air"`` or ``"vacuum"`` by keyword and value.
+    """
     said = {}
     for key in holder:
-        word = str(key).upper()
+        word, medium = str(key).upper(), None
         if word in KEYWORDS:
             medium = KEYWORDS[word].get(str(holder[key]).strip().lower())
         elif word[:5] == "CTYPE" and word[5:].isdigit():
             medium = _axis_medium(holder[key])
         elif word[:4] == "TUCD" and "obs.atmos" in str(holder[key]).lower():
             medium = "air"
-        else:
-            continue
-        said[f"{key}={holder[key]!r}"] = medium
+        if medium is not None:
+            said[f"{key}={holder[key]!r}"] = medium
     return said
 
 

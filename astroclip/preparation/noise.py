@@ -1,4 +1,4 @@
-"""What pixels weigh: uncertainties of any kind to inverse variances, and values that say nothing."""
+"""What pixels weigh: uncertainties of any kind to inverse variances, values that say nothing."""
 
 import functools
 from typing import NamedTuple
@@ -77,17 +77,17 @@ def inverse_variance(data, unit, name, *, rows=slice(None), axis=-1):
     power = POWERS.get(getattr(uncertainty, "uncertainty_type", None))
     if power is None:
         return None
-    values, missing = plain_and_mask(uncertainty.array)
-    shape = np.shape(data.data)
-    if values.shape != shape:
-        values = _broadcast(values, shape, axis, name)
-        missing = None if missing is None else _broadcast(missing, shape, axis, name)
+    values, shape = np.asarray(uncertainty.array), np.shape(data.data)
+    try:
+        values = np.broadcast_to(values, shape)
+    except ValueError:
+        raise PreparationError(
+            f"{name} has an uncertainty of shape {values.shape} and data of shape {shape}; "
+            f"expected the same. Give the uncertainty that shape."
+        ) from None
     if values.ndim > 1 and axis not in (-1, values.ndim - 1):
         values = np.moveaxis(values, axis, -1)
-        missing = None if missing is None else np.moveaxis(missing, axis, -1)
     values = np.atleast_2d(values)[rows].astype(float)
-    if missing is not None:
-        values[np.atleast_2d(missing)[rows]] = np.nan
     if uncertainty.unit is not None:
         factor = _factor(uncertainty.unit, unit, power)
         if factor is None:
@@ -104,19 +104,6 @@ def inverse_variance(data, unit, name, *, rows=slice(None), axis=-1):
         if power == 2:
             return 1.0 / values
         return np.where(values > 0, 1.0 / np.square(values), 0.0)
-
-
-def _broadcast(values, shape, axis, name):
-    """Return an uncertainty in the shape of its data: one value, one per pixel, or per row."""
-    if values.ndim == 1 and len(shape) > 1 and len(values) == shape[axis]:
-        values = np.expand_dims(values, tuple(range(1, len(shape) - axis % len(shape))))
-    try:
-        return np.broadcast_to(values, shape)
-    except ValueError:
-        raise PreparationError(
-            f"{name} has an uncertainty of shape {values.shape} and data of shape {shape}; "
-            f"expected the same, one value, or one for each pixel. Give it that shape."
-        ) from None
 
 
 class Judgment(NamedTuple):

@@ -182,11 +182,16 @@ def _is_display(pixels, unit):
     if pixels.size == 0 or (not is_plain(unit) and _count_scale(unit)):
         return False
     with np.errstate(invalid="ignore"):
-        top = pixels.max()
-        if top not in (1, 255) or pixels.min() < 0:
+        low, top = pixels.min(), pixels.max()
+    # whole numbers without a unit may be counts, unless they end where bytes do
+    if low < 0 or not (0 < top <= 255) or (is_plain(unit) and 1 < top < 255):
+        return False
+    to_levels = 255.0 if top <= 1 else 1.0
+    for part in (pixels[:: max(1, len(pixels) // 4)], pixels):  # a few rows tell most images
+        levels = np.asarray(part, dtype=float) * to_levels
+        if np.abs(levels - np.rint(levels)).max() > 1e-3:
             return False
-        levels = np.asarray(pixels, dtype=float) * (255.0 / float(top))
-    return bool(np.allclose(levels, np.rint(levels), atol=1e-3)) and len(np.unique(levels)) > 16
+    return len(np.unique(levels)) > 16
 
 
 def nanomaggy_factor(unit, name, *, zero_point=None, header=None, pixel_area=None):
@@ -357,8 +362,8 @@ def _header_zero_point(unit, name, header, per_second):
         if system := _other_system(header, key):
             raise PreparationError(
                 f"{name} has the zero point {key} = {_shown(header, key)} in the system "
-                f"{system!r}; expected AB magnitudes. Pass zero_point, the AB magnitude of one count per "
-                f"second."
+                f"{system!r}; expected AB magnitudes. Pass zero_point, the AB magnitude of one "
+                f"count per second."
             )
     # every reading as the magnitude of one pixel value
     shift = 0.0

@@ -21,7 +21,7 @@ from astroclip.preparation.batches import (
 )
 from astroclip.preparation.grids import wavelength_grid
 from astroclip.preparation.media import ASSUMED, MEDIA, declared_medium, vacuum_wavelength
-from astroclip.preparation.noise import inverse_variance, judge_spectra, plain_and_mask
+from astroclip.preparation.noise import inverse_variance, judge_spectra
 from astroclip.preparation.objects import sort_objects
 from astroclip.preparation.resampling import (
     estimate_ivar,
@@ -183,7 +183,7 @@ def _prepare_block(items, ids, redshift, *, grid, frame, medium, unit, min_cover
         if converted is not None:
             low, high = converted.wavelength[[0, -1]]
             error = coverage_error(
-                coverage[number], min_coverage, items[number].name,
+                coverage[number], min_coverage, items[number].name, **_range_advice(low, high),
                 of=f"the model's range {edges[0]:.0f}-{edges[-1]:.0f} Angstrom (its own range is "
                 f"{low:.5g}-{high:.5g}, observed frame, vacuum)",
             )
@@ -210,6 +210,14 @@ def _prepare_block(items, ids, redshift, *, grid, frame, medium, unit, min_cover
         medium=np.array(["" if one is None else one.medium for one in arrays], dtype="<U16"),
         frame=frame,
     )
+
+
+def _range_advice(low, high):
+    """Return what to do about a range (Angstrom) that is far from visible light."""
+    for factor, unit in ((10, "nm"), (1e4, "um")):
+        if factor * low > 2000 and factor * high < 30_000:
+            return {"advice": f"If its wavelengths are in {unit}, give them that unit."}
+    return {}
 
 
 def _degrees(value):
@@ -272,13 +280,12 @@ def _object_arrays(item, medium, unit, sources, n_rows):
 
 def _spectrum_arrays(spectrum, rows, name, medium, unit, sources):
     """Return the `_Arrays` of rows of a Spectrum."""
-    given, axis = spectrum.flux, spectrum.spectral_axis_index
-    if given.ndim > 2:
+    values, given_unit, axis = spectrum.data, spectrum.unit, spectrum.spectral_axis_index
+    if values.ndim > 2:
         raise PreparationError(
-            f"{name} has flux of shape {given.shape}; expected (n_pixels,) for one object or "
+            f"{name} has flux of shape {values.shape}; expected (n_pixels,) for one object or "
             f"(n_objects, n_pixels) for many. Reshape the cube to two axes."
         )
-    values, missing = plain_and_mask(given.value)
     if values.dtype.kind not in "buif":
         raise PreparationError(
             f"{name} has flux of type {values.dtype}; expected real numbers. Convert it."
@@ -286,7 +293,7 @@ def _spectrum_arrays(spectrum, rows, name, medium, unit, sources):
     if values.dtype.kind != "f" or values.dtype.itemsize < 4:
         values = values.astype(float)
     wavelength, order, own_medium = _ascending_axis(spectrum, name, medium, sources)
-    scale = _unit_scale(given.unit, unit, wavelength, name)
+    scale = _unit_scale(given_unit, unit, wavelength, name)
 
     def arranged(values):
         values = np.moveaxis(values, axis, -1) if values.ndim > 1 else values
@@ -295,19 +302,17 @@ def _spectrum_arrays(spectrum, rows, name, medium, unit, sources):
     with np.errstate(over="ignore", invalid="ignore"):  # what becomes infinite is bad
         flux = arranged(values) * scale
     mask = ~np.isfinite(flux)
-    if missing is not None:
-        mask |= arranged(missing)
     if spectrum.mask is not None:
-        mask |= arranged(_mask_array(spectrum.mask, values.shape, axis, name))
-    ivar = inverse_variance(spectrum, given.unit, name, rows=rows, axis=axis)
+        mask |= arranged(np.asarray(spectrum.mask)).astype(bool)  # any bit of a bit mask
+    ivar = inverse_variance(spectrum, given_unit, name, rows=rows, axis=axis)
     if ivar is not None:
         with np.errstate(over="ignore", invalid="ignore"):
             ivar = ivar[:, order] / np.square(scale)
         mask |= ~(np.isfinite(ivar) & (ivar > 0))
     elif spectrum.uncertainty is not None:
         raise PreparationError(
-            f"{name} has an uncertainty of type {type(spectrum.uncertainty).__name__}, which says "
-            f"not how large errors are; expected StdDevUncertainty, VarianceUncertainty or "
+            f"{name} has an uncertainty of type {type(spectrum.uncertainty).__name__}, which does "
+            f"not say what its numbers are; expected StdDevUncertainty, VarianceUncertainty or "
             f"InverseVariance of astropy.nddata. Make it one of these, or None."
         )
     flux[mask] = 0.0
@@ -327,20 +332,6 @@ def _spectrum_arrays(spectrum, rows, name, medium, unit, sources):
     return _Arrays(
         wavelength, flux, ivar, mask, flags, judgment.implausible, own_medium
     )
-
-
-def _mask_array(mask, shape, axis, name):
-    """Return a mask of any type in the shape of its flux, True where it is not zero."""
-    mask = np.asarray(mask)
-    if mask.ndim == 1 and len(shape) == 2 and axis == 0 and len(mask) == shape[0]:
-        mask = mask[:, None]
-    try:
-        return np.broadcast_to(mask, shape).astype(bool)
-    except ValueError:
-        raise PreparationError(
-            f"{name} has a mask of shape {mask.shape} and flux of shape {shape}; expected the "
-            f"same, one value, or one for each pixel. Give it that shape."
-        ) from None
 
 
 @functools.lru_cache(maxsize=64)
@@ -374,7 +365,8 @@ def _ascending_axis(spectrum, name, medium, sources):
     if key not in sources:
         # plain quantities convert far quicker than spectral axes
         wavelength = axis.view(u.Quantity).to_value(u.AA, equivalencies=u.spectral())
-        order = slice(None) if wavelength[0] <= wavelength[-1] else slice(None, None, -1)
+        ascends = len(wavelength) < 2 or wavelength[0] <= wavelength[-1]
+        order = slice(None) if ascends else slice(None, None, -1)
         wavelength = np.ascontiguousarray(wavelength[order], dtype=float)
         _check_ascending(wavelength, name)
         sources[key] = (
@@ -397,7 +389,7 @@ def _axis_message(unit, name):
             "Angstrom."
         )
     if unit == u.pix:
-        return message + "Pixel numbers say no wavelength: set spectral_axis or a wcs."
+        return message + "Set spectral_axis or a wcs: pixel numbers are no wavelengths."
     return message + "Set spectral_axis with such a unit."
 
 
@@ -432,48 +424,39 @@ def _check_ascending(wavelength, name):
 def _unit_scale(unit, plain_unit, wavelength, name):
     """Return the factor (scalar or per pixel) from ``unit`` to `FLUX_UNIT`.
 
-    Flux whose unit is none, or one that astropy does not know, is in ``plain_unit``.
+    Flux that is a plain number, or times a factor such as 1e-17, is in ``plain_unit``.
     """
-    if plain_unit is not None and isinstance(unit, u.UnrecognizedUnit):
-        unit = plain_unit
-    elif plain_unit is not None and _is_plain(unit):
+    logarithmic = isinstance(unit, u.function.FunctionUnitBase)
+    if plain_unit is not None and not logarithmic and unit.is_equivalent(u.one):
         unit = unit * plain_unit
-    factor = _density_factor(unit)
+    factor = None if logarithmic else _density_factor(unit)
     if factor is not None:
         return factor
     equivalency = u.spectral_density(wavelength * u.AA)
     # nu f_nu converts and a line's flux has the same unit: ambiguous, so neither is taken
-    integrated = unit.is_equivalent(u.erg / (u.s * u.cm**2))
-    logarithmic = isinstance(unit, u.function.FunctionUnitBase)
+    integrated = not logarithmic and unit.is_equivalent(u.erg / (u.s * u.cm**2))
     if logarithmic or integrated or not unit.is_equivalent(FLUX_UNIT, equivalency):
         raise u.UnitsError(_flux_message(unit, name))
     return np.ones(len(wavelength)) * (1 * unit).to_value(FLUX_UNIT, equivalency)
 
 
-@functools.lru_cache(maxsize=64)
-def _is_plain(unit):
-    """Return whether a unit is none, or a mere factor such as 1e-17."""
-    return unit.is_equivalent(u.one) and not isinstance(unit, u.function.FunctionUnitBase)
-
-
 def _flux_message(unit, name):
     """Return what is said of flux in a unit that is no flux density's."""
-    plain = not isinstance(unit, u.UnrecognizedUnit) and _is_plain(unit)
-    found = "no unit" if plain else f"unit {str(unit)!r}"
+    found = "no unit" if unit == u.one else f"unit {str(unit)!r}"
     message = (
         f"{name} has flux with {found}; expected a flux density convertible to "
         f"1e-17 erg / (s cm2 AA), such as Jy or erg / (s cm2 Hz). "
     )
-    if plain or isinstance(unit, u.UnrecognizedUnit):
+    if isinstance(unit, u.function.FunctionUnitBase) or unit in (u.mag, u.dex, u.dB):
+        return message + "Magnitudes and other logarithms are not linear: convert the flux to Jy."
+    if unit.is_equivalent(u.one):
         return message + (
             "Pass unit='1e-17 erg / (s cm2 AA)', or what it is in, or multiply the flux by its "
             "unit before making the Spectrum."
         )
-    if isinstance(unit, u.function.FunctionUnitBase) or unit in (u.mag, u.dex, u.dB):
-        return message + "Magnitudes and other logarithms are not linear: convert the flux to Jy."
-    if u.A in getattr(unit, "bases", []):
+    if u.A in unit.bases:
         return message + "'A' is ampere in astropy: write 'Angstrom' or 'AA'."
-    return message + "Give the flux that unit before making the Spectrum."
+    return message + "Calibrate it in such a unit before making the Spectrum."
 
 
 def _find_redshift(item, redshift, frame):
@@ -483,7 +466,7 @@ def _find_redshift(item, redshift, frame):
     if np.isnan(redshift) and np.any(spectrum.radial_velocity.value):
         own = np.asarray(spectrum.redshift, dtype=float)
         if own.size > 1:
-            n_objects = 1 if item.row is None else spectrum.flux.size // len(spectrum.spectral_axis)
+            n_objects = 1 if item.row is None else spectrum.data.size // len(spectrum.spectral_axis)
             if own.shape != (n_objects,):
                 raise PreparationError(
                     f"{item.name} has a Spectrum.redshift of shape {own.shape}; expected one "

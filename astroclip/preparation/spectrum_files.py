@@ -48,6 +48,7 @@ DESI = Convention("DESI", FLUX_UNIT, "vacuum")
 GAMA = Convention("GAMA", FLUX_UNIT)
 # https://pypeit.readthedocs.io/en/stable/out_onespec.html
 PYPEIT = Convention("PypeIt", None, "vacuum", mask_is_good=True)
+OWN = ("SDSS", "LAMOST", "PypeIt")  # of these, tables and images are read here, not by specutils
 SPACE = Convention("HST or JWST", None, "vacuum")
 UNKNOWN = Convention()
 # Loaders of specutils that guess columns, or whose formats are read here by their documents.
@@ -148,14 +149,16 @@ def _read_fits(path, given):
 
 
 def _fits_spectra(path, hdus, given):
-    convention = _convention(hdus)
-    header = hdus[0].header
-    if not given.names():
-        if arms := _desi_arms(hdus):
-            return _desi_spectra(hdus, arms)
-        if spectra := _specutils_spectra(path, hdus, convention):
-            return spectra
-    tables = _spectrum_tables(hdus, given)
+    """Return the spectra of an open FITS file by the first of the ways that knows it."""
+    convention, header = _convention(hdus), hdus[0].header
+    if not given.names() and (arms := _desi_arms(hdus)):
+        return _desi_spectra(hdus, arms)
+    is_own = convention.name in OWN
+    tables = _spectrum_tables(hdus, given) if is_own or given.names() else None
+    is_own = is_own and (tables or "COEFF0" in header or "CRVAL1" in header)
+    if not (is_own or given.names()) and (spectra := _specutils_spectra(path, hdus, convention)):
+        return spectra
+    tables = _spectrum_tables(hdus, given) if tables is None else tables
     if tables:
         spectra = [
             spectrum
@@ -183,6 +186,11 @@ def _convention(hdus):
         return SDSS
     if str(header.get("SURVEY", "")).strip().upper() == "GAMA":
         return GAMA
+    if "FIBERMAP" in hdus:
+        return DESI
+    columns = [{c.lower() for c in hdu.columns.names} for hdu in hdus if not hdu.is_image]
+    if any({"flux", "loglam", "ivar", "and_mask", "or_mask"} <= names for names in columns):
+        return SDSS
     if telescope in ("HST", "JWST"):
         return SPACE
     spectra = [hdu.header for hdu in hdus if hdu.header.get("DMODCLS") == "OneSpec"]
@@ -214,7 +222,7 @@ def _spectrum_tables(hdus, given):
         utypes = " ".join(array.utype.lower() for array in table.arrays.values())
         named = {value.lower() for value in given.names().values()}
         named = {re.sub(r"\s*[\[(].*", "", value) for value in named} | named
-        if table.n_rows and (
+        if table.n_rows and _n_pixels(hdu) > 1 and (
             {"flux", "wavelength"} <= roles
             or "fluxaxis.value" in utypes
             or (given.flux and lower & named)
@@ -248,6 +256,17 @@ def _spectrum_tables(hdus, given):
                 f"{table.label} has no column named as {' or '.join(sorted(missing))}. {HELP}."
             )
     return [table for _, table in tables]
+
+
+def _n_pixels(hdu):
+    """Return how many values the columns called flux hold, of arrays of any length many."""
+    sizes = [
+        np.inf if "P" in column.format or "Q" in column.format
+        else hdu.header["NAXIS2"] * int(np.prod(hdu.columns.dtype[column.name].shape or 1))
+        for column in hdu.columns
+        if role_of(column.name) == "flux"
+    ]
+    return max(sizes, default=np.inf)
 
 
 def _array_table(number, hdu, primary):
@@ -331,7 +350,9 @@ def _specutils_spectra(path, hdus, convention):
             ) from error
         spectra = [content] if isinstance(content, Spectrum) else list(content)
         # Data Central's files list the science spectrum and its sky, raw counts and so on
-        science = [s for s in spectra if s.meta.get("purpose", "reduced") == "reduced"]
+        kinds = {s.meta.get("purpose") for s in spectra}
+        wanted = next((kind for kind in ("combined", "reduced") if kind in kinds), None)
+        science = [s for s in spectra if s.meta.get("purpose") == wanted]
         spectra = [one for s in science or spectra for one in _single_rows(s)]
         medium = declared_medium(hdus[0].header, convention)
         for spectrum in spectra:
@@ -452,6 +473,8 @@ def _read_table(path, given):
             "astropy reads. Check that the file is complete, or read it with another tool and "
             "pass a Spectrum."
         ) from error
+    if len(table.colnames) == 1 and ";" in table.colnames[0]:
+        table = Table.read(path, format="ascii.basic", delimiter=";")
     arrays = {}
     for name in table.colnames:
         column = table[name]

@@ -94,14 +94,13 @@ def image_spectra(hdus, given, convention):
             arrays[roles[role]] = arrays[roles[role]]._replace(unit=text)
     if "flux" not in roles:
         found = [name for name in arrays if name.lower() in FLUX_NAMES]
-        nameless = [name for name in arrays if re.fullmatch(r"HDU\d+", name)]
-        found = found or nameless[:1]
-        if not found and len(arrays) == 1:
-            found = list(arrays)
-        if not found:
+        found = found or [name for name in arrays if re.fullmatch(r"HDU\d+", name)]
+        found = list(arrays) if len(arrays) == 1 else found
+        if len(found) != 1:
             raise PreparationError(
-                f"none of its image arrays is named as flux: {', '.join(arrays)}. Name the "
-                f"extension that is: flux= (on the command line --flux)."
+                f"{len(found)} of its image arrays are named as flux would be: "
+                f"{', '.join(arrays)} are there. Name the extension that is: flux= (on the command "
+                f"line --flux)."
             )
         roles["flux"] = found[0]
     name = roles["flux"]

@@ -11,6 +11,7 @@ from astropy.nddata import InverseVariance, StdDevUncertainty, VarianceUncertain
 from specutils import Spectrum
 
 from astroclip.exceptions import PreparationError
+from astroclip.preparation.media import declarations
 from astroclip.preparation.unit_strings import is_flux_density, parse_unit
 
 __all__ = [
@@ -50,7 +51,8 @@ ROLES = {
         "fluxivar", "ivar_flux", "flux_invvar", "opt_flam_ivar", "ivar_lambda",
     },
     "error": {
-        "err", "error", "errors", "sigma", "sig", "std", "stdev", "stddev", "std_dev",
+        "err", "errs", "error", "errors", "rms", "sigma", "sig", "std", "stdev", "stddev",
+        "std_dev",
         "flux_err", "flux_error", "fluxerr", "fluxerror", "err_flux", "error_flux", "errflux",
         "e_flux", "eflux", "flux_sigma", "sigma_flux", "flux_std", "std_flux", "unc", "uncert",
         "uncertainty", "flux_unc", "flux_uncertainty", "uncertainty_flux", "noise",
@@ -296,18 +298,15 @@ def column_spectra(table, given, convention):
             role: _filled(values, role, f"{table.label}, column {roles[role]},")
             for role, values in arrays.items()
         }
-    axis_name = roles["wavelength"]
-    axis = table.arrays[axis_name]
-    medium = _medium_of_column(axis_name, axis) or declared_medium(table.header, convention)
     unit = flux_unit(
         split_unit(given.flux or "")[1] or table.arrays[roles["flux"]].unit
         or split_unit(roles["flux"])[1],
         given.unit, convention, f"{table.label}, column {roles['flux']},",
     )
-    spectra = []
-    for row in _rows(arrays, table.label):
-        wavelength = _wavelengths(axis_name, axis, row["wavelength"], given.wavelength, table.label)
-        spectra.append(_spectrum(wavelength, row, roles, table, unit, convention, medium))
+    spectra = [
+        column_spectrum(row, roles, table, unit, given, convention)
+        for row in _rows(arrays, table.label)
+    ]
     if len(spectra) > 1 and len(spectra) == table.n_rows:
         _identify_rows(spectra, table)
     return spectra
@@ -363,11 +362,30 @@ def _rows(arrays, label):
     )
 
 
-def _spectrum(wavelength, row, roles, table, unit, convention, medium):
-    """Return the Spectrum of one row of arrays."""
+def column_spectrum(row, roles, table, unit, given, convention):
+    """Return the Spectrum of arrays of pixels by role.
+
+    Parameters
+    ----------
+    row : dict of str to `numpy.ndarray`
+        (P,) by role; those other than ``wavelength`` may be (N, P), of N objects.
+    roles : dict of str to str
+        Names of the arrays.
+    table : `ArrayTable`
+    unit : `~astropy.units.Unit`
+        Of flux.
+    given : `Given`
+    convention : `Convention`
+    """
+    axis_name = roles["wavelength"]
+    axis = table.arrays[axis_name]
+    medium = _medium_of_column(axis_name, axis) or declared_medium(table.header, convention)
+    wavelength = _wavelengths(axis_name, axis, row["wavelength"], given.wavelength, table.label)
     n_pixels = len(wavelength)
     wrong = {
-        roles[role]: values.shape for role, values in row.items() if values.shape != (n_pixels,)
+        roles[role]: values.shape
+        for role, values in row.items()
+        if values.shape[-1:] != (n_pixels,)
     }
     if wrong:
         raise PreparationError(
@@ -399,7 +417,7 @@ def _spectrum(wavelength, row, roles, table, unit, convention, medium):
     if medium is not None:
         meta["medium"] = medium
     return Spectrum(
-        flux=row["flux"][order] * unit, spectral_axis=wavelength, uncertainty=uncertainty,
+        flux=row["flux"][..., order] * unit, spectral_axis=wavelength, uncertainty=uncertainty,
         mask=mask, meta=meta,
     )
 
@@ -418,9 +436,10 @@ def _uncertainty(row, roles, table, unit, order):
         )
     (role,) = found
     kind, power = UNCERTAINTIES[role], {"ivar": -2, "error": 1, "variance": 2}[role]
-    values, own = row[role][order], parse_unit(
-        table.arrays[roles[role]].unit or split_unit(roles[role])[1]
-    )
+    values = row[role][..., order]
+    if np.isnan(values).all():
+        return None  # ESO fills the column with NaN where errors are not known
+    own = parse_unit(table.arrays[roles[role]].unit or split_unit(roles[role])[1])
     factor = 1.0
     if own not in (None, unit, u.dimensionless_unscaled):
         if own.is_equivalent(unit**power):
@@ -447,12 +466,12 @@ def _agreeing(row, found):
 def _mask(row, convention, order):
     """Return True at bad pixels, None if the table has no mask."""
     if "good" in row and "mask" not in row:
-        return ~(np.asarray(row["good"])[order].astype(float) > 0)
+        return ~(np.asarray(row["good"])[..., order].astype(float) > 0)
     if "mask" not in row:
         return None
     if convention.mask_is_good:
-        return ~np.asarray(row["mask"])[order].astype(bool)
-    return bad_pixels(np.asarray(row["mask"])[order], convention.bad_bits)
+        return ~np.asarray(row["mask"])[..., order].astype(bool)
+    return bad_pixels(np.asarray(row["mask"])[..., order], convention.bad_bits)
 
 
 def bad_pixels(values, bad_bits=None):
@@ -483,22 +502,13 @@ def _identify_rows(spectra, table):
 
 # ---------------------------------------------------------------------- air and vacuum
 def declared_medium(header, convention=None):
-    """Return ``"air"`` or ``"vacuum"`` as a header declares it, None if it does not.
+    """Return ``"air"`` or ``"vacuum"``: a header's declaration, else what the survey's files are.
 
-    ``VACUUM`` (SDSS, LAMOST), ``AIRORVAC`` (IDL libraries), FITS' ``CTYPEn`` AWAV (air) and
-    WAVE (vacuum; Greisen et al. 2006, A&A 446, 747), then what the survey's files are known
-    to be.
+    None if neither is known, or the header says both.
     """
-    vacuum = header.get("VACUUM")
-    if isinstance(vacuum, bool | np.bool_ | int):
-        return "vacuum" if vacuum else "air"
-    text = str(header.get("AIRORVAC", "")).strip().lower()
-    if text.startswith(("air", "vac")):
-        return "air" if text.startswith("air") else "vacuum"
-    for axis in range(1, 4):
-        kind = str(header.get(f"CTYPE{axis}", "")).upper()
-        if kind[:4] in ("AWAV", "WAVE") and not kind.startswith("WAVELEN"):
-            return "air" if kind.startswith("AWAV") else "vacuum"
+    media = set(declarations(header).values())
+    if media:
+        return media.pop() if len(media) == 1 else None
     return convention.medium if convention else None
 
 

@@ -171,7 +171,7 @@ def test_a_spectrum_is_kept(full_server, quick):
     assert full_server.n_bytes > 2 * n_bytes
 
 
-@pytest.mark.parametrize("cameras", ["BR", "B"])
+@pytest.mark.parametrize("cameras", ["BR", "RZ", "BZ", "Z"])
 def test_cameras_may_be_missing(server, quick, cameras):
     server.desi_files["coadd-main-bright-27247.fits"] = grown(n_targets=2, cameras=cameras)
     (spectrum,) = ask(quick).spectra

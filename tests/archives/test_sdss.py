@@ -75,7 +75,7 @@ def test_a_spectrum_that_is_something_else(sdss_server, quick, shared_data):
     other = shared_data / "images" / "copsf_59.1067_-30.4848.fits"
     sdss_server.spectrum_files["spec-0412-52235-0305.fits"] = other
     target = ask(sdss_server, quick)
-    assert "FITS of another kind than SDSS spectra" in target.failures["reason"][0]
+    assert "FITS of another kind than the archive's spectra" in target.failures["reason"][0]
 
 
 def test_a_spectrum_that_is_not_there(sdss_server, quick):

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from astropy.nddata import CCDData
 from astropy.table import QTable, Table
 from numpy.testing import assert_allclose
 
@@ -123,3 +124,32 @@ def test_redshifts_by_id_reach_the_model(run, tmp_path):
     status, _, err = run(*arguments, "--redshift", tmp_path / "bad.ecsv")
     assert status == 1
     assert "has no column 'id'; expected id and redshift" in err
+
+
+def test_positions_in_a_mosaic(run, tmp_path):
+    images = astroclip.sample_image()
+    for band, ccd in images.items():
+        images[band] = ccd = CCDData(ccd.data, unit=ccd.unit, wcs=ccd.wcs)
+        hdu = ccd.to_hdu()[0]
+        hdu.header["FILTER"], hdu.header["BUNIT"] = band, "nmgy"
+        hdu.writeto(tmp_path / f"{band}.fits")
+    position = images["r"].wcs.pixel_to_world([80.3, 70.3, 1e4], [81.3, 80.3, 5.0])
+    targets = QTable({"ID": ["a", "b", "c"], "RA": position.ra, "Dec": position.dec})
+    targets["redshift"] = [0.1, 0.2, 0.3]
+    targets.write(tmp_path / "targets.ecsv")
+    files = [tmp_path / f"{band}.fits" for band in "grz"]
+    output = tmp_path / "found.ecsv"
+    options = ("--positions", tmp_path / "targets.ecsv", "--output", output, "--overwrite")
+    status, _, err = run("embed", *files, "--bands", "g,r,z", *options)
+    assert status == 3
+    assert "off the mosaic" in err
+    found = read_table(output)
+    assert list(found["id"]) == ["a", "b", "c"]
+    assert_allclose(found["redshift"], [0.1, 0.2, 0.3])
+    expected = embedding_matrix(astroclip.embed([images, images], position=position[:2]))[0]
+    assert_allclose(embedding_matrix(found)[0][:2], expected, atol=1e-5)
+    status, _, err = run("embed", *files, *options)
+    assert (status, "--positions is given with 3 files and --bands names 0" in err) == (1, True)
+    Table({"x": [1.0]}).write(tmp_path / "targets.ecsv", overwrite=True)
+    status, _, err = run("embed", *files, "--bands", "g,r,z", *options)
+    assert (status, "has columns x; expected ra and dec in degrees" in err) == (1, True)

@@ -4,7 +4,8 @@ import shutil
 
 import pytest
 
-from astroclip.cli.inputs import find_files, is_embedding_table
+from astroclip.preparation.reading import find_files
+from astroclip.tables import is_embedding_table
 from tests.cli.conftest import IMAGE, SPECTRUM
 
 

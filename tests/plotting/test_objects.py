@@ -116,9 +116,13 @@ def test_a_spectrum_is_drawn_without_its_bad_pixels(tmp_path):
         wavelength, drawn = ax.lines[0].get_data()
         assert_allclose(wavelength, WAVELENGTH / 1000)
         assert np.isnan(drawn[7])
-        assert_allclose(np.delete(drawn, 7), np.delete(flux, 7) / np.nanpercentile(
-            np.delete(flux, 7), 99.5
-        ), rtol=1e-6)
+        ratio = np.delete(drawn / flux, 7)
+        assert_allclose(ratio, ratio[0], rtol=1e-6)
+        mean_at, mean = ax.lines[1].get_data()
+        expected = np.interp(mean_at, WAVELENGTH / 1000, np.linspace(1, 2, 50)) * ratio[0]
+        there = np.isfinite(mean)
+        assert there.mean() > 0.9
+        assert_allclose(mean[there], expected[there], rtol=0.03)
         assert "wavelength" in ax.get_xlabel()
 
 
@@ -154,8 +158,9 @@ def test_other_images_are_drawn_in_gray(image):
     colors = drawn.get_array()
     assert colors.shape == (3, 4, 3)
     assert_array_equal(colors[..., 0], colors[..., 2])
-    assert np.all(np.diff(colors[..., 0].ravel().astype(int)) >= 0) and colors.max() == 255
-    assert colors.min() == 0
+    values = colors[..., 0].ravel().astype(int)
+    assert np.all(np.diff(values[1:-1]) > 0) and values[0] == 0 and values[-1] == 255
+    assert_allclose(values[5], 255 * np.arcsinh(5 / 11 / 0.03) / np.arcsinh(1 / 0.03), rtol=0.02)
 
 
 def test_gray_images_may_be_bad_in_part_or_altogether():
@@ -168,12 +173,15 @@ def test_gray_images_may_be_bad_in_part_or_altogether():
 
 def test_what_is_no_image_or_no_spectrum_is_refused():
     spectrum, image = astroclip.sample_spectrum(), astroclip.sample_image()
-    with pytest.raises(TypeError, match=r"1 objects \(image\); expected one spectrum.*plot_image"):
+    with pytest.raises(TypeError, match="spectrum holds one image; expected.*plot_image"):
         plotting.plot_spectrum(image)
-    with pytest.raises(TypeError, match=r"holds 1 objects \(spectrum\).*plot_spectrum"):
+    with pytest.raises(TypeError, match="image holds one spectrum; expected.*plot_spectrum"):
         plotting.plot_image(spectrum)
-    with pytest.raises(TypeError, match="holds 2 objects"):
+    with pytest.raises(ValueError, match="spectrum holds 2 objects; expected one spectrum"):
         plotting.plot_spectrum([spectrum, spectrum])
+    pixels = Spectrum(flux=np.ones(9) * u.ct, spectral_axis=np.arange(9) * u.pix)
+    with pytest.raises(u.UnitsError, match="spectral axis in 'pix'; expected wavelengths"):
+        plotting.plot_spectrum(pixels)
     with pytest.raises(TypeError, match="flux is missing"):
         plotting.plot_spectrum(WAVELENGTH)
     with pytest.raises(ValueError, match=r"shape \(3, 8, 8\).*display_image first"):
@@ -377,6 +385,10 @@ def test_what_cannot_be_drawn_is_named(found):
         plotting.plot_neighbors([3], neighbors)
     with pytest.raises(ValueError, match="query holds several objects; expected one spectrum"):
         plotting.plot_neighbors([spectrum, spectrum], neighbors)
+    with pytest.raises(TypeError, match="objects is of type int; expected a dict of objects"):
+        plotting.plot_neighbors(spectrum, neighbors, objects=3)
+    with pytest.raises(ValueError, match="neighbors has no column 'similarity' among"):
+        plotting.plot_neighbors(spectrum, neighbors["neighbor_id", "rank"])
     with pytest.raises(ValueError, match="objects holds 1 objects and neighbors 3 rows"):
         plotting.plot_neighbors(spectrum, neighbors, objects=[spectrum])
 
@@ -394,6 +406,12 @@ def test_an_own_reference_is_drawn_from_its_files():
     ax = plotting.plot_neighbors(query, neighbors)
     assert drawn(ax) == ["is", *(row["modality"][0] for row in neighbors)]
     assert set(neighbors["modality"]) == {"image", "spectrum"}
+
+
+def test_a_query_beyond_the_models_range_is_drawn(found):
+    infrared = Spectrum(flux=np.linspace(1, 2, 50) * u.mJy, spectral_axis=WAVELENGTH * u.nm)
+    line = plotting.plot_neighbors(infrared, found[1]).child_axes[1].lines[0]
+    assert_allclose(line.get_xdata(), WAVELENGTH / 100)
 
 
 def write_coadd(path, *, n_targets):

@@ -5,8 +5,12 @@ import pickle
 import numpy as np
 import pytest
 from astropy import units as u
+from astropy.nddata import InverseVariance
+from specutils import Spectrum
 
-from astroclip.preparation import ImageBatch, SpectrumBatch, concatenate
+from astroclip.exceptions import PreparationError
+from astroclip.preparation import ImageBatch, SpectrumBatch, concatenate, prepare_spectra
+from astroclip.preparation.batches import FLUX_UNIT, bad_fraction, coverage_flags
 from astroclip.tables import Flag
 
 WAVELENGTH = np.linspace(4000.0, 4100.0, 21)
@@ -146,6 +150,72 @@ def test_missing_ivar_is_estimated_and_flagged(n_pixels):
     batch = SpectrumBatch.from_arrays(wavelength, flux, flags=[0, int(Flag.PADDED)])
     np.testing.assert_allclose(batch.ivar, 1e6 / 4)
     assert list(batch.flags) == [Flag.IVAR_ESTIMATED, Flag.IVAR_ESTIMATED | Flag.PADDED]
+
+
+def test_errors_and_fluxes_are_judged_as_those_of_spectra():
+    rng = np.random.default_rng(0)
+    wavelength = np.linspace(4000, 7000, 300)
+    flux, ivar = 3 + 0.1 * rng.normal(size=(2, 300)), np.full((2, 300), 100.0)
+    flux[0, 50:55], ivar[0, 50:55] = 3000.0, 9000.0**-2
+    ivar[1] = 99.0**-2
+    batch = SpectrumBatch.from_arrays(wavelength, flux, ivar=ivar)
+    assert list(np.flatnonzero(batch.mask)) == list(range(50, 55))
+    assert list(batch.flags) == [0, Flag.IVAR_ESTIMATED]
+    spectra = Spectrum(
+        flux=flux * FLUX_UNIT, spectral_axis=wavelength * u.AA, uncertainty=InverseVariance(ivar)
+    )
+    expected = prepare_spectra(spectra, wavelength=wavelength)
+    np.testing.assert_array_equal(batch.mask, expected.mask)
+    np.testing.assert_allclose(batch.flux, expected.flux, rtol=1e-6)
+    np.testing.assert_allclose(batch.ivar, expected.ivar, rtol=1e-5)
+
+
+def test_masked_arrays():
+    flux = np.ma.array(np.arange(1.0, 22), mask=np.arange(21) == 5)
+    ivar = np.ma.array(np.ones(21), mask=np.arange(21) == 7)
+    batch = SpectrumBatch.from_arrays(WAVELENGTH, flux, ivar=ivar)
+    assert list(np.flatnonzero(batch.mask[0])) == [5, 7]
+    np.testing.assert_allclose(batch.flux[0], np.arange(1.0, 22), rtol=1e-6)
+
+
+def test_fluxes_in_another_unit_are_refused():
+    flux = 3 + np.random.default_rng(0).normal(0, 0.1, (3, 21))
+    message = r"^flux\[0\] has a median flux density of 3e-17 .* pass flux and ivar with their un"
+    with pytest.raises(PreparationError, match=message):
+        SpectrumBatch.from_arrays(WAVELENGTH, 1e-17 * flux)
+    flux[1] *= 1e-17
+    batch = SpectrumBatch.from_arrays(WAVELENGTH, flux)
+    assert list(batch.failed) == [False, True, False]
+    assert batch.messages[1].startswith("flux[1] has a median flux density of 3e-17")
+    assert batch.coverage[1] == 0
+
+
+def test_complex_flux_is_refused():
+    with pytest.raises(TypeError, match="^flux is of type complex128; expected real numbers"):
+        SpectrumBatch.from_arrays(WAVELENGTH, np.ones(21, complex))
+
+
+@pytest.mark.parametrize(
+    ("mask", "bad"),
+    [
+        ([[1, 0, 1, 0, 0, 1, 1, 1]], 0.25),  # ends do not count
+        ([[0] * 8], 0.0),
+        ([[1] * 8], 1.0),
+        (np.eye(4, dtype=bool)[None, None], 0.25),
+        (np.stack([np.eye(4, dtype=bool), np.ones((4, 4), bool)])[None], 0.25),  # a band missing
+    ],
+)
+def test_share_of_bad_pixels(mask, bad):
+    mask = np.asarray(mask, dtype=bool)
+    assert bad_fraction(mask)[0] == pytest.approx(bad)
+
+
+@pytest.mark.parametrize(
+    ("coverage", "bad", "flags"),
+    [(1, 0, 0), (0.4, 0, Flag.LOW_COVERAGE), (1, 0.05, 0), (1, 0.051, Flag.BAD_PIXELS)],
+)
+def test_flags_of_coverage(coverage, bad, flags):
+    assert coverage_flags(coverage, bad) == flags
 
 
 @pytest.mark.parametrize(

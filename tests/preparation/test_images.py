@@ -1,5 +1,7 @@
 """Images: exact crops and bins, conserved flux, positions, units, bands and bad pixels."""
 
+import re
+
 import numpy as np
 import pytest
 from astropy import units as u
@@ -213,6 +215,110 @@ def test_background_is_removed_on_request():
     assert abs(np.median(removed.pixels)) < 0.02
 
 
+@pytest.mark.parametrize("key", ["EXPTIME", "EXPOSURE"])
+@pytest.mark.parametrize("seconds", [0.5, 100.0])
+def test_counts_are_divided_by_the_exposure_time(key, seconds):
+    expected = prepare(make_images()).pixels
+    images = make_images(unit=u.adu, meta={key: seconds})
+    given = prepare(images, zero_point=22.5)
+    np.testing.assert_allclose(given.pixels, expected / seconds, rtol=1e-6)
+    rates = make_images(unit=u.adu / u.s, meta={key: seconds})
+    np.testing.assert_allclose(prepare(rates, zero_point=22.5).pixels, expected, rtol=1e-6)
+    card = prepare(make_images(unit=u.adu, meta={key: seconds, "MAGZPT": 22.5}))
+    np.testing.assert_array_equal(card.pixels, given.pixels)
+
+
+def test_the_unit_of_pixels_without_one():
+    expected = prepare(make_images(unit=u.uJy)).pixels
+    plain = make_images(unit=u.dimensionless_unscaled)
+    np.testing.assert_array_equal(prepare(plain, unit="uJy").pixels, expected)
+    np.testing.assert_array_equal(prepare(make_images(unit=u.uJy), unit="nmgy").pixels, expected)
+    header = make_images(unit=u.dimensionless_unscaled, meta={"BUNIT": "uJy"})
+    np.testing.assert_array_equal(prepare(header).pixels, expected)
+
+
+def test_surface_brightness_takes_the_area_of_the_pixels():
+    batch = prepare(make_images(unit=u.nmgy / u.arcsec**2))
+    np.testing.assert_allclose(batch.pixels, 0.262**2 * prepare(make_images()).pixels, rtol=1e-5)
+
+
+def test_asinh_stacks_are_made_linear():
+    images, header = make_images(), {"BSOFTEN": 0.3, "BOFFSET": 1.4}
+    stretched = {
+        band: CCDData(
+            2.5 * np.log10(np.e) * np.arcsinh((image.data - 1.4) / 0.6), unit=u.nmgy,
+            wcs=image.wcs, meta=header,
+        )
+        for band, image in images.items()
+    }
+    np.testing.assert_allclose(prepare(stretched).pixels, prepare(images).pixels, rtol=1e-5)
+
+
+@pytest.mark.parametrize("zero_point", [[22.5] * 3, "22.5", {"g": [1]}])
+def test_what_is_no_zero_point(zero_point):
+    with pytest.raises(TypeError, match="expected one AB magnitude, or a dict of band to magnit"):
+        prepare(make_images(), zero_point=zero_point)
+    with pytest.raises(ValueError, match="^zero_point is 99.0; expected the AB magnitude of one"):
+        prepare(make_images(), zero_point=99.0)
+
+
+# ---------------------------------------------------------------------- pixel scales
+def test_an_unknown_scale_is_asked_for():
+    images = make_images(scale=None)
+    for name in ("pixel_scale= in astroclip.embed", "--pixel-scale", "image_scale= in prepare_im"):
+        with pytest.raises(PreparationError, match=rf"^images has no celestial world.*{name}"):
+            prepare(images)
+    batch = prepare(images, image_scale=0.262)
+    np.testing.assert_array_equal(batch.pixels, prepare(make_images()).pixels)
+    with pytest.raises(ValueError, match="^image_scale is -1; expected arcsec per pixel, a posit"):
+        prepare(images, image_scale=-1)
+
+
+@pytest.mark.parametrize("scale", [0.131, 0.4])
+def test_a_stated_scale_equals_world_coordinates(scale):
+    expected = prepare(make_images(scale=scale, shape=(60, 60)))
+    images = make_images(scale=None, shape=(60, 60))
+    np.testing.assert_allclose(prepare(images, image_scale=scale).pixels, expected.pixels)
+    for meta in (
+        {"PIXSCALE": scale}, {"SECPIX": str(scale)}, {"PIXSCAL1": -scale, "PIXSCAL2": scale},
+    ):
+        images = make_images(scale=None, shape=(60, 60), meta=meta)
+        np.testing.assert_allclose(prepare(images).pixels, expected.pixels)
+
+
+@pytest.mark.parametrize("lost", ["g", "r", "gz"])
+def test_a_band_without_world_coordinates_takes_those_of_the_others(lost):
+    images = make_images(scale=0.4)
+    expected = prepare(images, image_scale=0.4)
+    for band in lost:
+        images[band] = CCDData(images[band].data, unit=u.nmgy)
+    batch = prepare(images)
+    np.testing.assert_array_equal(batch.pixels, expected.pixels)
+    assert batch.ra[0] == expected.ra[0]
+
+
+@pytest.mark.parametrize(
+    ("scale", "meta", "options", "message"),
+    [
+        (0.262, {}, {"image_scale": 0.4}, "has pixels of 0.262 arcsec by .* the scale given is 0"),
+        (None, {"PIXSCALE": 0.4}, {"image_scale": 0.262}, "has pixels of 0.4 arcsec by .* given"),
+        (None, {"PIXSCALE": 7e-5}, {}, "PIXSCALE = 7e-05 in its header; expected 0.001 to 60 ar"),
+        (None, {"PIXSCALE": "unknown"}, {}, "PIXSCALE = unknown in its header; expected 0.001"),
+        (None, {"PIXSCAL1": 0.2, "PIXSCAL2": 0.3}, {}, "PIXSCAL2 = 0.3 in its header; expected s"),
+    ],
+)
+def test_scales_that_contradict_each_other(scale, meta, options, message):
+    with pytest.raises(PreparationError, match=rf"^images\['g'\] .*{message}"):
+        prepare(make_images(scale=scale, meta=meta), **options)
+
+
+def test_a_band_s_card_that_contradicts_the_other_bands():
+    images = make_images()
+    images["z"] = CCDData(images["z"].data, unit=u.nmgy, meta={"PIXSCALE": 0.4})
+    with pytest.raises(PreparationError, match=r"^images\['z'\] has pixels of 0.262 .* header sta"):
+        prepare(images)
+
+
 # ---------------------------------------------------------------------- bad pixels
 @pytest.mark.parametrize("marked_by", ["mask", "nan", "ivar", "sigma"])
 def test_bad_pixels_are_filled_and_counted(marked_by):
@@ -271,6 +377,55 @@ def test_a_band_without_valid_pixels_around_the_target_counts_as_missing(value):
     assert batch.flags[0] & Flag.MISSING_BAND
     assert not batch.pixels[0, 2].any()
     assert batch.mask[0, 2].all()
+
+
+@pytest.mark.parametrize("value", [0.0, -999.0])
+def test_a_blank_corner_is_no_coverage(value):
+    images = make_images(shape=(60, 60))
+    expected = prepare(images)
+    images["r"].data[:30, :30] = value
+    batch = prepare(images)
+    top = (60 - SIZE) // 2
+    blank = np.zeros((SIZE, SIZE), bool)
+    blank[: 30 - top, : 30 - top] = True
+    np.testing.assert_array_equal(batch.mask[0, 1], blank)
+    np.testing.assert_array_equal(batch.pixels[~batch.mask], expected.pixels[~batch.mask])
+    assert batch.flags[0] == 0  # outside the footprint no pixel is bad
+
+
+def test_a_band_that_is_blank_everywhere_is_missing():
+    images = make_images()
+    images["z"].data[:] = 0
+    with pytest.raises(PreparationError, match=r"^images\['z'\] has no valid pixel: .* blank or"):
+        prepare(images)
+    batch = prepare(images, missing_bands="fill")
+    assert batch.flags[0] == Flag.MISSING_BAND
+    assert batch.mask[0, 2].all()
+
+
+@pytest.mark.parametrize("dtype", [bool, np.uint8, np.int32, ">i4", float])
+def test_masks_of_any_type(dtype):
+    images = make_images()
+    bad = np.random.default_rng(0).random((40, 40)) < 0.02
+    images["r"].mask = bad
+    expected = prepare(images)
+    images["r"].mask = bad.astype(dtype) * (1 if dtype is bool else 4)
+    np.testing.assert_array_equal(prepare(images).mask, expected.mask)
+
+
+@pytest.mark.parametrize("dtype", [">f4", ">f8", "f8", "i4", ">i2", "u2"])
+def test_data_of_any_type_and_with_axes_of_length_one(dtype):
+    images = make_images()
+    for image in images.values():
+        image.data = np.round(image.data * 1000).astype("i4")
+    expected = prepare(images)
+    same = {
+        band: CCDData(c.data.astype(dtype), unit=u.nmgy, wcs=c.wcs) for band, c in images.items()
+    }
+    np.testing.assert_array_equal(prepare(same).pixels, expected.pixels)
+    axes = {band: CCDData(c.data[None, None], unit=u.nmgy) for band, c in images.items()}
+    batch = prepare(axes, image_scale=0.262)
+    np.testing.assert_array_equal(batch.pixels, expected.pixels)
 
 
 # ---------------------------------------------------------------------- bands
@@ -338,6 +493,46 @@ def test_lists_keep_order_ids_and_failures():
     assert list(batch.ids) == ["a", "b", "c"]
     np.testing.assert_array_equal(batch.redshift, [0.1, 0.2, 0.3])
     np.testing.assert_array_equal(batch[[0, 2]].pixels, prepare(good).pixels)
+
+
+class Broken:
+    """Metadata that cannot be asked for a keyword."""
+
+    def get(self, key, default=None):
+        if key != "id":
+            raise KeyError(key)
+        return default
+
+
+def faults():
+    """Yield the name and a dict of images of each fault, and what its message says."""
+    def changed(**options):
+        images = make_images()
+        ccd = images["g"]
+        arguments = {"unit": u.nmgy, "wcs": ccd.wcs} | options
+        data = arguments.pop("data", ccd.data)
+        return images | {"g": CCDData(data, **arguments)}
+
+    yield "magnitudes", changed(unit=u.ABmag), r"\['g'\] has unit"
+    yield "bytes", changed(data=np.ones((40, 40), np.uint8)), r"\['g'\] holds the values of a disp"
+    yield "text", changed(data=np.full((40, 40), "x")), r"\['g'\] has values of type"
+    yield "cube", changed(data=np.ones((2, 40, 40)), wcs=None), r"\['g'\] has data of shape"
+    yield "empty", changed(data=np.ones((0, 40))), r"\['g'\] has data of shape"
+    yield "zero point", changed(unit=u.adu, meta={"ZP": "?"}), r"\['g'\] has unit 'adu' and no zero"
+    yield "exposure", changed(unit=u.adu, meta={"MAGZPT": 25, "EXPTIME": 0}), r"\['g'\] has EXPTIME"
+    images = changed()
+    images["g"]._meta = Broken()
+    yield "anything", images, " cannot be used as an image"
+
+
+@pytest.mark.parametrize(("images", "message"), [(i, m) for _, i, m in faults()])
+def test_no_fault_of_an_object_costs_the_others(images, message):
+    good = make_images()
+    batch = prepare([good, images, good], on_error="flag")
+    assert list(batch.failed) == [False, True, False]
+    assert batch.flags[1] & Flag.BAD_INPUT
+    assert re.match(rf"images\[1\]{message}", batch.messages[1])
+    np.testing.assert_array_equal(batch.pixels[2], prepare(good).pixels[0])
 
 
 @pytest.mark.parametrize("images", [np.ones((3, 40, 40)), [None], "image.fits", {}])

@@ -14,6 +14,7 @@ from astroclip.datasets import DATA
 from astroclip.exceptions import PreparationError
 from astroclip.preparation import ImageBatch, SpectrumBatch
 from astroclip.preparation.batches import FLUX_UNIT
+from astroclip.preparation.identity import plain_id
 from astroclip.preparation.objects import sort_objects
 
 WAVELENGTH = np.linspace(4000.0, 5000.0, 30)
@@ -154,7 +155,7 @@ def test_files_are_read_when_reached_and_keep_their_places(folder):
     assert objects.holds("image")
     items = list(objects)
     assert objects.is_complete
-    assert [item.modality for item in items] == ["spectrum", "image", *["spectrum"] * 3]
+    assert [item.modality for item in items] == ["spectrum", "image", "spectrum", "spectrum", ""]
     assert [item.id for item in items] == ["one", "image", "notes", "3", "none"]
     assert [item.file for item in items] == [*map(str, paths), "", str(folder / "none.fits")]
     for row, message in ((2, "cannot be read as spectra: "), (4, "does not exist; check the path")):
@@ -190,25 +191,66 @@ def test_a_file_of_several_objects_counts_as_many(shared_data):
 
 
 # ---------------------------------------------------------------------- misuse
+BATCH = ImageBatch.from_arrays(np.ones((1, 3, 8, 8)))
+
+
 @pytest.mark.parametrize(
-    ("objects", "modality", "message"),
+    ("element", "modality", "message"),
     [
-        (3.0, None, r"^x is a float; expected a Spectrum \(Spectrum1D\), .* or a list of these"),
-        ([image(), None], None, r"^x\[1\] is a NoneType; expected a Spectrum"),
-        ({}, None, "^x is an empty dict; expected a CCDData, or a dict of band to CCDData"),
-        ({"g": np.ones((8, 8))}, None, r"^x\['g'\] is a ndarray; expected a CCDData"),
-        ([image()], "spectrum", r"^x\[0\] is a dict; expected a specutils Spectrum .* Build one"),
-        (spectrum(), "image", "^x is a Spectrum; expected a CCDData, .* Make one with CCDData"),
-        (["a.fits"], "spectrum", r"^x\[0\] is a str; expected a specutils Spectrum"),
-        (
-            [ImageBatch.from_arrays(np.ones((1, 3, 8, 8)))], None,
-            r"^x\[0\] is a ImageBatch; pass a batch by itself, not in a list. Join several",
-        ),
+        (3.0, None, r" is a float; expected a Spectrum \(Spectrum1D\), .* or a list of these"),
+        (None, None, " is a NoneType; expected a Spectrum"),
+        (np.ones(30), None, " is a ndarray; expected a Spectrum"),
+        ({}, None, " is an empty dict; expected a CCDData, or a dict of band to CCDData"),
+        ({"g": np.ones((8, 8))}, None, r"\['g'\] is a ndarray; expected a CCDData"),
+        (image(), "spectrum", " is a dict; expected a specutils Spectrum .* Build one"),
+        (spectrum(), "image", " is a Spectrum; expected a CCDData, .* Make one with CCDData"),
+        ("a.fits", "spectrum", " is a str; expected a specutils Spectrum"),
     ],
 )
-def test_other_types_are_named(objects, modality, message):
-    with pytest.raises(TypeError, match=message):
-        sort_objects(objects, name="x", modality=modality)
+def test_other_types_are_named(element, modality, message):
+    with pytest.raises(TypeError, match=f"^x{message}"):
+        sort_objects(element, name="x", modality=modality)
+    good = image() if modality == "image" else spectrum()
+    first, failed = sort_objects([good, element], name="x", modality=modality)
+    assert first.fault is None
+    with pytest.raises(PreparationError, match=rf"^x\[1\]{message}"):
+        raise failed.fault
+
+
+def test_a_batch_in_a_list_is_named():
+    (failed,) = sort_objects([BATCH], name="x")
+    assert str(failed.fault).startswith("x[0] is a ImageBatch; pass a batch by itself, not in a")
+    assert failed.modality == ""
+
+
+def test_names_count_rows_and_not_elements():
+    items = list(sort_objects([spectrum(3), None, SpectrumList(), spectrum()]))
+    assert [item.name for item in items] == [f"objects[{k}]" for k in range(6)]
+    assert [str(item.fault).split(";")[0] for item in items[3:5]] == [
+        "objects[3] is a NoneType", "objects[4] is empty",
+    ]
+    assert [item.modality for item in items] == [*["spectrum"] * 3, "", "spectrum", "spectrum"]
+
+
+def test_any_iterable_is_a_list_and_is_not_read_ahead():
+    taken = []
+
+    def stream():
+        for number in range(3):
+            taken.append(number)
+            yield None if number == 1 else spectrum(meta={"id": f"s{number}"})
+
+    objects = sort_objects(stream())
+    assert taken == [0]
+    assert not objects.is_complete
+    items = list(objects)
+    assert [item.id for item in items] == ["s0", "1", "s2"]
+    assert (objects.n_objects, objects.is_complete) == (3, True)
+    array = np.empty(2, dtype=object)
+    array[:] = [spectrum(), image()]
+    assert [item.modality for item in sort_objects(array)] == ["spectrum", "image"]
+    with pytest.raises(ValueError, match="^objects is empty"):
+        sort_objects(iter(()))
 
 
 @pytest.mark.parametrize("objects", [[], (), SpectrumList([]), spectrum(2)[:0]])
@@ -219,5 +261,62 @@ def test_nothing_is_refused(objects):
 
 def test_cubes_are_refused():
     cube = Spectrum(flux=np.ones((2, 2, 30)) * FLUX_UNIT, spectral_axis=WAVELENGTH * u.AA)
-    with pytest.raises(ValueError, match=r"^objects\[1\] has flux of shape \(2, 2, 30\); expected"):
-        sort_objects([spectrum(), cube])
+    with pytest.raises(ValueError, match=r"^objects has flux of shape \(2, 2, 30\); expected"):
+        sort_objects(cube)
+    _, failed = sort_objects([spectrum(), cube])
+    assert str(failed.fault).startswith("objects[1] has flux of shape (2, 2, 30); expected")
+
+
+# ---------------------------------------------------------------------- ids, folders, patterns
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (b"abc", "abc"), ("  a ", "a"), (39627776344457978, "39627776344457978"),
+        (np.float64(1e15), "1000000000000000"), (2.5, "2.5"), (np.int64(7), "7"), (None, None),
+        (np.nan, None), (np.ma.masked, None), ("", None), (np.bytes_(b"x"), "x"), (0, "0"),
+    ],
+)
+def test_ids_of_every_type_become_text(value, expected):
+    assert plain_id(value) == expected
+
+
+def test_files_of_one_stem_get_ids_that_tell_them_apart(tmp_path):
+    paths = []
+    for name in ("night1/a.fits", "night2/a.fits", "night2/b.fits", "night2/b.fit"):
+        paths.append(tmp_path / name)
+        paths[-1].parent.mkdir(exist_ok=True)
+        spectrum().write(paths[-1], format="tabular-fits")
+    paths.append(tmp_path / "night3" / "a.fits")  # which does not exist
+    items = list(sort_objects(paths))
+    assert [item.id for item in items] == [
+        "night1/a", "night2/a", "b.fits", "b.fit", "a",
+    ]
+    by_folder = sort_objects([tmp_path / "night1", str(tmp_path / "night2")])
+    assert [item.id for item in by_folder] == ["night1/a", "night2/a", "b.fit", "b.fits"]
+    assert [item.id for item in sort_objects(str(tmp_path / "*/b.fits"))] == ["b"]
+
+
+def test_folders_and_patterns_are_their_files(folder):
+    objects = sort_objects(str(folder))
+    assert not objects.single
+    assert [item.id for item in objects] == ["image", "notes", "one", "two"]
+    assert [item.id for item in sort_objects([str(folder / "[ot]*.fits")])] == ["one", "two"]
+    with pytest.raises(FileNotFoundError, match=r"^objects: pattern '.*x\*.fits' matches no file"):
+        sort_objects(str(folder / "x*.fits"))
+    (folder / "empty").mkdir()
+    (failed,) = sort_objects([folder / "empty"])
+    assert str(failed.fault).startswith("objects[0]: folder ")
+    assert failed.id == "empty"
+
+
+def test_an_image_may_be_a_file_for_each_band(tmp_path):
+    for band, data in image().items():
+        data.write(tmp_path / f"{band}.fits")
+    files = {band: tmp_path / f"{band}.fits" for band in "grz"}
+    (item,) = sort_objects(files)
+    assert {band: ccd.data.shape for band, ccd in item.data.items()} == dict.fromkeys(
+        "grz", (8, 8)
+    )
+    first, failed = sort_objects([files, files | {"r": tmp_path / "none.fits"}])
+    assert (first.modality, failed.modality) == ("image", "image")
+    assert "none.fits' does not exist" in str(failed.fault)

@@ -4,16 +4,28 @@ import numpy as np
 import pytest
 from astropy import constants
 from astropy import units as u
-from astropy.nddata import InverseVariance, StdDevUncertainty, VarianceUncertainty
+from astropy.io import fits
+from astropy.nddata import (
+    InverseVariance,
+    StdDevUncertainty,
+    UnknownUncertainty,
+    VarianceUncertainty,
+)
+from astropy.utils.masked import Masked
+from astropy.wcs import WCS
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.ndimage import gaussian_filter1d
 from specutils import Spectrum, SpectrumCollection, SpectrumList
 from specutils.manipulation import FluxConservingResampler
 from specutils.utils.wcs_utils import air_to_vac
 
+import astroclip
 from astroclip.exceptions import PreparationError
-from astroclip.preparation import prepare_spectra, resample_flux
+from astroclip.preparation import prepare_spectra, read_spectra, resample_flux
 from astroclip.preparation.batches import FLUX_UNIT
+from astroclip.preparation.noise import judge_spectra
+from astroclip.preparation.objects import sort_objects
 from astroclip.preparation.spectra import BLOCK
 from astroclip.tables import Flag
 
@@ -31,8 +43,11 @@ def random_arrays(seed=0, n_objects=1, wavelength=WAVELENGTH):
 def make_spectrum(seed=0, *, wavelength=WAVELENGTH, mask=None, **options):
     """Return a Spectrum in the library's own units with inverse variances."""
     flux, ivar = random_arrays(seed, wavelength=wavelength)
-    own = {"flux": flux[0] * FLUX_UNIT, "uncertainty": InverseVariance(ivar[0])}
-    return Spectrum(spectral_axis=wavelength * u.AA, mask=mask, **own | options)
+    own = {
+        "flux": flux[0] * FLUX_UNIT, "spectral_axis": wavelength * u.AA,
+        "uncertainty": InverseVariance(ivar[0]), "mask": mask,
+    }
+    return Spectrum(**own | options)
 
 
 def assert_same(batch, other, rtol=2e-6):
@@ -174,7 +189,9 @@ def test_bad_pixels_of_any_cause_never_leak(seed, cause):
     )
     batch = prepare_spectra(spectrum, wavelength=GRID)
     assert_same(batch, expected)
-    assert batch.flags[0] & Flag.BAD_PIXELS or batch.coverage[0] == 1
+    good = np.flatnonzero(~batch.mask[0])
+    share = batch.mask[0, good[0] : good[-1]].mean()
+    assert batch.flags[0] == (Flag.BAD_PIXELS if share > 0.05 else 0)
 
 
 def test_gaps_are_interpolated_masked_and_weightless():
@@ -187,7 +204,7 @@ def test_gaps_are_interpolated_masked_and_weightless():
     expected = np.interp(GRID[gap], GRID[~gap], batch.flux[0, ~gap])
     np.testing.assert_allclose(batch.flux[0, gap], expected, rtol=1e-6)
     assert batch.coverage[0] == pytest.approx(1 - gap.mean())
-    assert batch.flags[0] == Flag.BAD_PIXELS
+    assert batch.flags[0] == Flag.BAD_PIXELS  # 6 of 61 pixels
 
 
 def test_a_bright_line_is_no_artefact():
@@ -210,7 +227,7 @@ def test_missing_uncertainty_is_estimated_and_flagged():
 
 
 @pytest.mark.parametrize(
-    ("stop", "flags"), [(4500, Flag.LOW_COVERAGE | Flag.BAD_PIXELS), (6500, Flag.BAD_PIXELS)]
+    ("stop", "flags"), [(4500, Flag.LOW_COVERAGE), (6500, 0)]
 )
 def test_coverage_is_the_share_of_valid_pixels(stop, flags):
     spectrum = make_spectrum(wavelength=np.linspace(3900, stop, 100))
@@ -230,7 +247,234 @@ def test_too_little_coverage(min_coverage, least):
     assert caught.value.flag == Flag.FAILED | Flag.NO_OVERLAP
 
 
+def survey_spectrum(seed, errors=None, bad=None, quality=10.0, value=200.0):
+    """Return a spectrum with lines on a survey's pixels, some bad, and errors by their type."""
+    rng = np.random.default_rng(seed)
+    wavelength = np.linspace(3700, 9500, 2900)
+    sigma = np.full(2900, 3 / quality)
+    flux = 3 + np.sin(wavelength / 200) + 8 * np.exp(-0.5 * ((wavelength - 6600) / 8) ** 2)
+    flux = flux + sigma * rng.normal(size=2900)
+    if bad is not None:
+        flux[bad] = value
+    uncertainty = StdDevUncertainty(sigma) if errors is None else errors(sigma, bad)
+    return flux, wavelength, uncertainty
+
+
+MARKS = {
+    "std 0": lambda s, bad: StdDevUncertainty(np.where(bad, 0, s)),
+    "std -1": lambda s, bad: StdDevUncertainty(np.where(bad, -1, s)),
+    "std -99": lambda s, bad: StdDevUncertainty(np.where(bad, -99, s)),
+    "std NaN": lambda s, bad: StdDevUncertainty(np.where(bad, np.nan, s)),
+    "std inf": lambda s, bad: StdDevUncertainty(np.where(bad, np.inf, s)),
+    "std 99": lambda s, bad: StdDevUncertainty(np.where(bad, 99, s)),
+    "std 1e10": lambda s, bad: StdDevUncertainty(np.where(bad, 1e10, s)),
+    "variance 0": lambda s, bad: VarianceUncertainty(np.where(bad, 0, s**2)),
+    "variance -1": lambda s, bad: VarianceUncertainty(np.where(bad, -1, s**2)),
+    "variance 1e30": lambda s, bad: VarianceUncertainty(np.where(bad, 1e30, s**2)),
+    "ivar 0": lambda s, bad: InverseVariance(np.where(bad, 0, s**-2)),
+    "ivar -1": lambda s, bad: InverseVariance(np.where(bad, -1, s**-2)),
+    "ivar 1e-20": lambda s, bad: InverseVariance(np.where(bad, 1e-20, s**-2)),
+    "ivar 1e-300": lambda s, bad: InverseVariance(np.where(bad, 1e-300, s**-2)),
+}
+
+
+@pytest.mark.parametrize("mark", MARKS)
+def test_errors_mark_bad_pixels_by_every_convention(mark):
+    bad = np.random.default_rng(0).random(2900) < 0.05
+    expected, batch = (
+        prepare_spectra(
+            Spectrum(
+                flux=flux * FLUX_UNIT, spectral_axis=wavelength * u.AA, uncertainty=uncertainty,
+                mask=mask,
+            ),
+            wavelength="log",
+        )
+        for (flux, wavelength, uncertainty), mask in (
+            (survey_spectrum(3, bad=bad), bad), (survey_spectrum(3, MARKS[mark], bad), None),
+        )
+    )
+    assert_same(batch, expected)
+
+
+@pytest.mark.parametrize("quality", [1, 10, 50])
+@pytest.mark.parametrize("size", [100, 5000])
+def test_spikes_with_honest_errors_weigh_nothing(quality, size):
+    sample = astroclip.sample_spectrum()
+    wavelength, rng = sample.spectral_axis, np.random.default_rng(1)
+    flux = gaussian_filter1d(sample.flux.value, 2)
+    level = np.median(flux)
+    sigma = np.full(len(flux), level / quality)
+    flux, bad = flux + sigma * rng.normal(size=len(flux)), rng.random(len(flux)) < 0.02
+    spiky = np.where(bad, size * level, flux)
+    errors = np.where(bad, 3 * size * level, sigma)
+    spectra = [
+        Spectrum(
+            flux=values * sample.flux.unit, spectral_axis=wavelength, mask=mask,
+            uncertainty=StdDevUncertainty(error),
+        )
+        for values, error, mask in ((flux, sigma, None), (spiky, errors, None), (flux, sigma, bad))
+    ]
+    clean, found, masked = np.asarray(astroclip.embed(spectra)["embedding"])
+    assert clean @ found > 0.99
+    np.testing.assert_allclose(found, masked, atol=1e-5)
+
+
+def test_real_spectra_lose_no_pixel_to_their_errors(shared_data):
+    paths = sorted((shared_data / "sdss").glob("spec-*.fits"))[::6]
+    paths += sorted((shared_data / "desi").glob("coadd-*.fits"))
+    for spectrum in (one for path in paths for one in read_spectra(path)):
+        flux, ivar = spectrum.flux.value, np.array(spectrum.uncertainty.array, dtype=float)
+        bad = ~(ivar > 0) | np.asarray(spectrum.mask, bool)
+        judgment = judge_spectra(
+            np.where(bad, 0, flux)[None], np.where(bad, 0, ivar)[None], bad[None]
+        )
+        assert not judgment.unusable.any()
+        assert not judgment.empty.any()
+
+
+def test_one_mark_as_every_error_is_no_uncertainty():
+    flux, wavelength, _ = survey_spectrum(0)
+    spectra = [
+        Spectrum(flux=flux * FLUX_UNIT, spectral_axis=wavelength * u.AA, uncertainty=error)
+        for error in (None, StdDevUncertainty(np.full(2900, 99.0)))
+    ]
+    batch = prepare_spectra(spectra, wavelength="log")
+    assert_same(batch[1], batch[0])
+    assert batch.flags[1] == Flag.IVAR_ESTIMATED
+
+
+@pytest.mark.parametrize(
+    "mask", [np.uint8, np.int64, np.float32, object, bool], ids=lambda kind: kind.__name__
+)
+def test_masks_of_any_type(mask):
+    bad = np.random.default_rng(2).random(160) < 0.1
+    values = np.where(bad, 64, 0).astype(mask)
+    expected = prepare_spectra(make_spectrum(mask=bad), wavelength=GRID)
+    assert_same(prepare_spectra(make_spectrum(mask=values), wavelength=GRID), expected)
+
+
+# ---------------------------------------------------------------------- numbers of every kind
+@pytest.mark.parametrize("dtype", [">f4", ">f8", "f2", "i4", "u2", "f4"])
+def test_types_of_numbers(dtype):
+    flux = np.round(np.linspace(3, 90, 160)).astype(dtype)
+    batch = prepare_spectra(make_spectrum(flux=flux * FLUX_UNIT), wavelength=WAVELENGTH)
+    np.testing.assert_array_equal(batch.flux[0], flux.astype("f4"))
+
+
+def test_masked_quantities():
+    bad = WAVELENGTH > 6000
+    (flux,), _ = random_arrays()
+    masked = make_spectrum(flux=Masked(flux * FLUX_UNIT, mask=bad))
+    expected = prepare_spectra(make_spectrum(mask=bad), wavelength=GRID)
+    assert_same(prepare_spectra(masked, wavelength=GRID), expected)
+
+
+@pytest.mark.parametrize("scale", [1e-17, 1e17])
+def test_fluxes_of_no_object_are_refused(scale):
+    (flux,), _ = random_arrays()
+    message = r"^spectra\[1\] has a median flux density of [34].*1[67].*; expected 1e-08 to 1e\+10"
+    with pytest.raises(PreparationError, match=message):
+        prepare_spectra([make_spectrum(), make_spectrum(flux=flux * scale * FLUX_UNIT)])
+
+
+@pytest.mark.parametrize("unit", ["1e-17 erg / (s cm2 AA)", FLUX_UNIT, u.mJy])
+def test_flux_without_unit_is_in_the_unit_given(unit):
+    (flux,), (ivar,) = random_arrays()
+    bare = make_spectrum(flux=flux * u.one, uncertainty=InverseVariance(ivar))
+    own = make_spectrum(
+        flux=flux * u.Unit(unit), uncertainty=InverseVariance(ivar, unit=u.Unit(unit) ** -2)
+    )
+    batch = prepare_spectra([bare, own], wavelength=GRID, unit=unit)
+    assert_same(batch[[0]], batch[[1]])
+    with pytest.raises(u.UnitsError, match="^spectra has flux with no unit; .* Pass unit='1e-17"):
+        prepare_spectra(bare, wavelength=GRID)
+
+
+# ---------------------------------------------------------------------- media
+DECLARATIONS = {
+    "meta": ({"medium": "air"}, "air"),
+    "meta in capitals": ({"medium": "VACUUM"}, "vacuum"),
+    "AWAV": ({"header": {"CTYPE1": "AWAV"}}, "air"),
+    "AWAV-LOG of a cube": ({"header": {"CTYPE3": "AWAV-LOG"}}, "air"),
+    "WAVE": ({"header": {"CTYPE1": "WAVE"}}, "vacuum"),
+    "LAMOST": ({"header": {"VACUUM": "T"}}, "vacuum"),
+    "SDSS": ({"header": {"VACUUM": 1}}, "vacuum"),
+    "VACUUM = F": ({"header": fits.Header({"VACUUM": False})}, "air"),
+    "DESI": ({"header": fits.Header({"AIRORVAC": "vac"})}, "vacuum"),
+    "IRAF": ({"header": fits.Header({"AIRORVAC": "AIR"})}, "air"),
+    "ESO": ({"header": fits.Header({"TUCD1": "em.wl;obs.atmos"})}, "air"),
+    "keyword in meta": ({"airorvac": "air"}, "air"),
+    "WAVELENGTH": ({"header": {"CTYPE1": "WAVELENGTH"}}, "vacuum (assumed)"),
+    "nothing": ({}, "vacuum (assumed)"),
+}
+
+
+@pytest.mark.parametrize("case", DECLARATIONS)
+def test_media_are_those_declared(case):
+    meta, medium = DECLARATIONS[case]
+    batch = prepare_spectra(make_spectrum(meta=meta), wavelength=GRID)
+    assert list(batch.medium) == [medium]
+    expected = prepare_spectra(make_spectrum(), wavelength=GRID, medium=medium.split()[0])
+    assert_same(batch, expected)
+
+
+def test_the_medium_of_a_wcs():
+    header = fits.Header({
+        "CTYPE1": "AWAV", "CUNIT1": "Angstrom", "CRVAL1": 3900.0, "CDELT1": 20.0, "CRPIX1": 1.0,
+    })
+    (flux,), _ = random_arrays()
+    spectrum = Spectrum(flux=flux * FLUX_UNIT, wcs=WCS(header))
+    assert list(prepare_spectra(spectrum, wavelength=GRID).medium) == ["air"]
+
+
+def test_contradicting_media_need_a_word():
+    spectra = [
+        make_spectrum(),
+        make_spectrum(meta={"medium": "air", "header": {"VACUUM": True}}),
+        make_spectrum(meta={"medium": "water"}),
+    ]
+    batch = prepare_spectra(spectra, wavelength=GRID, on_error="flag")
+    assert list(batch.failed) == [False, True, True]
+    assert "declares its wavelengths to be in air and in vacuum, by medium=" in batch.messages[1]
+    assert "has meta['medium'] 'water'; expected 'air' or 'vacuum'." in batch.messages[2]
+    assert list(batch.medium) == ["vacuum (assumed)", "", ""]
+    assert set(prepare_spectra(spectra, wavelength=GRID, medium="air").medium) == {"air"}
+
+
+def test_air_below_2000_angstrom_is_vacuum_and_frequencies_have_no_medium():
+    wavelength = np.linspace(1000, 7100, 3000)
+    flux = np.exp(-0.5 * ((wavelength - 5000) / 20) ** 2) + 1
+    spectrum = Spectrum(flux=flux * FLUX_UNIT, spectral_axis=wavelength * u.AA)
+    batch = prepare_spectra(spectrum, wavelength=np.linspace(4900, 5100, 201), medium="air")
+    light = batch.flux[0] - 1
+    center = (light * batch.wavelength).sum() / light.sum()
+    vacuum = air_to_vac(5000 * u.AA, scheme="iteration").value
+    assert center == pytest.approx(vacuum, abs=0.05)
+    frequencies = make_spectrum(spectral_axis=(WAVELENGTH * u.AA).to(u.THz, u.spectral()))
+    batch = prepare_spectra(frequencies, wavelength=GRID, medium="air")
+    assert list(batch.medium) == ["vacuum"]
+    assert_same(batch, prepare_spectra(make_spectrum(), wavelength=GRID))
+
+
 # ---------------------------------------------------------------------- containers
+@pytest.mark.parametrize("n_objects", [3, 160])
+def test_spectral_axis_first(n_objects):
+    flux, ivar = random_arrays(1, n_objects)
+    mask = np.random.default_rng(0).random(flux.shape) < 0.1
+    ids = [f"row {row}" for row in range(n_objects)]
+    last, first = (
+        Spectrum(
+            flux=turn(flux) * FLUX_UNIT, spectral_axis=WAVELENGTH * u.AA,
+            spectral_axis_index=index, uncertainty=InverseVariance(turn(ivar)), mask=turn(mask),
+            meta={"id": ids},
+        )
+        for turn, index in ((np.asarray, 1), (np.transpose, 0))
+    )
+    batch = prepare_spectra(first, wavelength=GRID)
+    assert list(batch.ids) == ids
+    assert_same(batch, prepare_spectra(last, wavelength=GRID))
+
+
 def two_dimensional(n_objects, **options):
     flux, ivar = random_arrays(3, n_objects)
     return Spectrum(
@@ -347,3 +591,65 @@ def test_units_that_are_no_flux_density(unit):
     message = r"^spectra\[1\] has flux with .*unit.*; expected a flux density convertible to 1e-17"
     with pytest.raises(u.UnitsError, match=message):
         prepare_spectra([make_spectrum(), spectrum])
+
+
+# ---------------------------------------------------------------------- faults of one object
+def faulty(name):
+    """Return a spectrum with a fault by its name, and what its message says."""
+    velocity = np.linspace(-1e4, 1e4, 160) * u.km / u.s
+    magnitudes = "Magnitudes and other logarithms are not linear"
+    return {
+        "AB magnitudes": ({"flux": np.full(160, 20) * u.ABmag, "uncertainty": None}, magnitudes),
+        "ST magnitudes": ({"flux": np.full(160, 20) * u.STmag, "uncertainty": None}, magnitudes),
+        "dex": ({"flux": np.ones(160) * u.dex(FLUX_UNIT), "uncertainty": None}, magnitudes),
+        "ampere": (
+            {"flux": np.ones(160) * u.Unit("erg / (s cm2 A)"), "uncertainty": None},
+            "'A' is ampere in astropy: write 'Angstrom' or 'AA'",
+        ),
+        "complex": ({"flux": (1 + 1j) * np.ones(160) * FLUX_UNIT}, "flux of type complex128"),
+        "unknown errors": (
+            {"uncertainty": UnknownUncertainty(np.ones(160))}, "expected StdDevUncertainty"
+        ),
+        "velocities": ({"spectral_axis": velocity}, "rest_value and velocity_convention"),
+        "log10": ({"spectral_axis": np.log10(WAVELENGTH) * u.AA}, "log10 of the wavelength"),
+        "ln": ({"spectral_axis": np.log(WAVELENGTH) * u.AA}, "natural logarithm of the wave"),
+        "nm as Angstrom": (
+            {"spectral_axis": WAVELENGTH / 10 * u.AA}, "If its wavelengths are in nm, give them"
+        ),
+        "redshifts": ({"redshift": [0.1, 0.2]}, "Spectrum.redshift of shape (2,); expected one"),
+    }[name]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["AB magnitudes", "ST magnitudes", "dex", "ampere", "complex", "unknown errors", "velocities",
+     "log10", "ln", "nm as Angstrom", "redshifts"],
+)
+def test_a_fault_of_one_object_costs_the_others_nothing(name):
+    options, message = faulty(name)
+    spectra = [make_spectrum(0), make_spectrum(1, **options), make_spectrum(2)]
+    batch = prepare_spectra(spectra, wavelength=GRID, on_error="flag")
+    assert list(batch.failed) == [False, True, False]
+    assert batch.messages[1].startswith("spectra[1] has ")
+    assert message in batch.messages[1]
+    assert_same(batch[[0, 2]], prepare_spectra(spectra[::2], wavelength=GRID))
+
+
+def test_an_unexpected_fault_is_named():
+    items = list(sort_objects([make_spectrum(0), make_spectrum(1)], name="spectra"))
+    items[1].data = None
+    batch = prepare_spectra(items, wavelength=GRID, ids=["a", "b"], on_error="flag")
+    assert batch.messages[1].startswith("spectra[1] cannot be prepared: AttributeError: ")
+    with pytest.raises(PreparationError, match=r"^spectra\[1\] cannot be prepared") as caught:
+        prepare_spectra(items, wavelength=GRID, ids=["a", "b"])
+    assert isinstance(caught.value.__cause__, AttributeError)
+
+
+def test_velocities_along_a_line_of_known_wavelength():
+    axis = WAVELENGTH * u.AA
+    velocity = axis.to(u.km / u.s, u.doppler_optical(5500 * u.AA))
+    spectrum = make_spectrum(
+        spectral_axis=velocity, rest_value=5500 * u.AA, velocity_convention="optical"
+    )
+    expected = prepare_spectra(make_spectrum(), wavelength=GRID)
+    assert_same(prepare_spectra(spectrum, wavelength=GRID), expected)
