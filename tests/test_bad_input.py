@@ -24,7 +24,7 @@ from astropy.wcs import WCS
 from specutils import Spectrum, SpectrumList
 
 import astroclip
-from astroclip import embed
+from astroclip import SimilarityIndex, embed
 from astroclip.exceptions import (
     CheckpointError,
     FailedObjectWarning,
@@ -34,7 +34,7 @@ from astroclip.exceptions import (
 )
 from astroclip.models.loading import load_model
 from astroclip.preparation import ImageBatch, SpectrumBatch
-from astroclip.tables import Flag
+from astroclip.tables import Flag, read_table, write_table
 
 GOLDEN = Path(__file__).parent / "data" / "golden"
 FLUX_UNIT = u.Unit("1e-17 erg / (s cm2 AA)")
@@ -139,7 +139,7 @@ SINGLE_SPECTRA = {
     "axis in pixels": (
         lambda: make_spectrum(axis_unit=u.pix),
         u.UnitsError,
-        r" has a spectral axis in 'pix'; expected a wavelength, .* Set spectral_axis",
+        r" has a spectral axis in 'pix'; expected a wavelength, .* set spectral_axis",
     ),
     "duplicate wavelengths": (
         lambda: make_spectrum(wavelength=np.repeat(np.linspace(3600, 9800, 700), 2)),
@@ -283,13 +283,8 @@ MISUSE = {
     ),
     "a table": (
         lambda p: embed(Table({"flux": [1.0]}), model=p.model),
-        TypeError,
-        r"objects is a Table; expected a Spectrum",
-    ),
-    "an iterator": (
-        lambda p: embed(iter([make_spectrum()]), model=p.model),
-        TypeError,
-        r"objects is a list_iterator; expected a Spectrum",
+        PreparationError,
+        r"objects is a table with the columns flux, none of them known. Expected columns of arr",
     ),
     "empty list": (
         lambda p: embed([], model=p.model),
@@ -300,16 +295,6 @@ MISUSE = {
         lambda p: embed(SpectrumList([]), model=p.model),
         ValueError,
         r"objects is empty; pass at least one object",
-    ),
-    "None in a list": (
-        lambda p: embed([make_spectrum(), None], model=p.model),
-        TypeError,
-        r"objects\[1\] is a NoneType; expected a Spectrum",
-    ),
-    "batch in a list": (
-        lambda p: embed([SpectrumBatch.from_arrays(WAVELENGTH, np.ones(1557))], model=p.model),
-        TypeError,
-        r"objects\[0\] is a SpectrumBatch; pass a batch by itself, not in a list. Join several",
     ),
     "3-D flux": (
         lambda p: embed(
@@ -337,7 +322,7 @@ MISUSE = {
     "redshift in words": (
         lambda p: embed(make_spectrum(), model=p.model, redshift="high"),
         TypeError,
-        r"redshift is 'high'; expected a number, or one for each object",
+        r"redshift is 'high'; expected a number, one for each object",
     ),
     "wrong number of ids": (
         lambda p: embed([make_spectrum(0), make_spectrum(1)], model=p.model, ids=["a"] * 3),
@@ -395,11 +380,6 @@ MISUSE = {
         TypeError,
         r"objects is an empty dict; expected a CCDData, or a dict of band to CCDData",
     ),
-    "dict of arrays": (
-        lambda p: embed([make_image(), {"g": np.ones((152, 152))}], model=p.model),
-        TypeError,
-        r"objects\[1\]\['g'\] is a ndarray; expected a CCDData",
-    ),
     "position without WCS": (
         lambda p: embed(make_image(wcs=False), model=p.model, position=SkyCoord(10, 2, unit="deg")),
         PreparationError,
@@ -417,7 +397,7 @@ MISUSE = {
     ),
     "wrong number of positions": (
         lambda p: embed(
-            make_image(), model=p.model, position=SkyCoord([10] * 2, [2] * 2, unit="deg")
+            [make_image()], model=p.model, position=SkyCoord([10] * 2, [2] * 2, unit="deg")
         ),
         ValueError,
         r"position has shape \(2,\); expected one value, or one for each of the 1 objects",
@@ -444,11 +424,6 @@ MISUSE = {
         FileNotFoundError,
         r"objects: path '.*none.fits' does not exist; check the path",
     ),
-    "a directory": (
-        lambda p: embed(p.folder, model=p.model),
-        IsADirectoryError,
-        r"objects: path '.*' is a directory; expected a file. Pass a list of its files",
-    ),
     "truncated spectrum": (
         lambda p: embed(p.truncated_spectrum, model=p.model),
         PreparationError,
@@ -457,7 +432,7 @@ MISUSE = {
     "truncated image": (
         lambda p: embed(p.truncated_image, model=p.model),
         PreparationError,
-        r"objects: path '.*cut-image.fits' cannot be read as .* Check that the file",
+        r"objects: path '.*cut-image.fits' cannot be read as images: it is damaged or incomplete",
     ),
     "text as a spectrum": (
         lambda p: embed(p.text, model=p.model),
@@ -678,15 +653,15 @@ def test_harmful_checkpoint_ran_nothing(prepared):
     assert (prepared.folder / "control").exists()
 
 
-def test_unreadable_files_of_a_list_are_flagged(prepared):
+def test_unreadable_files_of_a_list_are_flagged(prepared, tmp_path):
     good = prepared.folder / "spectrum.fits"
-    bad = [prepared.truncated_spectrum, prepared.folder / "none.fits", prepared.folder]
+    bad = [prepared.truncated_spectrum, prepared.folder / "none.fits", tmp_path]
     with pytest.warns(FailedObjectWarning, match="^3 of 5 objects"):
         table = embed([good, *bad, good], model=prepared.model)
     for row, message in (
         (1, r"objects\[1\]: path '.*cut.fits' cannot be read"),
         (2, r"objects\[2\]: path '.*none.fits' does not exist"),
-        (3, r"objects\[3\]: path '.*' is a directory"),
+        (3, r"objects\[3\]: folder '.*' holds no file ending in .fits"),
     ):
         assert re.match(message, table["message"][row])
         assert table["flags"][row] & Flag.FAILED
@@ -694,6 +669,29 @@ def test_unreadable_files_of_a_list_are_flagged(prepared):
     np.testing.assert_array_equal(
         np.asarray(table["embedding"][[0, 4]]), np.asarray(alone["embedding"])
     )
+
+
+def test_what_is_no_object_keeps_its_row(prepared, tmp_path):
+    elements = [
+        None, 3.0, {}, {"g": np.ones((152, 152))}, SpectrumList(), np.ones(30), "no such name",
+        SpectrumBatch.from_arrays(WAVELENGTH, np.ones(1557)), [make_spectrum()],
+    ]
+    good = make_spectrum()
+    with pytest.warns(FailedObjectWarning, match=f"^{len(elements)} of {len(elements) + 1} obj"):
+        table = embed([*elements, good], model=prepared.model)
+    assert list(table["flags"]) == [3] * len(elements) + [0]
+    for row, message in enumerate(table["message"][:-1]):
+        assert message.startswith(f"objects[{row}]")
+    assert set(table["modality"]) == {"", "image", "spectrum"}
+    alone = np.asarray(embed(good, model=prepared.model)["embedding"])
+    np.testing.assert_array_equal(np.asarray(table["embedding"][[-1]]), alone)
+    for suffix in ("fits", "ecsv", "parquet"):
+        path = tmp_path / f"table.{suffix}"
+        write_table(table, path)
+        assert read_table(path)["modality"].tolist() == table["modality"].tolist()
+    assert len(SimilarityIndex(table).query(table, 1)) == 1
+    with pytest.warns(FailedObjectWarning, match="^1 of 1"):
+        assert list(embed([None], model=prepared.model)["flags"]) == [3]
 
 
 def test_bad_redshift_of_a_list_is_flagged(prepared):

@@ -1,5 +1,7 @@
 """The command ``astroclip estimate``."""
 
+import numpy as np
+
 from astroclip.cli.inputs import load_index
 from astroclip.cli.neighbors import PROPERTIES, asks_reference, load_queries
 from astroclip.cli.options import (
@@ -125,5 +127,9 @@ def screen_version(estimates, properties):
         ]
         rows[name].unit = unit
     if "out_of_distribution" in estimates.colnames:
-        rows["unusual"] = ["yes" if value else "no" for value in estimates["out_of_distribution"]]
+        known = np.isfinite(np.ma.filled(np.ma.asarray(estimates["nearest_similarity"]), np.nan))
+        rows["unusual"] = [
+            ("yes" if value else "no") if is_known else "-"  # of a failed object nothing is known
+            for value, is_known in zip(estimates["out_of_distribution"], known, strict=True)
+        ]
     return rows

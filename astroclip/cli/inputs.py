@@ -134,6 +134,7 @@ def embed_positions(options, *, model=DEFAULT_MODEL):
     from astropy.table import Table
 
     from astroclip._columns import column_arrays, column_degrees
+    from astroclip.preparation.reading import find_files
 
     paths, bands = find_files(options.inputs), options.bands
     if len(paths) == 1:
@@ -232,7 +233,8 @@ def _embed(objects, options, *, model, ids=None, position=None, redshift=None):
     lines = []
     for row in failed[:N_REASONS]:
         reason = str(table["message"][row]).removeprefix(f"objects[{row}]").lstrip(": ")
-        lines.append(f"{table['id'][row]}: {reason}")
+        file = str(table["file"][row]) if "file" in table.colnames else ""
+        lines.append(reason if file and file in reason else f"{table['id'][row]}: {reason}")
     lines += ["..."] if len(failed) > N_REASONS else []
     if len(failed) == len(table):
         msg = "\n  ".join([f"none of {len(failed):,} objects could be embedded:", *lines])
@@ -242,7 +244,7 @@ def _embed(objects, options, *, model, ids=None, position=None, redshift=None):
 
 
 def read_redshifts(text):
-    """Return what ``--redshift`` says: None, one number, or a dict by id.
+    """Return what ``--redshift`` says: None, one number, or a table.
 
     Parameters
     ----------
@@ -251,14 +253,14 @@ def read_redshifts(text):
 
     Returns
     -------
-    None, float or dict
+    None, float or `~astropy.table.Table`
 
     Raises
     ------
     FileNotFoundError
         If the text is no number and names no file.
     ValueError
-        If the table lacks a column.
+        If the file is no table.
     """
     if text is None:
         return None
@@ -274,18 +276,13 @@ def read_redshifts(text):
         raise FileNotFoundError(msg)
     from astropy.table import Table
 
-    table = Table.read(path)
-    missing = [name for name in ("id", "redshift") if name not in table.colnames]
-    if missing:
-        msg = (
-            f"--redshift {text!r} has no column {missing[0]!r}; expected id and redshift. It has "
-            f"{', '.join(table.colnames)}."
-        )
-        raise ValueError(msg)
-    values = np.ma.filled(np.ma.asarray(table["redshift"], dtype=float), np.nan)
-    names = [name.decode() if isinstance(name, bytes) else str(name) for name in table["id"]]
-    tell(f"{np.isfinite(values).sum():,} redshifts from {text}")
-    return dict(zip(names, values, strict=True))
+    try:
+        table = Table.read(path)
+    except Exception as error:  # each format raises what its reader meets
+        msg = f"--redshift {text!r} cannot be read as a table: {error}. Is it complete?"
+        raise ValueError(msg) from error
+    tell(f"{len(table):,} redshifts from {text}")
+    return table
 
 
 # ---------------------------------------------------------------------- index and target

@@ -8,7 +8,12 @@ from astroclip._validation import check_choice, check_integer
 from astroclip.estimation.calibration import check_probability
 from astroclip.estimation.neighbors import choose_rows, nearest_neighbors
 from astroclip.similarity import SimilarityIndex
-from astroclip.tables import check_same_model, embedding_matrix, validate_embedding_table
+from astroclip.similarity.queries import as_embeddings
+from astroclip.tables import (
+    check_same_model,
+    embedding_matrix,
+    validate_embedding_table,
+)
 
 __all__ = ["OutlierDetector"]
 
@@ -156,15 +161,18 @@ class OutlierDetector(BaseEstimator):
         return 1 / (reach.mean(axis=1) + SMALLEST_DISTANCE)
 
     # ------------------------------------------------------------------ scoring
-    def score(self, table, *, exclude_self=False):
+    def score(self, table, *, exclude_self=False, **options):
         """Score embedded objects against the reference.
 
         Parameters
         ----------
-        table : `~astropy.table.QTable`
-            An embedding table of the reference's model and weights.
+        table : `~astropy.table.QTable` or object
+            An embedding table of the reference's model and weights, or objects to embed with that
+            model, as `astroclip.embed` takes them: a spectrum, an image, a file, a list.
         exclude_self : bool
             Leave out reference rows of the object's own id; for objects of the reference.
+        **options
+            Passed to `astroclip.embed` for objects.
 
         Returns
         -------
@@ -185,6 +193,7 @@ class OutlierDetector(BaseEstimator):
         if not hasattr(self, "null_scores_"):
             msg = "the detector is not fitted; call fit(reference) first."
             raise ValueError(msg)
+        table = as_embeddings(table, self.reference_.meta["MODEL"], options, name="table")
         validate_embedding_table(table, name="table")
         check_same_model(table, self.reference_, names=("table", "reference"))
         modalities = np.asarray(table["modality"]).astype(str)

@@ -9,9 +9,18 @@ from astroclip.estimation.calibration import check_levels, check_probability
 from astroclip.estimation.files import read_probes, write_probes
 from astroclip.estimation.neighbors import NEEDED, LabeledRows, choose_rows
 from astroclip.estimation.probes import KINDS, learn_classes, learn_numbers
-from astroclip.estimation.properties import property_groups, property_names, read_properties
+from astroclip.estimation.properties import (
+    property_groups,
+    property_names,
+    read_properties,
+)
 from astroclip.estimation.results import estimate_table
-from astroclip.tables import check_same_model, embedding_matrix, validate_embedding_table
+from astroclip.similarity.queries import as_embeddings
+from astroclip.tables import (
+    check_same_model,
+    embedding_matrix,
+    validate_embedding_table,
+)
 
 __all__ = ["FewShotEstimator"]
 
@@ -239,13 +248,16 @@ class FewShotEstimator(BaseEstimator):
         self.scores_ = Table(rows=rows, names=columns)
 
     # ------------------------------------------------------------------ predicting
-    def predict(self, table, *, properties=None, exclude_self=False, confidence=None):
+    def predict(
+        self, table, *, properties=None, exclude_self=False, confidence=None, **options
+    ):
         """Estimate properties of embedded objects.
 
         Parameters
         ----------
-        table : `~astropy.table.QTable`
-            An embedding table of the examples' model and weights.
+        table : `~astropy.table.QTable` or object
+            An embedding table of the examples' model and weights, or objects to embed with that
+            model, as `astroclip.embed` takes them: a spectrum, an image, a file, a list.
         properties : sequence of str, optional
             Some of those that were learned; all by default.
         exclude_self : bool
@@ -253,6 +265,8 @@ class FewShotEstimator(BaseEstimator):
             ``local_density``. Estimates know them all the same.
         confidence : float or sequence of float, optional
             Instead of the estimator's own.
+        **options
+            Passed to `astroclip.embed` for objects.
 
         Returns
         -------
@@ -273,6 +287,7 @@ class FewShotEstimator(BaseEstimator):
             If the estimator was not fitted, or a confidence is no probability.
         """
         self._check_fitted()
+        table = as_embeddings(table, self._meta["MODEL"], options, name="table")
         validate_embedding_table(table, name="table")
         check_same_model(table, self._meta, names=("table", "examples"))
         names = property_names(properties, fitted=self.property_names_)

@@ -19,10 +19,19 @@ from astroclip.estimation.calibration import (
     percent_name,
     weighted_quantiles,
 )
-from astroclip.estimation.properties import property_groups, property_names, read_properties
+from astroclip.estimation.properties import (
+    property_groups,
+    property_names,
+    read_properties,
+)
 from astroclip.estimation.results import estimate_table
 from astroclip.similarity import SimilarityIndex
-from astroclip.tables import check_same_model, embedding_matrix, validate_embedding_table
+from astroclip.similarity.queries import as_embeddings
+from astroclip.tables import (
+    check_same_model,
+    embedding_matrix,
+    validate_embedding_table,
+)
 
 __all__ = [
     "ClassVotes", "LabeledRows", "Neighbors", "NumberAverage", "PropertyEstimator", "choose_rows",
@@ -279,13 +288,16 @@ class PropertyEstimator(BaseEstimator):
         return neighbor_weights(near.distance, weights=self.weights, bandwidth=self.bandwidth)
 
     # ------------------------------------------------------------------ predicting
-    def predict(self, table, *, properties=None, exclude_self=False, confidence=None):
+    def predict(
+        self, table, *, properties=None, exclude_self=False, confidence=None, **options
+    ):
         """Estimate properties of embedded objects.
 
         Parameters
         ----------
-        table : `~astropy.table.QTable`
-            An embedding table of the reference's model and weights.
+        table : `~astropy.table.QTable` or object
+            An embedding table of the reference's model and weights, or objects to embed with that
+            model, as `astroclip.embed` takes them: a spectrum, an image, a file, a list.
         properties : sequence of str, optional
             Some of those the estimator was fitted with; all by default.
         exclude_self : bool
@@ -293,6 +305,8 @@ class PropertyEstimator(BaseEstimator):
             reference.
         confidence : float or sequence of float, optional
             Instead of the estimator's own.
+        **options
+            Passed to `astroclip.embed` for objects.
 
         Returns
         -------
@@ -330,6 +344,7 @@ class PropertyEstimator(BaseEstimator):
         if not hasattr(self, "reference_"):
             msg = "the estimator is not fitted; call fit(reference, properties) first."
             raise ValueError(msg)
+        table = as_embeddings(table, self.reference_.meta["MODEL"], options, name="table")
         validate_embedding_table(table, name="table")
         check_same_model(table, self.reference_, names=("table", "reference"))
         names = property_names(properties, fitted=self.property_names_)

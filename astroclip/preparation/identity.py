@@ -130,7 +130,7 @@ def given_redshifts(redshift):
 
 def _numbers(values):
     """Return redshifts as floats, NaN where masked or None."""
-    unit = getattr(values, "unit", None)
+    given, unit = values, getattr(values, "unit", None)
     if unit is not None and str(unit) not in ("", "redshift"):
         msg = (
             f"redshift has unit {str(unit)!r}; expected plain numbers. Convert velocities to z "
@@ -147,7 +147,7 @@ def _numbers(values):
                 values = np.array(flat).reshape(values.shape)
         return np.ma.filled(np.ma.asarray(values, dtype=float), np.nan)
     except (TypeError, ValueError) as error:
-        msg = f"redshift is {_short(values)}; {EXPECTED}."
+        msg = f"redshift is {_short(given)}; {EXPECTED}."
         raise TypeError(msg) from error
 
 

@@ -6,7 +6,6 @@ import warnings
 
 import numpy as np
 from astropy import units as u
-from astropy.coordinates import SkyCoord
 from astropy.nddata import CCDData
 from astropy.stats import SigmaClip, mad_std
 from astropy.utils.exceptions import AstropyUserWarning
@@ -37,7 +36,7 @@ from astroclip.preparation.batches import (
     object_fields,
 )
 from astroclip.preparation.blanks import blank_pixels
-from astroclip.preparation.mosaics import MosaicCutouts
+from astroclip.preparation.mosaics import MosaicCutouts, check_position
 from astroclip.preparation.noise import inverse_variance
 from astroclip.preparation.objects import sort_objects
 from astroclip.preparation.photometry import (
@@ -250,12 +249,7 @@ def _positions(position, n_objects):
     """Return one `SkyCoord` or None per object."""
     if position is None:
         return [None] * n_objects
-    if not isinstance(position, SkyCoord):
-        msg = (
-            f"position is of type {type(position).__name__}; expected an "
-            f"astropy.coordinates.SkyCoord, such as SkyCoord(ra, dec, unit='deg')."
-        )
-        raise TypeError(msg)
+    check_position(position)
     if position.isscalar:
         return [position] * n_objects
     if len(position) != n_objects:

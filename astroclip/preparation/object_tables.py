@@ -13,7 +13,6 @@ import numpy as np
 from astropy import units as u
 from astropy.nddata import CCDData, InverseVariance, StdDevUncertainty
 from astropy.table import Table
-from specutils import Spectrum
 
 from astroclip.exceptions import PreparationError
 from astroclip.preparation.bands import canonical_band

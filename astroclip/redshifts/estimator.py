@@ -4,14 +4,23 @@ import numpy as np
 from astropy.table import QTable
 from sklearn.base import BaseEstimator
 
-from astroclip.estimation.calibration import check_levels, check_probability, percent_name
+from astroclip.estimation.calibration import (
+    check_levels,
+    check_probability,
+    percent_name,
+)
 from astroclip.estimation.neighbors import choose_rows, nearest_neighbors
 from astroclip.estimation.properties import column_numbers, property_names
 from astroclip.exceptions import ModelMismatchError
 from astroclip.redshifts.distribution import fit_temperature
 from astroclip.redshifts.head import read_redshift_heads
 from astroclip.similarity import SimilarityIndex
-from astroclip.tables import check_same_model, embedding_matrix, validate_embedding_table
+from astroclip.similarity.queries import as_embeddings
+from astroclip.tables import (
+    check_same_model,
+    embedding_matrix,
+    validate_embedding_table,
+)
 
 __all__ = ["RedshiftEstimator"]
 
@@ -183,15 +192,18 @@ class RedshiftEstimator(BaseEstimator):
         return self
 
     # ------------------------------------------------------------------ predicting
-    def predict(self, table, *, exclude_self=False):
+    def predict(self, table, *, exclude_self=False, **options):
         """Estimate redshifts of embedded objects.
 
         Parameters
         ----------
-        table : `~astropy.table.QTable`
-            An embedding table of the head's model and weights.
+        table : `~astropy.table.QTable` or object
+            An embedding table of the head's model and weights, or objects to embed with that
+            model, as `astroclip.embed` takes them: a spectrum, an image, a file, a list.
         exclude_self : bool
             Leave reference rows of the object's own id out of ``nearest_similarity``.
+        **options
+            Passed to `astroclip.embed` for objects.
 
         Returns
         -------
@@ -211,6 +223,7 @@ class RedshiftEstimator(BaseEstimator):
             If there is no head for a modality.
         """
         levels, quantiles = self._check_settings()
+        table = as_embeddings(table, self.model, options, name="table")
         suffixes = ["", "_lower", "_upper"]
         for level in levels[1:]:
             suffixes += [f"_lower_{percent_name(level)}", f"_upper_{percent_name(level)}"]
@@ -270,7 +283,7 @@ class RedshiftEstimator(BaseEstimator):
         for modality, rows, distribution in self._distributions(table):
             if center is None:
                 center = distribution.center
-                probability = np.empty((len(table), len(center)), np.float32)
+                probability = np.full((len(table), len(center)), np.nan, np.float32)
             elif not np.array_equal(center, distribution.center):
                 msg = (
                     f"table has rows of two modalities, whose heads have {len(center)} and "
@@ -286,7 +299,7 @@ class RedshiftEstimator(BaseEstimator):
         opened = self._open(table)
         matrix, _ = embedding_matrix(table)
         modalities = np.asarray(table["modality"]).astype(str)
-        for modality in np.unique(modalities).tolist():
+        for modality in np.unique(modalities[modalities != ""]).tolist():
             if modality not in opened.heads:
                 msg = (
                     f"table has rows of modality {modality!r} and model {opened.model_name!r} has "

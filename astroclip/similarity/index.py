@@ -10,10 +10,20 @@ from astroclip.similarity.columns import StackedTable
 from astroclip.similarity.conditions import allowed_rows
 from astroclip.similarity.files import METHODS, read_index, write_index
 from astroclip.similarity.groups import duplicate_groups, neighbor_graph
-from astroclip.similarity.queries import IdLookup, Queries, neighbor_table, unit_vectors
+from astroclip.similarity.queries import (
+    IdLookup,
+    Queries,
+    as_embeddings,
+    neighbor_table,
+    unit_vectors,
+)
 from astroclip.similarity.store import Shard, Store
 from astroclip.similarity.vectors import ModalityCenters, unit_rows
-from astroclip.tables import check_same_model, embedding_matrix, validate_embedding_table
+from astroclip.tables import (
+    check_same_model,
+    embedding_matrix,
+    validate_embedding_table,
+)
 
 __all__ = ["SimilarityIndex"]
 
@@ -501,17 +511,7 @@ class SimilarityIndex:
     # ------------------------------------------------------------------ from query to result
     def _embedded(self, objects, options):
         """Return the query as a table; objects are embedded with the reference's model."""
-        if not isinstance(objects, Table):
-            from astroclip.embedding import embed  # imports torch
-
-            return embed(objects, **{"model": self.meta["MODEL"], **options})
-        if options:
-            msg = (
-                f"query got {', '.join(options)}, which apply to objects only; the query is a "
-                f"table of embeddings already."
-            )
-            raise TypeError(msg)
-        return objects
+        return as_embeddings(objects, self.meta["MODEL"], options)
 
     def _queries(self, table, joint):
         """Return the queries that a table's rows are."""

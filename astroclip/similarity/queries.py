@@ -5,16 +5,58 @@ from dataclasses import dataclass
 import numpy as np
 from astropy import units as u
 from astropy.coordinates import angular_separation
-from astropy.table import QTable
+from astropy.table import QTable, Table
 
 from astroclip._columns import column_degrees
+from astroclip.preparation.object_tables import holds_objects
 from astroclip.similarity.vectors import unit_rows
-from astroclip.tables import check_same_model, embedding_matrix, validate_embedding_table
+from astroclip.tables import (
+    check_same_model,
+    embedding_matrix,
+    validate_embedding_table,
+)
 
-__all__ = ["IdLookup", "Queries", "neighbor_table", "unit_vectors"]
+__all__ = ["IdLookup", "Queries", "as_embeddings", "neighbor_table", "unit_vectors"]
 
 # columns of the reference that the result replaces or leaves out
 REPLACED = ("id", "embedding", "query_id", "rank", "neighbor_id", "similarity")
+
+
+def as_embeddings(objects, model, options, *, name="query"):
+    """Return an embedding table as it is, and other objects embedded.
+
+    Parameters
+    ----------
+    objects : `~astropy.table.QTable` or object
+        An embedding table, or what `astroclip.embed` takes.
+    model : str, path-like or EmbeddingModel
+        That of the table that objects are compared with.
+    options : dict
+        Arguments of `astroclip.embed`, which apply to objects only.
+    name : str
+        How errors name the argument.
+
+    Returns
+    -------
+    `~astropy.table.QTable`
+
+    Raises
+    ------
+    TypeError
+        If options are given for an embedding table.
+    """
+    is_table = isinstance(objects, Table)
+    if not is_table or ("embedding" not in objects.colnames and holds_objects(objects)):
+        from astroclip.embedding import embed  # imports torch
+
+        return embed(objects, **{"model": model, **options})
+    if options:
+        msg = (
+            f"{name} got {', '.join(options)}, which apply to objects only; the {name} is a "
+            f"table of embeddings already."
+        )
+        raise TypeError(msg)
+    return objects
 
 
 @dataclass

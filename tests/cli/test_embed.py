@@ -38,7 +38,7 @@ def test_spectra_images_and_bad_files_keep_their_order(run, expected, tmp_path):
     assert table["file"][2].endswith(IMAGE.name)
     assert table.meta["MODEL"] == "astroclip-small"
     assert "2 of 4 objects failed:" in err
-    assert "notes: " in err
+    assert err.count("notes.fits") == 1
     assert "FAILED BAD_INPUT" in out
 
 
@@ -57,7 +57,7 @@ def test_nothing_usable_is_exit_1_and_writes_nothing(run, tmp_path):
     text.write_text("dear diary")
     status, out, err = run("embed", text, "--output", tmp_path / "table.ecsv")
     assert (status, out) == (1, "")
-    assert "none of 1 objects could be embedded:\n  notes: " in err
+    assert "none of 1 objects could be embedded:\n  path '" in err
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
@@ -123,7 +123,7 @@ def test_redshifts_by_id_reach_the_model(run, tmp_path):
     Table({"name": ["x"]}).write(tmp_path / "bad.ecsv")
     status, _, err = run(*arguments, "--redshift", tmp_path / "bad.ecsv")
     assert status == 1
-    assert "has no column 'id'; expected id and redshift" in err
+    assert "is a table without a column 'id'; expected a number" in err
 
 
 def test_positions_in_a_mosaic(run, tmp_path):

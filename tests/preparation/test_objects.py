@@ -313,10 +313,9 @@ def test_an_image_may_be_a_file_for_each_band(tmp_path):
     for band, data in image().items():
         data.write(tmp_path / f"{band}.fits")
     files = {band: tmp_path / f"{band}.fits" for band in "grz"}
-    (item,) = sort_objects(files)
-    assert {band: ccd.data.shape for band, ccd in item.data.items()} == dict.fromkeys(
-        "grz", (8, 8)
-    )
     first, failed = sort_objects([files, files | {"r": tmp_path / "none.fits"}])
     assert (first.modality, failed.modality) == ("image", "image")
+    assert first.id == "g"
+    assert failed.name == "objects[1]"
     assert "none.fits' does not exist" in str(failed.fault)
+    assert list(sort_objects(files))[0].modality == "image"
