@@ -63,8 +63,10 @@ def check_length(values, n_objects, name, *, of="objects"):
 
 
 def float_values(values, name):
-    """Return one number, or one for each object, as a float array."""
+    """Return one number, or one for each object, as a float array: NaN where masked."""
     try:
+        if isinstance(values, np.ma.MaskedArray):
+            return values.astype(float).filled(np.nan)
         return np.asarray(values, dtype=float)
     except (TypeError, ValueError) as error:
         msg = f"{name} is {values!r}; expected a number, or one for each object."

@@ -125,7 +125,8 @@ def embed(
         Arithmetic of the network. Embeddings in bf16 and float32 agree to a cosine of
         0.9999 (see the user guide). "auto" takes bf16 on a GPU that has it.
     batch_size : int, optional
-        Objects per pass through the network; by default chosen for the device.
+        Objects in the network at a time, divided among the threads of a CPU; by default
+        chosen for the device.
     min_coverage : float, optional
         Objects with a smaller fraction of the model's input covered by valid data fail.
     show_progress : bool, optional

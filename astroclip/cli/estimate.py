@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from astroclip.cli.inputs import load_index
+from astroclip.cli.inputs import load_index, model_of
 from astroclip.cli.neighbors import PROPERTIES, asks_reference, load_queries
 from astroclip.cli.options import (
     add_command,
@@ -95,8 +95,8 @@ def fitted_estimator(reference, options):
     from astroclip import PropertyEstimator, RedshiftEstimator
 
     if options.method == "head":
-        model = str(reference.meta["MODEL"])
-        estimator = RedshiftEstimator(model=options.model or model, confidence=options.confidence)
+        model = options.model or model_of(reference, options.reference)
+        estimator = RedshiftEstimator(model=model, confidence=options.confidence)
         estimator.fit(reference, "redshift", missing=options.missing)
         return estimator, ["redshift"]
     properties = options.properties or [n for n in PROPERTIES if n in reference.colnames]

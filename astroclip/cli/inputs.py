@@ -13,6 +13,7 @@ __all__ = [
     "embed_target",
     "file_stem",
     "load_index",
+    "model_of",
     "load_objects",
     "only_ids",
     "parse_target",
@@ -328,6 +329,29 @@ def load_index(reference, model):
     if path.is_file() and is_embedding_table(path):
         return SimilarityIndex(read_embeddings(path))
     return SimilarityIndex.open(path)
+
+
+def model_of(index, reference):
+    """Return the model whose embeddings an index holds, as `astroclip.load_model` takes it.
+
+    Parameters
+    ----------
+    index : `~astroclip.SimilarityIndex` or `~astropy.table.Table`
+    reference : str or None
+        Where it comes from.
+
+    Returns
+    -------
+    str
+        The weights file beside the reference that has its sha256, or else the model's name.
+    """
+    from astroclip._files import file_sha256
+
+    if reference is not None:
+        for path in sorted(Path(reference).expanduser().absolute().parent.glob("*.safetensors")):
+            if file_sha256(path) == str(index.meta["WSHA"]):
+                return str(path)
+    return str(index.meta["MODEL"])
 
 
 def parse_target(text):

@@ -1,6 +1,6 @@
 """The command ``astroclip neighbors``."""
 
-from astroclip.cli.inputs import embed_target, load_index, load_objects, only_ids
+from astroclip.cli.inputs import embed_target, load_index, load_objects, model_of, only_ids
 from astroclip.cli.options import (
     add_command,
     add_target_option,
@@ -103,7 +103,7 @@ def load_queries(index, options):
     KeyError, ValueError
         If no row has an id, or nothing is named.
     """
-    model = str(index.meta["MODEL"])
+    model = model_of(index, options.reference)
     if asks_reference(options):
         return only_ids(index.table, options.ids)
     if options.target is not None:

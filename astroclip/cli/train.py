@@ -49,7 +49,8 @@ def add_parser(subparsers):
     )
     train.add_argument(
         "--start", action="append", default=None, metavar="WEIGHTS",
-        help="weights to start from (.safetensors or .ckpt); may be given again",
+        help="weights to start from: a bundled model's name, .safetensors or .ckpt; may be given "
+        "again",
     )
     train.add_argument(
         "--workers", type=positive_integer, default=1, help="processes that simulate"
@@ -69,11 +70,11 @@ def add_parser(subparsers):
     bundle.add_argument("--recipe", default="small", help="the recipe it was trained with")
     bundle.add_argument(
         "--pairs", nargs="+", default=None, metavar="SOURCE",
-        help="your own pairs for the reference; by default simulated ones of the workspace",
+        help="your own pairs for the reference; by default those of the training",
     )
     bundle.add_argument(
         "--validation", default=None, metavar="SOURCE",
-        help="held-out pairs to calibrate redshifts on; by default those of the workspace",
+        help="held-out pairs to calibrate redshifts on; by default those of the training",
     )
 
 

@@ -360,7 +360,8 @@ def load_model(name="astroclip-small", *, device=None, preset=None, heads=None):
         raise CheckpointError(msg)
     if preset is None and (preset := named) is None:
         of_layout = [p for p in PRESETS.values() if p.architecture == architecture]
-        preset = next((p for p in of_layout if p.name == config.get("name")), of_layout[0])
+        prepared_as = config.get("preset", config.get("name"))
+        preset = next((p for p in of_layout if p.name == prepared_as), of_layout[0])
     if preset.architecture != architecture:
         msg = (
             f"weights file {str(path)!r} is of architecture {architecture!r}; expected "

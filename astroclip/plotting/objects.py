@@ -289,7 +289,7 @@ def plot_neighbors(
 
     Warns
     -----
-    AstroclipWarning
+    ~astroclip.exceptions.AstroclipWarning
         If there is nothing to draw of any neighbor.
 
     Raises

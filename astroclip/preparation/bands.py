@@ -34,7 +34,7 @@ SYSTEMS = frozenset((
     "suprimecam", "hsc", "hypersuprimecam", "lsst", "des", "desdm", "ctio", "cfht", "cfhtls",
     "megacam", "megaprime", "lsstcam", "lsstcomcam", "comcam", "rubin", "ztf", "skymapper", "vst",
     "omegacam", "ocam", "kids", "gmos", "gemini", "lbc", "lbt", "lco", "wfc", "band", "filter",
-    "palomar", "prime", "open", "clear", "w", "s",
+    "palomar", "prime", "sim", "open", "clear", "w", "s",
 ))
 ALIASES = {  # of 90Prime, Mosaic-3, Las Cumbres Observatory, ZTF
     "bokr": "r", "zd": "z", "up": "u", "gp": "g", "rp": "r", "ip": "i", "zp": "z", "zs": "z",
@@ -113,8 +113,8 @@ def header_bands(header):
     Parameters
     ----------
     header : dict-like
-        ``BANDS``, ``FILTERS`` or ``FILTER``: letters (``"grz"``), or names between commas,
-        semicolons or blanks; or ``BAND0``, ``BAND1``, ... or ``BAND1``, ``BAND2``, ..., or
+        ``BANDS``, ``FILTERS`` or ``FILTER``: letters (``"grz"``), or names between commas or
+        the like; or ``BAND0``, ``BAND1``, ... or ``BAND1``, ``BAND2``, ..., or
         the like with ``FILTER`` if each is another band.
 
     Returns
@@ -125,10 +125,11 @@ def header_bands(header):
         text = header.get(key)
         if not isinstance(text, str):
             continue
-        names = [name.strip(" '\"[]()") for name in re.split("[,;]", text)]
-        if len(names) == 1:
-            words = names[0].split()
-            names = words if all(len(word) == 1 for word in words) else names
+        names = [name.strip(" '\"[]()") for name in re.split("[,;|]", text)]
+        for separator in (None, "/"):
+            parts = [part.strip() for part in names[0].split(separator)]
+            if len(names) == 1 and len(set(map(band_letter, parts)) - {None}) == len(parts):
+                names = parts
         if len(names) == 1 and len(names[0]) > 1 and set(names[0].lower()) <= {*LETTERS, "b"}:
             names = list(names[0])
         names = [name for name in names if name]

@@ -28,6 +28,7 @@ __all__ = [
 
 FLUX_UNIT = u.Unit("1e-17 erg / (s cm2 AA)")
 FRAMES = ("observed", "rest")
+OBJECT_UNITS = {"redshift": u.one, "ra": u.deg, "dec": u.deg}
 LOW_COVERAGE = 0.5  # fraction of the model's input below which a row is flagged
 BAD_PIXELS = 0.05  # fraction of an object's own pixels above which a row is flagged
 SCALE_TOLERANCE = 0.02  # relative difference of pixel scales that is left alone
@@ -61,6 +62,7 @@ def object_numbers(values, n_objects, name):
     """Return one float per object, a single one repeated and NaN where ``values`` is None."""
     if values is None:
         return np.full(n_objects, np.nan)
+    values = plain_values(values, OBJECT_UNITS[name], name)
     return check_length(float_values(values, name), n_objects, name)
 
 

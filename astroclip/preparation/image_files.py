@@ -19,6 +19,7 @@ from astropy.wcs import WCS
 
 from astroclip.exceptions import PreparationError
 from astroclip.preparation.bands import band_letter, header_bands
+from astroclip.preparation.photometry import ZERO_POINT_KEYS
 from astroclip.preparation.reading import (
     COMPRESSIONS,
     checked_path,
@@ -42,7 +43,7 @@ ROLES = {
     "WCSDVARR WCSCORR HDRLET COVARIANCE KERNEL APCORR",
     "ivar": "INVVAR IVAR INVERSEVARIANCE INVVARIANCE",
     "mask": "MASK MSK DQ DQMASK BPM BADPIX BADPIXEL QUALITY FLAG FLAGS MASKBITS",
-    "variance": "VAR VARIANCE VARIANCEUNCERTAINTY",
+    "variance": "VAR VARIANCE VARIANCEUNCERTAINTY STAT",
     "error": "ERR ERROR ERRORS SIGMA RMS UNCERT UNCERTAINTY STD STDDEV STDEV NOISE "
     "STDDEVUNCERTAINTY",
     "weight": "WHT WGT WT WEIGHT WEIGHTS WTMAP WEIGHTMAP",
@@ -137,13 +138,15 @@ class BandImage:
         self._path, self._plane, self._companions = path, plane, companions
         self.shape, self.wcs, self.unit, self.meta = plane.shape, wcs, unit, meta
 
-    def read(self, window=(slice(None), slice(None))):
+    def read(self, window=(slice(None), slice(None)), *, wcs=None):
         """Return the band, or a window of it, as `~astropy.nddata.CCDData`.
 
         Parameters
         ----------
         window : (slice, slice)
             Rows and columns, inside the image; nothing else is read from the file.
+        wcs : `~astropy.wcs.WCS`, optional
+            Of the window, where it is known already.
         """
         with _explained(self._path):
             pixels = self._plane.read(window)
@@ -159,10 +162,10 @@ class BandImage:
                 kind, power = UNCERTAINTIES[plane.role]
                 unit = _noise_unit(self._path, plane, self.unit, power)
                 uncertainty = kind(values, unit=unit)
-        whole = window == (slice(None), slice(None))
+        if wcs is None and self.wcs is not None:
+            wcs = self.wcs if window == (slice(None), slice(None)) else self.wcs[window]
         return CCDData(
-            pixels, unit=self.unit, uncertainty=uncertainty, mask=bad, meta=dict(self.meta),
-            wcs=self.wcs if whole or self.wcs is None else self.wcs[window],
+            pixels, unit=self.unit, uncertainty=uncertainty, mask=bad, meta=dict(self.meta), wcs=wcs
         )
 
 
@@ -249,7 +252,7 @@ def open_images(path, *, bands=None, unit=None):
             len(hdus)  # reads all headers
         if any(re.search("truncated|Error validating header", str(w.message)) for w in caught):
             raise _refusal(path, *DAMAGED)
-        with _explained(path):
+        with _explained(path, fits.VerifyError):
             images = _bands(path, hdus, bands, unit)
         yield images
 
@@ -269,7 +272,7 @@ def _plain(path):
 
 
 @contextlib.contextmanager
-def _explained(path):
+def _explained(path, kinds=Exception):
     """Turn what astropy raises on a damaged file into an error that says so; keep warnings."""
     try:
         with warnings.catch_warnings(record=True) as caught:
@@ -277,7 +280,7 @@ def _explained(path):
             yield caught
     except PreparationError:
         raise
-    except Exception as error:  # of compression, sizes and headers
+    except kinds as error:  # of compression, sizes and headers
         raise _refusal(path, *DAMAGED) from error
 
 
@@ -315,6 +318,10 @@ def _bands(path, hdus, bands, unit):
             for key, value in {**_inherited(primary, plane.hdu.header), **plane.hdu.header}.items()
             if key not in ("BSCALE", "BZERO", "BLANK")  # they are applied
         }
+        for key in ZERO_POINT_KEYS:  # their comments say of what, and in which system
+            for header in (plane.hdu.header, primary):
+                if key in header and header.comments[key]:
+                    meta.setdefault(f"{key} COMMENT", header.comments[key])
         if unused:
             meta["UNUSED"] = "; ".join(unused)
         result[name] = BandImage(
@@ -338,6 +345,8 @@ def _planes(path, hdus):
                 rest.append(f"{_place(number, hdu)} ({sizes})")
             continue
         role, sure = _role(_role_text(hdu.header))
+        if not sure and not hdus[0].shape:  # PRODTYPE of the whole file
+            role, _ = _role(_role_text(hdus[0].header))
         found = f"extension {_place(number, hdu)} has shape {hdu.shape}"
         if len(shape) > 3 or shape[-1] < min(shape[-3:-1], default=0) / 8:
             if role != "image":
@@ -358,8 +367,8 @@ def _planes(path, hdus):
             names = header_bands(hdu.header) or header_bands(hdus[0].header)
             if names and len(names) != depth and role == "image":
                 raise _refusal(
-                    path, f"{found} and its header names {len(names)} bands "
-                    f"({', '.join(names)}); expected one for each plane",
+                    path, f"{found} and its header names the bands {', '.join(names)}; expected "
+                    f"one for each plane",
                     "Correct the cards BANDS or BAND0, BAND1... in the header.",
                 )
             names = names if len(names) == depth else [None] * depth
@@ -370,9 +379,8 @@ def _planes(path, hdus):
             letter = _letter(text) if text else None
             if letter is None and depth == 1:
                 letter = _letter(hdu.header.get("EXTNAME", ""))
-            planes.append(
-                _Plane(hdu, number, index, own, sure or said or bool(text), text, letter)
-            )
+            named = sure or said or bool(text) or letter is not None
+            planes.append(_Plane(hdu, number, index, own, named, text, letter))
     return planes, rest
 
 
@@ -400,6 +408,7 @@ def _role(text):
     """Return the role that words name, ``"image"`` if none does, and whether one does."""
     words = set(_words(text))
     words |= {word.rstrip("0123456789") for word in words}
+    words |= {word.removesuffix("S") for word in words}
     if words & {"INV", "INVERSE"} and words & {"VAR", "VARIANCE"}:
         words.add("IVAR")
     role = next((role for role, known in ROLES.items() if words & known), None)
@@ -414,7 +423,7 @@ def _letter(text):
 
 
 def _filter(header):
-    """Return the filter's name of a header, joined if light passes several; None without."""
+    """Return the filter's name of a header, joined by + if it names several; or None."""
     names = [str(header.get(key, "")).strip() for key in FILTER_KEYS if key in header]
     if not names:  # of a stack of one
         names = [t for key in ("BANDS", "BAND0") if band_letter(t := header.get(key, ""))]
@@ -454,7 +463,11 @@ def _named(path, images, primary, bands, planes, rest):
     found = _listing(planes, rest)
     _take_names(path, images, primary, found)
     known = [image.letter or image.filter for image in images]
-    names = {str(i.filter or i.hdu.header.get("EXTNAME")).strip().upper() for i in images}
+    names = {
+        str(plane.filter or plane.hdu.header.get("EXTNAME", "")).strip().upper()
+        for plane in planes
+        if plane.role == "image"
+    }
     if names & {"B", "V", "BLUE"}:  # R and I beside them are no Sloan bands
         raise _refusal(
             path, f"its bands are {', '.join(sorted(names))}: channels of a display image, or "
@@ -537,26 +550,34 @@ def _companions(path, images, planes):
                     path, f"plane {plane.label} does not fit image {image.label}; expected equal "
                     f"shapes", "Write it on the pixels of the image, or leave it out.",
                 )
-            if role in UNCERTAINTIES and id(image) in has_noise:
-                continue  # the same said in another way
+            if role in UNCERTAINTIES:
+                if id(image) in has_noise:
+                    continue  # the same said in another way
+                has_noise.add(id(image))
             result[id(image)].append(plane)
-        if role in UNCERTAINTIES:
-            has_noise |= {id(image) for image, _ in pairs}
     return result
 
 
 def _pairs(path, images, planes):
     """Return pairs of images and the planes of one role that belong to them."""
-    pairs = [(i, p) for p in planes if p.letter for i in images if i.letter == p.letter]
-    free = [plane for plane in planes if plane.letter is None]
+    pairs = [
+        (image, plane)
+        for plane in planes
+        for image in images
+        if (plane.letter and plane.letter == image.letter)
+        or (plane.filter and plane.filter == image.filter)
+    ]
+    free = [plane for plane in planes if plane.letter is None and plane.filter is None]
     if not free:
         return pairs
     if len(free) == 1:
         taken = {id(image) for image, _ in pairs}
         return pairs + [(image, free[0]) for image in images if id(image) not in taken]
+    if len(images) == 1:
+        return pairs + [(images[0], plane) for plane in free]
     versions = {image.hdu.header.get("EXTVER"): image for image in images}
     if len(versions) == len(images) and all(p.hdu.header.get("EXTVER") in versions for p in free):
-        return pairs + [(versions[p.hdu.header["EXTVER"]], p) for p in free]
+        return pairs + [(versions[p.hdu.header.get("EXTVER")], p) for p in free]
     if len(free) == len(images):
         return pairs + list(zip(images, free, strict=True))
     raise _refusal(

@@ -1,11 +1,11 @@
 """Images of several bands to model input: centered, on one pixel scale, in nanomaggies."""
 
 import dataclasses
+import numbers
 import warnings
 
 import numpy as np
 from astropy import units as u
-from astropy.coordinates import SkyCoord
 from astropy.nddata import CCDData
 from astropy.stats import SigmaClip, mad_std
 from astropy.utils.exceptions import AstropyUserWarning
@@ -34,7 +34,7 @@ from astroclip.preparation.batches import (
     object_fields,
 )
 from astroclip.preparation.blanks import blank_pixels
-from astroclip.preparation.mosaics import MosaicCutouts
+from astroclip.preparation.mosaics import MosaicCutouts, check_position
 from astroclip.preparation.noise import inverse_variance
 from astroclip.preparation.objects import sort_objects
 from astroclip.preparation.photometry import (
@@ -181,14 +181,14 @@ def prepare_images(
     check_choice(missing_bands, ("raise", "fill"), "missing_bands")
     check_choice(on_error, ("raise", "flag"), "on_error")
     check_zero_point(zero_point)
-    if image_scale is not None and not 0 < float(image_scale) < np.inf:
-        msg = f"image_scale is {image_scale}; expected arcsec per pixel, a positive number."
+    if unit is not None and parse_unit(unit) is None:
+        msg = f"unit is {unit!r}; expected an astropy unit, such as 'nmgy', 'uJy' or 'adu / s'."
         raise ValueError(msg)
     settings = _Settings(
         bands=tuple(bands), pixel_scale=float(pixel_scale), size=check_integer(size, "size"),
         center=center, subtract_background=subtract_background, missing_bands=missing_bands,
         pad=pad, min_coverage=min_coverage, zero_point=zero_point, stack_bands=stack_bands,
-        unit=None if unit is None else u.Unit(unit), image_scale=image_scale,
+        unit=parse_unit(unit), image_scale=_arcsec_per_pixel(image_scale),
     )
     items = list(
         sort_objects(images, name="images", modality="image", position=position)
@@ -226,16 +226,28 @@ def prepare_images(
     )
 
 
+def _arcsec_per_pixel(scale):
+    """Return the pixel scale that the user gives as a number; None if there is none."""
+    if scale is None:
+        return None
+    if isinstance(scale, u.Quantity) and scale.unit.is_equivalent(u.arcsec / u.pix):
+        scale = scale.to_value(u.arcsec / u.pix)
+    elif isinstance(scale, u.Quantity) and scale.unit.is_equivalent(u.arcsec):
+        scale = scale.to_value(u.arcsec)
+    if not isinstance(scale, numbers.Real | np.ndarray) or np.ndim(scale) != 0:
+        msg = f"the pixel scale is {scale!r}; expected one number, arcsec per pixel."
+        raise TypeError(msg)
+    if not 0 < scale < np.inf:
+        msg = f"the pixel scale is {scale}; expected arcsec per pixel, a positive number."
+        raise ValueError(msg)
+    return float(scale)
+
+
 def _positions(position, n_objects):
     """Return one `SkyCoord` or None per object."""
     if position is None:
         return [None] * n_objects
-    if not isinstance(position, SkyCoord):
-        msg = (
-            f"position is of type {type(position).__name__}; expected an "
-            f"astropy.coordinates.SkyCoord, such as SkyCoord(ra, dec, unit='deg')."
-        )
-        raise TypeError(msg)
+    check_position(position)
     if position.isscalar:
         return [position] * n_objects
     if len(position) != n_objects:
@@ -543,11 +555,11 @@ def _plane(ccd, name, zero_point, wcs, scale, settings):
     if 0 in shape:
         raise PreparationError(f"{name} has data of shape {shape}; expected some pixels.")
     unit = _pixel_unit(ccd, settings.unit)
+    data = ccd.data.reshape(shape)
+    linear = linear_pixels(data, unit, name, header=ccd.meta)
     factor = nanomaggy_factor(
         unit, name, zero_point=zero_point, header=ccd.meta, pixel_area=scale**2
     )
-    data = ccd.data.reshape(shape)
-    linear = linear_pixels(data, unit, name, header=ccd.meta)
     with np.errstate(over="ignore", invalid="ignore"):
         pixels = np.asarray(linear, dtype=np.float32) * np.float32(factor)
     bad = ~np.isfinite(pixels)

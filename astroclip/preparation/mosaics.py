@@ -18,7 +18,7 @@ from astroclip.preparation.image_files import open_images
 from astroclip.preparation.reading import file_modality
 from astroclip.tables import Flag
 
-__all__ = ["MosaicCutouts", "is_mosaic"]
+__all__ = ["MosaicCutouts", "check_position", "is_mosaic"]
 
 MARGIN = 8  # pixels cut on every side beyond those needed, which resampling looks at
 SLACK = 1.03  # of the side: pixel scales that differ by 2 % are taken as they are
@@ -43,6 +43,16 @@ def is_mosaic(image, position):
     return isinstance(image, dict | CCDData)
 
 
+def check_position(position):
+    """Raise TypeError unless positions are a `~astropy.coordinates.SkyCoord`."""
+    if not isinstance(position, SkyCoord):
+        msg = (
+            f"position is of type {type(position).__name__}; expected an "
+            f"astropy.coordinates.SkyCoord, such as SkyCoord(ra, dec, unit='deg')."
+        )
+        raise TypeError(msg)
+
+
 class _ArrayImage:
     """A band in memory, or a stack of bands on the same pixels, of which windows are read.
 
@@ -56,8 +66,8 @@ class _ArrayImage:
         if isinstance(ccd.wcs, WCS):
             self.wcs = ccd.wcs.celestial if ccd.wcs.has_celestial else None
 
-    def read(self, window):
-        """Return the pixels of a window of rows and columns as `~astropy.nddata.CCDData`."""
+    def read(self, window, *, wcs):
+        """Return a window of rows and columns, whose WCS is given, as `~astropy.nddata.CCDData`."""
 
         def part(values):
             if values is None or np.ndim(values) < 2:
@@ -68,7 +78,8 @@ class _ArrayImage:
         if noise is not None:
             noise = type(noise)(part(noise.array), unit=noise.unit)
         return CCDData(
-            part(ccd.data), mask=part(ccd.mask), uncertainty=noise, unit=ccd.unit, meta=ccd.meta
+            part(ccd.data), mask=part(ccd.mask), uncertainty=noise, unit=ccd.unit, wcs=wcs,
+            meta=ccd.meta,
         )
 
 
@@ -134,6 +145,11 @@ class MosaicCutouts:
                 self._bands[band] = found
         else:
             self._bands = {None: _ArrayImage(image)}
+        shared = []  # bands of one grid share its WCS, which is then cut once for all
+        for found in self._bands.values():
+            equal = (wcs for wcs in shared if _are_parallel(wcs, found.wcs, shifted=False))
+            found.wcs = next(equal, found.wcs)
+            shared.append(found.wcs)
         self._boxes_of = {}
 
     def __len__(self):
@@ -166,20 +182,24 @@ class MosaicCutouts:
         """
         if self.position is None:
             whole = (slice(None), slice(None))
-            return self._image({band: (whole, image.wcs) for band, image in self._bands.items()})
+            parts = {band: (whole, image.wcs) for band, image in self._bands.items()}
+            return self._image(parts)
         if side not in self._boxes_of:
             self._boxes_of[side] = self._boxes(side)
         centers, sizes = self._boxes_of[side]
         band = self._reference_band()
         self._check_inside(band, centers[band][row], self.position[row], name)
-        parts = {}
+        parts, cuts = {}, {}
         for band, image in self._bands.items():
             center = np.nan_to_num(centers[band][row], nan=-1e9, posinf=1e9, neginf=-1e9)
             size = np.minimum(sizes[band][row], image.shape[::-1])
             # a cutout that would reach beyond the edge is moved inside, so that it holds all
             # there is of the square
             low = np.clip(np.ceil(center - size / 2), 0, np.subtract(image.shape[::-1], size))
-            parts[band] = _cut(image, low.astype(int), size)
+            key = (id(image.wcs), image.shape, *low, *size)
+            if key not in cuts:
+                cuts[key] = _cut(image, low.astype(int), size)
+            parts[band] = cuts[key]
         return self._image(parts)
 
     def _check_inside(self, band, center, position, name):
@@ -233,17 +253,16 @@ class MosaicCutouts:
             overall = 0.0
             if isinstance(found, WCS):
                 overall = half / (3600 * np.sqrt(np.prod(proj_plane_pixel_scales(found))))
-            reach = turned * np.fmax(local, overall)
+            reach = turned * np.clip(np.fmax(local, overall), 0, sum(self._bands[band].shape))
+            reach = np.nan_to_num(reach)
             sizes[band] = 2 * np.ceil(reach + MARGIN).astype(int)
         return centers, sizes
 
     def _image(self, parts):
         """Return the image of windows and their world coordinates by band."""
-        images = {}
-        for band, (window, wcs) in parts.items():
-            images[band] = self._bands[band].read(window)
-            images[band].wcs = None  # else there is no setting it
-            images[band].wcs = wcs
+        images = {
+            band: self._bands[band].read(window, wcs=wcs) for band, (window, wcs) in parts.items()
+        }
         return images.get(None, images)
 
 
@@ -258,15 +277,15 @@ def _open(path, files, label, *, bands, unit):
         raise type(error)(f"{label}: {error}") from error
 
 
-def _are_parallel(first, second):
-    """Return whether two grids are the same but for where their pixels begin."""
+def _are_parallel(first, second, *, shifted=True):
+    """Return whether two grids are the same, or but for where their pixels begin."""
     if first is second:
         return True
     if not (isinstance(first, WCS) and isinstance(second, WCS)):
         return False
     if first.has_distortion or second.has_distortion:
         return False
-    loose = WCSCOMPARE_ANCILLARY | WCSCOMPARE_CRPIX
+    loose = WCSCOMPARE_ANCILLARY | (WCSCOMPARE_CRPIX if shifted else 0)
     return first.wcs.compare(second.wcs, cmp=loose, tolerance=1e-9)
 
 

@@ -18,7 +18,8 @@ WORTHLESS_ERROR = 30.0  # times the median error: a thousandth of the median wei
 WORTHLESS_FLUX = 5.0  # times the median flux: an error above it hides any continuum
 SIGNIFICANCE = 5.0  # errors: flux further from zero was measured, however large its error
 FLAWLESS_ERROR = 1e-4  # times the median error: nothing is measured so much better
-EMPTY_ERROR = 10.0  # times the median flux and the scatter of pixels
+EMPTY_ERROR = 10.0  # times the median flux and the scatter of pixels, where all are equal
+ABSURD_ERROR = (1e-8, 1e4)  # the same where they differ: in another unit than the flux
 PLAUSIBLE_FLUX = (1e-8, 1e10)  # 1e-17 erg/s/cm2/A: magnitudes (AB) 41 to -4 at 5500 Angstrom
 
 
@@ -154,7 +155,8 @@ def judge_spectra(flux, ivar, mask):
 
     A spectrum's errors are empty if all are equal and ten times above both the median flux and
     the scatter of the pixels, as 99 or 1e10 in every pixel are. Those of noisy spectra are as
-    large as their scatter.
+    large as their scatter. They are also empty if their median is 10,000 times above both, or
+    below 1e-8 of the median flux, as errors in another unit than the flux are.
 
     A median flux is implausible outside 1e-8 to 1e10, AB magnitudes 41 to -4 at 5500 Angstrom;
     one of zero is not judged.
@@ -203,6 +205,8 @@ def _odd_rows(flux, ivar, mask):
         least[row] = good.min() if len(good) else 0.0
     # the mean is at least half the median
     odd |= least * WORTHLESS_ERROR**2 * n_good < 2.0 * ivar.sum(axis=1)
+    brightest = np.square(largest, dtype=float)
+    odd |= (brightest * greatest < 1e-2) | (brightest * least > 1e12)
     for row in np.flatnonzero(~odd & (least >= greatest * (1 - 1e-6))):  # one constant
         limit = greatest[row] ** -0.5 / EMPTY_ERROR
         odd[row] = 2 * np.count_nonzero(size[row] > limit) <= n_good[row]
@@ -230,13 +234,18 @@ def _odd_errors(size, ivar, mask):
 
 
 def _empty_errors(flux, ivar, mask):
-    """Return True (N,) for spectra whose errors are one constant that their pixels contradict."""
+    """Return True (N,) for spectra whose errors their pixels contradict."""
     empty = np.zeros(len(flux), dtype=bool)
     for row, bad in enumerate(mask):
-        weight = ivar[row][~bad]
-        if len(weight) and weight.min() >= weight.max() * (1 - 1e-6):
-            error = weight.max() ** -0.5
-            if error > EMPTY_ERROR * np.median(np.abs(flux[row][~bad])):
-                observed = estimate_ivar(flux[row : row + 1], mask[row : row + 1])[0, 0]
-                empty[row] = error * np.sqrt(observed) > EMPTY_ERROR
+        if bad.all():
+            continue
+        weight, typical = ivar[row][~bad].astype(float), np.median(np.abs(flux[row][~bad]))
+        error, (least, most) = np.median(weight) ** -0.5, ABSURD_ERROR
+        if weight.min() >= weight.max() * (1 - 1e-6):
+            most = EMPTY_ERROR
+        if error > most * typical:
+            observed = estimate_ivar(flux[row : row + 1], mask[row : row + 1])[0, 0]
+            empty[row] = error * np.sqrt(observed) > most
+        else:
+            empty[row] = error < least * typical
     return empty

@@ -15,7 +15,7 @@ from astroclip.preparation.arms import are_arms, merge_arms
 from astroclip.preparation.batches import ImageBatch, SpectrumBatch
 from astroclip.preparation.identity import plain_id
 from astroclip.preparation.image_files import read_images
-from astroclip.preparation.mosaics import MosaicCutouts, is_mosaic
+from astroclip.preparation.mosaics import MosaicCutouts, check_position, is_mosaic
 from astroclip.preparation.object_tables import is_row, is_table, read_table_rows, table_rows
 from astroclip.preparation.reading import (
     ReadOptions,
@@ -262,11 +262,12 @@ def sort_objects(objects, *, name="objects", modality=None, options=None, positi
 
 def _mosaic_objects(image, position, name, options):
     """Return the objects around each of many positions in one image, or the image of files."""
-    single = position is None or position.isscalar
-    mosaic = MosaicCutouts(
-        image, None if position is None else position.reshape(-1) if single else position,
-        name=name, bands=options.bands, unit=options.unit,
-    )
+    single = position is None
+    if position is not None:
+        check_position(position)
+        single = position.isscalar
+        position = position.reshape(1) if single else position
+    mosaic = MosaicCutouts(image, position, name=name, bands=options.bands, unit=options.unit)
     entries = [
         SingleObject("image", mosaic, row, file=mosaic.file) for row in range(len(mosaic))
     ]

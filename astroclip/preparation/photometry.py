@@ -96,8 +96,10 @@ def check_zero_point(zero_point):
         if value is None and band:
             continue
         name = f"zero_point[{band!r}]" if band else "zero_point"
-        is_number = isinstance(value, numbers.Real | u.Quantity) and np.ndim(value) == 0
-        if not is_number or isinstance(value, bool):
+        is_number = isinstance(value, numbers.Real) or (
+            isinstance(value, u.Quantity) and value.unit in (u.mag, u.ABmag, u.one)
+        )
+        if not is_number or isinstance(value, bool) or np.ndim(value) != 0:
             msg = (
                 f"{name} is {value!r}; expected one AB magnitude, or a dict of band to "
                 f"magnitude such as {{'g': 25.1, 'r': 25.3, 'z': 24.8}}."
@@ -240,7 +242,8 @@ def nanomaggy_factor(unit, name, *, zero_point=None, header=None, pixel_area=Non
         found = "no unit" if is_plain(unit) else f"unit {str(unit)!r}"
         msg = (
             f"{name} has {found}; expected nanomaggies, Jy, or counts with an AB zero point. Set "
-            f"its unit, such as astropy.units.nmgy."
+            f"its unit, such as astropy.units.nmgy; flux per wavelength needs PHOTPLAM, the pivot "
+            f"wavelength, in the header."
         )
         raise u.UnitsError(msg)
     flux = _flux_factor(total, header)
@@ -422,8 +425,10 @@ def _stated(header):
 
 
 def _comment(header, key):
+    """Return the comment of a card, in lower case; a dict of a file's cards has it by name."""
     comments = getattr(header, "comments", None)
-    return str(comments[key]).lower() if comments is not None else ""
+    text = header.get(f"{key} COMMENT", "") if comments is None else comments[key]
+    return str(text).lower()
 
 
 def _other_system(header, key):

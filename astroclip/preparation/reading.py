@@ -14,7 +14,7 @@ from astropy.utils.exceptions import AstropyUserWarning
 
 from astroclip.exceptions import PreparationError
 from astroclip.preparation.bands import band_letter
-from astroclip.preparation.spectrum_images import has_spectral_axis, spectral_axis_kind
+from astroclip.preparation.spectrum_images import has_spectral_axis, spectral_axis_number
 from astroclip.preparation.spectrum_tables import role_of
 from astroclip.tables import is_embedding_table
 
@@ -128,7 +128,7 @@ def is_spectral(header, shape):
 
     A frequency axis of length 1, as radio images have, is not.
     """
-    axis = spectral_axis_kind(header)
+    axis = spectral_axis_number(header)
     is_dispersed = str(header.get("DISPAXIS", 0)) in ("1", "2", "3")
     if is_celestial(header):
         n_pixels = header.get(f"NAXIS{axis}", 2 if is_dispersed else 1)

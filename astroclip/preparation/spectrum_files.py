@@ -42,14 +42,16 @@ __all__ = ["read_spectra"]
 SDSS_BAD = 1 << 18 | 1 << 22 | 1 << 24 | 1 << 25
 # LAMOST: BADCCD, BADPROFILE, NOSKY, BADCENTER, NODATA; bit 3, BRIGHTSKY, is a remark.
 LAMOST_BAD = 0b110111
-SDSS = Convention("SDSS", FLUX_UNIT, "vacuum", SDSS_BAD)
-LAMOST = Convention("LAMOST", FLUX_UNIT, "vacuum", LAMOST_BAD)
-DESI = Convention("DESI", FLUX_UNIT, "vacuum")
+SDSS = Convention("SDSS", FLUX_UNIT, medium="vacuum", bad_bits=SDSS_BAD)
+LAMOST = Convention(
+    "LAMOST", FLUX_UNIT, is_relative=True, medium="vacuum", bad_bits=LAMOST_BAD
+)
+DESI = Convention("DESI", FLUX_UNIT, medium="vacuum")
 GAMA = Convention("GAMA", FLUX_UNIT)
 # https://pypeit.readthedocs.io/en/stable/out_onespec.html
-PYPEIT = Convention("PypeIt", None, "vacuum", mask_is_good=True)
+PYPEIT = Convention("PypeIt", medium="vacuum", mask_is_good=True)
 OWN = ("SDSS", "LAMOST", "PypeIt")  # of these, tables and images are read here, not by specutils
-SPACE = Convention("HST or JWST", None, "vacuum")
+SPACE = Convention("HST or JWST", medium="vacuum")
 UNKNOWN = Convention()
 # Loaders of specutils that guess columns, or whose formats are read here by their documents.
 NOT_ASKED = re.compile(

@@ -13,14 +13,14 @@ from astroclip.exceptions import PreparationError
 from astroclip.preparation.spectrum_tables import (
     Array,
     ArrayTable,
+    Given,
     column_spectra,
-    declared_medium,
     find_roles,
     split_unit,
 )
 from astroclip.preparation.unit_strings import parse_unit
 
-__all__ = ["has_spectral_axis", "image_spectra", "spectral_axis_kind"]
+__all__ = ["has_spectral_axis", "image_spectra", "spectral_axis_number"]
 
 FLUX_NAMES = {"sci", "data", "spectrum", "spec", "science", "signal", "primary", "obj", "object"}
 # Types of axis that are spectral: FITS' (Greisen et al. 2006, A&A 446, 747) and others' words.
@@ -38,7 +38,7 @@ ROW_WORDS = (
 SIXDF_CARDS = ("OBSRA", "OBSDEC", "Z", "Z_HELIO", "QUALITY")
 
 
-def spectral_axis_kind(header):
+def spectral_axis_number(header):
     """Return the number of a header's spectral axis, 0 if none is declared."""
     if "COEFF0" in header or str(header.get("CTYPE1", "")).upper().startswith("MULTISPE"):
         return 1
@@ -55,12 +55,14 @@ def spectral_axis_kind(header):
 
 def has_spectral_axis(header, shape):
     """Return whether an array holds spectra by its header, or by its shape if that is mute."""
-    if spectral_axis_kind(header):
-        return True
+    axis = spectral_axis_number(header)
+    if axis:  # one of length 1 says at what frequency an image was taken
+        return axis > len(shape) or shape[-axis] > 1
     if str(header.get("CTYPE1", ""))[:4].strip("-").upper() in ("RA", "DEC", "GLON", "GLAT"):
         return False
     real = [length for length in shape if length > 1]
-    is_linear = str(header.get("CTYPE1", "")).strip().upper() == "LINEAR"
+    first = header.get("CRVAL1", 0)
+    is_linear = str(header.get("CTYPE1", "")).strip().upper() == "LINEAR" and first > 1000
     return len(real) == 1 or (len(real) == 2 and real[1] >= 200 and (is_linear or real[0] <= 10))
 
 
@@ -115,23 +117,13 @@ def image_spectra(hdus, given, convention):
     else:
         columns = _rows_or_extensions(hdus, roles, arrays, header, label, convention)
     if "wavelength" not in columns:
-        n_pixels = np.shape(columns["flux"].values)[-1]
-        axis = 1 if "wave_first" not in columns else 2
-        columns["wavelength"] = Array(header_wavelengths(header, n_pixels, label, axis), None)
-    medium = declared_medium(header, convention)
-    named = {role: array for role, array in columns.items() if role in (
-        "wavelength", "flux", "ivar", "error", "variance", "mask")}
-    axis = named["wavelength"]
-    if isinstance(axis.values, u.Quantity):
-        named["wavelength"] = Array(axis.values.value, str(axis.values.unit))
-    table = ArrayTable(label, named, header)
-    spectra = column_spectra(table, _unit_only(given), convention._replace(medium=medium))
+        n_pixels = columns["flux"].values.shape[-1]
+        columns["wavelength"] = header_wavelengths(header, n_pixels, label)
+    # arrays go by their roles from here on
+    table = ArrayTable(label, columns, header)
+    spectra = column_spectra(table, Given(unit=given.unit), convention)
     _identify_fibers(spectra, hdus, header)
     return spectra
-
-
-def _unit_only(given):
-    return type(given)(unit=given.unit)
 
 
 def _merged(primary, header):
@@ -157,7 +149,7 @@ def _is_iraf(header):
 def _rows_or_extensions(hdus, roles, arrays, header, label, convention):
     """Return role: Array for one spectrum, or for one per row of several extensions."""
     values, unit = arrays[roles["flux"]].values, arrays[roles["flux"]].unit
-    axis = spectral_axis_kind(header)
+    axis = spectral_axis_number(header)
     shape = values.shape
     values = np.squeeze(values)
     if values.ndim > 2 or (axis == 3 and values.ndim > 1):
@@ -169,10 +161,9 @@ def _rows_or_extensions(hdus, roles, arrays, header, label, convention):
     if values.ndim == 0:
         raise PreparationError(f"{label} holds a single number; expected a spectrum.")
     if values.ndim == 2 and (layout := _row_layout(header, values, convention)):
-        columns = {role: Array(values[row], None) for role, row in layout.items()}
-        columns["flux"] = columns["flux"]._replace(unit=unit)
-        if convention.name == "SDSS":  # BUNIT '1.0E-17 erg/cm/s/Ang' is short of a cm
-            columns["flux"] = columns["flux"]._replace(unit=None)
+        columns = {role: Array(values[row]) for role, row in layout.items()}
+        if convention.name != "SDSS":  # whose BUNIT, 1.0E-17 erg/cm/s/Ang, is short of a cm
+            columns["flux"] = columns["flux"]._replace(unit=unit)
         return columns
     columns = {}
     turn = values.ndim == 2 and axis == 2
@@ -189,21 +180,16 @@ def _rows_or_extensions(hdus, roles, arrays, header, label, convention):
         )
         if role == "wavelength" and re.match("log", name, re.IGNORECASE):
             columns[role] = columns[role]._replace(unit="log10(Angstrom)")
-    n_rows = columns["flux"].values.shape[0]
-    many = values.ndim == 2
-    listed = any(
-        isinstance(hdu, fits.BinTableHDU) and len(hdu.data) == n_rows for hdu in hdus
-    )
-    if many and "wavelength" not in roles and not listed and len(roles) == 1:
+    n_rows = len(columns["flux"].values)
+    is_listed = any(isinstance(hdu, fits.BinTableHDU) and len(hdu.data) == n_rows for hdu in hdus)
+    if values.ndim == 2 and len(roles) == 1 and not is_listed:
         raise PreparationError(
             f"{label} has {n_rows} rows of {values.shape[1]} pixels, and nothing says whether they "
             f"are objects, places along a slit, or flux and errors of one object. Take the rows "
             f"you want and pass Spectrum(flux=row * unit, spectral_axis=wavelength)."
         )
     if turn:
-        columns["wavelength"] = columns.get("wavelength") or Array(
-            header_wavelengths(header, columns["flux"].values.shape[1], label, 2)
-        )
+        columns.setdefault("wavelength", header_wavelengths(header, len(values), label, axis=2))
     return columns
 
 
@@ -233,47 +219,47 @@ def _row_layout(header, values, convention):
 
 # ---------------------------------------------------------------------- wavelengths
 def header_wavelengths(header, n_pixels, label, axis=1):
-    """Return the wavelengths (frequencies, energies) along an axis of an image.
+    """Return the wavelengths (frequencies, energies) along an axis of an image, as an `Array`.
 
     Logarithmic axes are those of SDSS (``COEFF0``, ``COEFF1``), IRAF (``DC-FLAG`` 1) and
     FITS (``WAVE-LOG``); first pixels count from 1, as ``CRPIXn`` does.
     """
     pixel = np.arange(n_pixels) + 1.0
     if "COEFF0" in header and "COEFF1" in header:
-        return 10.0 ** (header["COEFF0"] + header["COEFF1"] * (pixel - 1)) * u.AA
+        return Array(10.0 ** (header["COEFF0"] + header["COEFF1"] * (pixel - 1)), "Angstrom")
     kind = str(header.get(f"CTYPE{axis}", "")).strip().upper()
-    step = header.get(f"CDELT{axis}", header.get(f"CD{axis}_{axis}"))
-    if f"CD{axis}_{axis}" in header:
-        step = header[f"CD{axis}_{axis}"]
-    if f"CRVAL{axis}" not in header or not step:
+    start = header.get(f"CRVAL{axis}")
+    step = header.get(f"CD{axis}_{axis}", header.get(f"CDELT{axis}"))
+    if start is None or not step:
         raise PreparationError(
             f"{label} has no wavelengths: neither an array named as such nor CRVAL{axis} and "
             f"CDELT{axis} in its header. Name the extension that holds them: wavelength= (on the "
             f"command line --wavelength), or pass a Spectrum."
         )
-    is_standard = kind[:4] in STANDARD and not kind.startswith(("WAVELEN", "ENERGY"))
-    if is_standard and kind not in ("WAVE", "AWAV") and header.get("DC-FLAG", 0) != 1:
+    is_iraf_log = header.get("DC-FLAG", 0) == 1
+    is_standard = kind[:4] in STANDARD and not kind.startswith(OTHER)
+    if is_standard and kind not in ("WAVE", "AWAV") and not is_iraf_log:
         return _fits_wavelengths(header, n_pixels, axis)
-    values = header[f"CRVAL{axis}"] + step * (pixel - header.get(f"CRPIX{axis}", 0.0))
-    text = header.get(f"CUNIT{axis}")
-    if not str(text or "").strip():
+    values = start + step * (pixel - header.get(f"CRPIX{axis}", 0.0))
+    text = str(header.get(f"CUNIT{axis}") or "").strip()
+    if not text:
         words = re.search(r"units=(\S+)", str(header.get(f"WAT{axis}_001", "")))
-        text = words[1] if words else None
+        text = words[1] if words else ""
     unit = parse_unit(text)
     if unit is not None and not unit.is_equivalent(u.AA, u.spectral()):
         unit = None
-    sdss = str(header.get("TELESCOP", "")).startswith("SDSS")
-    if header.get("DC-FLAG", 0) == 1 or "LOG" in kind or (sdss and values.max() < 6):
-        return 10.0**values * (unit or u.AA)
-    if is_standard and unit is None and kind in ("WAVE", "AWAV"):
-        unit = u.m if values.max() < 1e-3 else None  # the standard's default is SI
+    is_sdss = str(header.get("TELESCOP", "")).startswith("SDSS")
+    if is_iraf_log or "LOG" in kind or (is_sdss and values.max() < 6):
+        return Array(10.0**values, str(unit or "Angstrom"))
+    if unit is None and is_standard and values.max() < 1e-3:
+        unit = u.m  # the standard's default
     if unit is None and not (values.min() > 1200 and values.max() < 1e5):
         raise PreparationError(
             f"{label} has an axis from {values[0]:.6g} to {values[-1]:.6g} of type {kind!r} "
             f"without a unit; expected wavelengths. Write CUNIT{axis} (and DC-FLAG = 1 if they are "
             f"logarithms) into the header, or pass a Spectrum."
         )
-    return values * (unit or u.AA)
+    return Array(values, str(unit or "Angstrom"))
 
 
 def _fits_wavelengths(header, n_pixels, axis):
@@ -282,7 +268,7 @@ def _fits_wavelengths(header, n_pixels, axis):
         warnings.simplefilter("ignore", FITSFixedWarning)
         wcs = WCS(header, naxis=[axis])
         values = wcs.all_pix2world(np.arange(n_pixels), 0)[0]
-    return values * u.Unit(wcs.wcs.cunit[0] or "m")
+    return Array(values, str(wcs.wcs.cunit[0] or "m"))
 
 
 # ---------------------------------------------------------------------- IRAF
@@ -311,11 +297,11 @@ def _iraf_arrays(header, values, unit, label):
         columns = {"flux": Array(values, unit)}
     flux = columns["flux"].values
     if str(header.get("CTYPE1", "")).upper().startswith("MULTISPE"):
-        axis = _multispec_wavelengths(header, flux)
+        columns["wavelength"] = _multispec_wavelengths(header, flux)
     else:
-        axis = header_wavelengths(header, flux.shape[1], label)
-        axis = np.broadcast_to(axis, flux.shape, subok=True)
-    spans = np.sort(np.stack([axis.value.min(axis=1), axis.value.max(axis=1)], axis=1), axis=0)
+        columns["wavelength"] = header_wavelengths(header, flux.shape[1], label)
+    axis = np.atleast_2d(columns["wavelength"].values)
+    spans = np.sort(np.stack([axis.min(axis=1), axis.max(axis=1)], axis=1), axis=0)
     width = np.median(spans[:, 1] - spans[:, 0])
     if len(spans) > 1 and (np.diff(spans[:, 0]) > 0.5 * width).any():
         raise PreparationError(
@@ -323,7 +309,6 @@ def _iraf_arrays(header, values, unit, label):
             f"({spans[0, 0]:.0f}-{spans[0, 1]:.0f}, {spans[1, 0]:.0f}-{spans[1, 1]:.0f} ...): "
             f"orders of one object, which must be merged. Merge them first (IRAF's scombine)."
         )
-    columns["wavelength"] = Array(axis)
     return columns
 
 
@@ -345,7 +330,7 @@ def _multispec_wavelengths(header, flux):
         collection = SpectrumCollection.read(
             fits.HDUList([fits.PrimaryHDU(flux, clean)]), format="iraf"
         )
-    return collection.spectral_axis.value * (unit or u.AA)
+    return Array(collection.spectral_axis.value, str(unit or "Angstrom"))
 
 
 # ---------------------------------------------------------------------- ids

@@ -95,6 +95,7 @@ class Convention(NamedTuple):
 
     name: str = ""
     unit: u.UnitBase | None = None
+    is_relative: bool = False  # whether flux has no absolute calibration, so users may give one
     medium: str | None = None
     bad_bits: int | None = None  # bits of the mask that make a pixel bad; None: any
     mask_is_good: bool = False  # whether True in the mask is good
@@ -229,20 +230,21 @@ def _named(table, name, role):
 
 # ---------------------------------------------------------------------- units
 def flux_unit(text, given, convention, what):
-    """Return the unit of a flux: its own, the user's, the survey's, or an error that asks."""
+    """Return the unit of a flux: its own, the survey's, the user's, or an error that asks."""
     found = parse_unit(text)
     if is_flux_density(found):
         return found
-    if given is not None:
-        return u.Unit(given)
-    if found is not None and found != u.dimensionless_unscaled:
-        return found  # counts and the like: preparation says what it needs
-    if text and str(text).strip() and found is None and not convention.unit:
-        msg = f"{what} has the unit {str(text)!r}, which is not understood"
-    elif convention.unit is not None:
+    is_none = found in (None, u.dimensionless_unscaled)
+    if convention.unit is not None and is_none and not (convention.is_relative and given):
         return convention.unit
-    else:
-        msg = f"{what} has no unit"
+    if given is not None:
+        return given
+    if not is_none:
+        return found  # counts and the like: preparation says what it needs
+    understood = not str(text or "").strip() or found is not None
+    msg = f"{what} has " + (
+        "no unit" if understood else f"the unit {str(text)!r}, which is not understood"
+    )
     raise PreparationError(
         f"{msg}; expected a flux density. Pass unit=, such as unit='1e-17 erg / (s cm2 AA)' or "
         f"'Jy' (on the command line --unit)."

@@ -18,7 +18,7 @@ from astroclip.training.align import INSTRUMENTS, VARIED_SHARE, redshift_tempera
 from astroclip.training.objective import HEAD_SCALE
 from astroclip.training.observers import Observer, encode_pairs
 from astroclip.training.rest_frame import rest_frame
-from astroclip.training.run import load_trained
+from astroclip.training.run import load_trained, read_sources_used
 from astroclip.training.sources import read_source
 
 __all__ = ["embed_recorded", "export_weights", "has_redshift_heads", "write_bundle"]
@@ -43,18 +43,27 @@ def write_bundle(workspace, output, *, objective="align", pairs=None, validation
         ``"align"``, also for projections that were trained alone, or ``"rest"``.
     pairs : sequence of path-like or dict, optional
         What the reference holds, each as `~astroclip.training.sources.read_source` takes it; by
-        default the workspace's simulated reference galaxies.
+        default the pairs of one's own that the model was trained on, or else the workspace's
+        simulated reference galaxies.
     validation : path-like or dict, optional
         Held-out pairs that the redshift heads are calibrated on; by default those of the
-        workspace.
+        training.
 
     Raises
     ------
     FileNotFoundError
         If the model was not trained, or there are no pairs.
+
+    Notes
+    -----
+    The model's name, which tables of its embeddings carry, is that of the workspace's folder.
     """
     recipe, name, output = workspace.recipe, NAMES[objective], Path(output)
     module = load_trained(objective, recipe, workspace.folder)
+    used = read_sources_used(workspace.folder / module.settings.folder)
+    if used is not None and not workspace.pairs_folder("reference-mix").exists():
+        pairs = used["pairs"] if pairs is None else pairs
+        validation = used["validation"] if validation is None else validation
     if pairs is None:
         sources = {name: workspace.pairs_folder(name) for name in REFERENCE_SETS}
     else:
@@ -67,7 +76,10 @@ def write_bundle(workspace, output, *, objective="align", pairs=None, validation
             **INSTRUMENTS,
         )
     output.mkdir(parents=True, exist_ok=True)
-    export_weights(module, output / f"{name}.safetensors", temperature=temperature)
+    own_name = workspace.folder.absolute().name + ("-rest" if objective == "rest" else "")
+    export_weights(
+        module, output / f"{name}.safetensors", name=own_name, temperature=temperature
+    )
     model = load_model(output / f"{name}.safetensors")
     tables = []
     for label, source in sources.items():
@@ -149,7 +161,7 @@ def has_redshift_heads(module):
     return module.section == "align" and "spectrum_redshift" in module.settings.losses
 
 
-def export_weights(module, path, *, temperature=None):
+def export_weights(module, path, *, name=None, temperature=None):
     """Write a trained module's encoders and redshift heads as float16 safetensors.
 
     Complete or not at all.
@@ -159,6 +171,8 @@ def export_weights(module, path, *, temperature=None):
     module : `~astroclip.training.align.Alignment` or `~astroclip.training.rest_frame.RestFrame`
     path : path-like
         The file's metadata holds what `astroclip.load_model` needs to rebuild them.
+    name : str, optional
+        The model's; by default that of the bundled model of this objective.
     temperature : dict of str to float, optional
         Of the redshift heads by modality, from
         `~astroclip.training.align.redshift_temperatures`; one by default.
@@ -170,7 +184,8 @@ def export_weights(module, path, *, temperature=None):
     """
     dim = module.spectrum_encoder.head[-1].out_features
     config = {
-        "name": NAMES[module.section],
+        "name": name or NAMES[module.section],
+        "preset": NAMES[module.section],
         "architecture": "small",
         "dim": dim,
         "recipe": dataclasses.asdict(module.recipe),
@@ -190,9 +205,9 @@ def export_weights(module, path, *, temperature=None):
         }
     state = {}
     for prefix, part in parts.items():
-        for name, tensor in part.state_dict().items():
+        for key, tensor in part.state_dict().items():
             tensor = tensor.half() if tensor.is_floating_point() else tensor
-            state[f"{prefix}.{name}"] = tensor.contiguous(memory_format=torch.contiguous_format)
+            state[f"{prefix}.{key}"] = tensor.contiguous(memory_format=torch.contiguous_format)
     not_finite = [name for name, tensor in state.items() if not torch.isfinite(tensor).all()]
     if not_finite:
         msg = f"weights {not_finite} are not finite in float16; the training diverged."

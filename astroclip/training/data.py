@@ -81,7 +81,15 @@ class Workspace:
         """Return noiseless spectra (N, P) of stars and quasars, made at the first call."""
         path = self.folder / "pairs" / "contaminants.npy"
         if not path.exists():
-            basis = load_basis(self.folder / "pairs" / "basis.npz")
+            basis_file = self.folder / "pairs" / "basis.npz"
+            if not basis_file.exists():
+                msg = (
+                    f"the recipe's outlier_share in [align] is {self.recipe.align.outlier_share}; "
+                    f"expected 0 in workspace {str(self.folder)!r}, which holds no simulated stars "
+                    f"and quasars. Set it to 0 in the recipe."
+                )
+                raise FileNotFoundError(msg)
+            basis = load_basis(basis_file)
             half = self.recipe.data.n_contaminants // 2
             seed = (self.recipe.data.seed, 30)
             parts = make_stars(half, basis, seed=seed), make_quasars(half, basis, seed=seed)

@@ -1,5 +1,7 @@
 """What every objective shares: batches, optimizer, seeded draws, held-out scores, start weights."""
 
+import dataclasses
+import inspect
 import json
 import math
 import re
@@ -10,6 +12,8 @@ import lightning
 import torch
 
 from astroclip._files import file_sha256
+from astroclip.models.small import SmallImageEncoder, SmallSpectrumEncoder
+from astroclip.models.weights import read_safetensors
 from astroclip.training.data import PairBatches
 from astroclip.training.sources import join_pairs, read_source
 
@@ -19,6 +23,7 @@ __all__ = [
     "find_checkpoint",
     "neighbor_r2",
     "read_start",
+    "sized_recipe",
     "start_records",
 ]
 
@@ -27,6 +32,13 @@ WEIGHT_DECAY = 0.03  # of matrices; vectors and scalars have none
 VALIDATION_BATCH = 250
 START_FILE = "start.json"
 RANK_STEP = 7_368_787  # a prime beyond any epoch's number of steps
+SIZES = {  # options of encoders that fix the shapes of their tensors
+    "spectrum": (
+        "width", "n_blocks", "n_heads", "dim", "hidden", "pooled", "scan_components",
+        "scan_largest",
+    ),
+    "image": ("width", "layers", "dim", "hidden"),
+}
 REDSHIFT_HEAD = re.compile(r"^redshift_head\.(spectrum|image)")  # in files that ship
 
 
@@ -169,7 +181,7 @@ class Objective(lightning.LightningModule):
         Raises
         ------
         ValueError
-            If no tensor fits.
+            If no tensor fits, or most of an encoder's are of another shape.
         """
         path = Path(path)
         if path.suffix == ".safetensors":
@@ -193,6 +205,18 @@ class Objective(lightning.LightningModule):
                 f"recipe's encoders."
             )
             raise ValueError(msg)
+        for encoder in ("spectrum_encoder.", "image_encoder.", "encoder."):
+            named = [name for name in tensors if name.startswith(encoder) and name in own]
+            other = [name for name in named if name not in fitting]
+            if 2 * len(other) > len(named):
+                msg = (
+                    f"start is {str(path)!r}, whose {encoder[:-1].replace('_', ' ')} has other "
+                    f"sizes than the recipe's: {len(other)} of {len(named)} tensors do not fit, "
+                    f"such as {other[0]} {tuple(tensors[other[0]].shape)} instead of "
+                    f"{tuple(own[other[0]].shape)}. Give the recipe the [spectrum] and [image] of "
+                    f"the one that these weights were trained with."
+                )
+                raise ValueError(msg)
         self.load_state_dict(fitting, strict=False)
         return [name for name in self.state_dict() if name not in fitting]
 
@@ -247,11 +271,66 @@ def find_checkpoint(output):
 
 
 def start_records(paths):
-    """Return name and sha256 of the files that a run starts from."""
-    return [{"file": Path(path).name, "sha256": file_sha256(path)} for path in paths]
+    """Return what is to be remembered of the files that a run starts from.
+
+    Returns
+    -------
+    list of dict
+        ``file`` (name), ``sha256`` and, for weights files that say them, the sizes of their
+        encoders: ``spectrum`` and ``image``, or ``rest``.
+    """
+    return [
+        {"file": Path(path).name, "sha256": file_sha256(path), **_start_sizes(Path(path))}
+        for path in paths
+    ]
+
+
+def _start_sizes(path):
+    """Return the sizes of a file's encoders, if it or the folder of its run says them."""
+    if path.suffix != ".safetensors":
+        sizes = {}
+        for record in read_start(path.parent):
+            sizes |= {name: record[name] for name in (*SIZES, "rest") if name in record}
+        return sizes
+    _, config = read_safetensors(path, framework="np", prefix="no tensor")
+    if config.get("architecture") != "small":
+        return {}
+    sizes = {}
+    for modality, encoder in (("spectrum", SmallSpectrumEncoder), ("image", SmallImageEncoder)):
+        if modality in config:
+            defaults = inspect.signature(encoder).parameters
+            sizes[modality] = {
+                name: config[modality].get(name, defaults[name].default)
+                for name in SIZES[modality]
+            }
+    if config.get("preset", config.get("name")) == "astroclip-small-rest":
+        return {"rest": sizes["spectrum"]}
+    return sizes
+
+
+def sized_recipe(recipe, section, records):
+    """Return a recipe whose encoders have the sizes of the weights that a run starts from.
+
+    Parameters
+    ----------
+    recipe : `~astroclip.training.recipe.Recipe`
+    section : str
+        Of the objective.
+    records : list of dict
+        From `start_records` or `read_start`.
+    """
+    for record in records:
+        if section == "rest":
+            spectrum = {**recipe.rest.spectrum, **record.get("rest", {})}
+            rest = dataclasses.replace(recipe.rest, spectrum=spectrum)
+            recipe = dataclasses.replace(recipe, rest=rest)
+        else:
+            own = {name: {**getattr(recipe, name), **record.get(name, {})} for name in SIZES}
+            recipe = dataclasses.replace(recipe, **own)
+    return recipe
 
 
 def read_start(output):
-    """Return name and sha256 of the files that a run started from; none if from scratch."""
+    """Return the `start_records` of a run's folder; none if it began from random weights."""
     path = Path(output) / START_FILE
     return json.loads(path.read_text()) if path.exists() else []

@@ -174,7 +174,7 @@ def _open_path(path, noiseless):
 def _names_of(held):
     """Return the names under which a source holds what training needs, by our names."""
     own = {
-        wanted: next((name for name in names if name in held), None)
+        wanted: next((own for name in names for own in held if str(own).lower() == name), None)
         for wanted, names in NAMES.items()
     }
     return {wanted: name for wanted, name in own.items() if name is not None}
@@ -197,13 +197,33 @@ def _raw_pairs(fields, origin, first, n_pairs, noiseless):
         fields["redshift"] = np.full(n_pairs, np.nan)
     if fields.get("id") is None:
         fields["id"] = [f"{origin}/{first + row}" for row in range(n_pairs)]
-    ids = np.asarray(fields["id"]).reshape(-1)
+    ids = _per_pair(fields["id"], "id", (), n_pairs, origin)
     fields["id"] = np.array(
         [name.decode() if isinstance(name, bytes) else str(name) for name in ids], dtype=str
     )
-    fields["redshift"] = np.asarray(fields["redshift"], dtype=float).reshape(-1)
+    shapes = {"redshift": (), "seeing": (3,), **LABEL_SHAPES}
+    for name in [name for name in shapes if fields.get(name) is not None]:
+        fields[name] = _per_pair(fields[name], name, shapes[name], n_pairs, origin, number=True)
     labels = {name: fields.pop(name) for name in LABEL_SHAPES if name in fields}
     return RawPairs(origin=origin, first=first, labels=labels, noiseless=noiseless, **fields)
+
+
+def _per_pair(values, name, shape, n_pairs, origin, *, number=False):
+    """Return values (N, ...) of the pairs; raise ValueError for others."""
+    values = np.asarray(values)
+    wanted = (n_pairs, *shape)
+    if values.size != np.prod(wanted) or (number and values.dtype.kind not in "biufO"):
+        msg = (
+            f"source {origin} has {name} of shape {values.shape} and type {values.dtype}; expected "
+            f"{'numbers' if number else 'names'} of shape {wanted}."
+        )
+        raise ValueError(msg)
+    values = values.reshape(wanted)
+    try:
+        return values.astype(float) if number else values
+    except (TypeError, ValueError) as error:
+        msg = f"source {origin} has {name} that is no number ({error}); expected numbers or NaN."
+        raise ValueError(msg) from error
 
 
 # ---------------------------------------------------------------------- simulated shards
@@ -254,12 +274,18 @@ def _open_hdf5(path, noiseless):
             datasets = _names_of(held)
             lacking = [NAMES[key][1] for key in ("image", "spectrum") if key not in datasets]
             if not lacking:
-                lengths = {
-                    dataset: len(group[dataset])
-                    for key, dataset in datasets.items()
-                    if not (key == "wavelength" and group[dataset].ndim == 1)
-                }
                 origin = f"source {str(path)!r} group {name!r}"
+                lengths = {}
+                for key, dataset in datasets.items():
+                    shape = group[dataset].shape
+                    if not shape:
+                        msg = (
+                            f"{origin} has dataset {dataset!r} of shape (); expected one row for "
+                            f"each pair."
+                        )
+                        raise ValueError(msg)
+                    if not (key == "wavelength" and len(shape) == 1):
+                        lengths[dataset] = shape[0]
                 groups[name] = datasets, _n_pairs_of(lengths, origin, "datasets")
             elif name != "/" or len(lacking) == 1:  # the top may have other datasets
                 incomplete.append(

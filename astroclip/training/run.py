@@ -12,16 +12,25 @@ from lightning.pytorch.loggers import CSVLogger
 
 from astroclip._files import written
 from astroclip._validation import check_choice
+from astroclip.models.weights import find_weights
 from astroclip.training.align import Alignment
 from astroclip.training.data import Workspace
 from astroclip.training.masked import MaskedSpectra
 from astroclip.training.momentum import MomentumContrast
-from astroclip.training.objective import START_FILE, find_checkpoint, start_records
+from astroclip.training.objective import (
+    START_FILE,
+    find_checkpoint,
+    read_start,
+    sized_recipe,
+    start_records,
+)
 from astroclip.training.projections import ProjectionAlignment
 from astroclip.training.recipe import read_recipe
 from astroclip.training.rest_frame import RestFrame
 
-__all__ = ["OBJECTIVES", "load_trained", "train"]
+__all__ = ["OBJECTIVES", "load_trained", "read_sources_used", "train"]
+
+PAIRS_FILE = "pairs.json"
 
 OBJECTIVES = {
     "align": Alignment,
@@ -53,9 +62,11 @@ def train(
         the recipe's pairs, which are simulated into the workspace first.
     validation : path-like or dict, optional
         Held-out pairs, scored after every epoch. Needed with ``pairs``.
-    start : path-like or sequence of path-like
-        Weights to start from: weights files (safetensors) or checkpoints of any objective; what
-        fits is taken. Not loaded where there is a checkpoint to resume from.
+    start : str, path-like or sequence of these
+        Weights to start from: names of bundled models, weights files (safetensors) or checkpoints
+        of any objective. What fits is taken; where a weights file says the sizes of its encoders,
+        the run's have these, whatever the recipe says. Not loaded where there is a checkpoint to
+        resume from.
     n_workers : int
         Processes that simulate.
     n_threads : int, optional
@@ -92,19 +103,25 @@ def train(
         )
         raise ValueError(msg)
     start = [start] if isinstance(start, (str, os.PathLike)) else list(start or ())
+    start = [find_weights(item)[0] for item in start]
     if n_threads is not None:
         torch.set_num_threads(n_threads)
     settings = getattr(recipe, objective_class.section)
+    output = workspace.folder / settings.folder
+    begun = find_checkpoint(output) is not None
+    records = read_start(output) if begun else start_records(start)
+    recipe = sized_recipe(recipe, objective_class.section, records)
     lightning.seed_everything(settings.seed, verbose=False)
     module = objective_class.load(recipe, workspace, pairs, validation, start)
-    output = workspace.folder / settings.folder
-    if find_checkpoint(output) is None:
+    if not begun:
         for path in start:
             module.start_from(path)
-        if start:
-            output.mkdir(parents=True, exist_ok=True)
-            with written(output / START_FILE) as partial:
-                partial.write_text(json.dumps(start_records(start)))
+        output.mkdir(parents=True, exist_ok=True)
+        kept = {START_FILE: records, PAIRS_FILE: _sources_used(pairs, validation)}
+        for name, content in kept.items():
+            if content:
+                with written(output / name) as partial:
+                    partial.write_text(json.dumps(content))
         module.begin()
     trainer = _make_trainer(
         output, n_epochs=settings.n_epochs, precision=precision or module.precision,
@@ -132,15 +149,39 @@ def load_trained(objective, recipe, workspace):
         If there is no checkpoint.
     """
     check_choice(objective, tuple(OBJECTIVES), "objective")
-    module = OBJECTIVES[objective](read_recipe(recipe))
-    folder = Path(workspace) / module.settings.folder
+    recipe, objective_class = read_recipe(recipe), OBJECTIVES[objective]
+    folder = Path(workspace) / getattr(recipe, objective_class.section).folder
     checkpoint = find_checkpoint(folder)
     if checkpoint is None:
         msg = f"folder {str(folder)!r} holds no checkpoint; train first (astroclip train)."
         raise FileNotFoundError(msg)
+    recipe = sized_recipe(recipe, objective_class.section, read_start(folder))
+    module = objective_class(recipe)
     saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
     module.load_state_dict(saved["state_dict"])
     return module.eval()
+
+
+def _sources_used(pairs, validation):
+    """Return the paths of pairs and held-out pairs; None where they are no files."""
+    if not all(isinstance(item, (str, os.PathLike)) for item in (*pairs, validation)):
+        return None
+    return {
+        "pairs": [str(Path(item).absolute()) for item in pairs],
+        "validation": str(Path(validation).absolute()),
+    }
+
+
+def read_sources_used(folder):
+    """Return the files that a run was trained with, from its folder.
+
+    Returns
+    -------
+    dict or None
+        ``pairs``, a list of paths, and ``validation``, a path. None where they were no files.
+    """
+    path = Path(folder) / PAIRS_FILE
+    return json.loads(path.read_text()) if path.exists() else None
 
 
 def _make_trainer(output, *, n_epochs, precision, show_progress):

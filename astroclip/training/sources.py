@@ -2,7 +2,9 @@
 
 import dataclasses
 import math
+import os
 import warnings
+from collections import Counter
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -26,6 +28,8 @@ N_BANDS = 3
 LARGEST = 6e4  # float16 ends at 65504
 LEAST_IVAR = 1e-7  # and begins at 6e-8
 LOWEST_REDSHIFT = -0.01  # blueshifts of nearby galaxies stay above it
+LEAST_FLUX = 1e-6  # largest flux of a spectrum, below which its unit is another one
+LEAST_PIXEL = 1e-7  # nanomaggies, the same of an image
 LEAST_PIXEL_COVERAGE = 0.5  # of a binned pixel's area, below which it is bad
 
 
@@ -165,7 +169,7 @@ def read_source(
             progress.update(len(blocks[-1]["redshift"]))
             if n_read == n_pairs:
                 break
-    _report(rejected, incomplete, n_read, split)
+    _report(rejected, incomplete, n_read, split, source)
     return {name: np.concatenate([block.pop(name) for block in blocks]) for name in list(blocks[0])}
 
 
@@ -208,17 +212,20 @@ def join_pairs(parts):
     return {name: np.concatenate([part[name] for part in parts]) for name in names}
 
 
-def _report(rejected, incomplete, n_pairs, split):
+def _report(rejected, incomplete, n_pairs, split, source):
     """Warn of what was left out; raise ValueError if nothing stays."""
     lines = [*incomplete, *rejected]
+    if n_pairs == 0:
+        name = f" {str(source)!r}" if isinstance(source, (str, os.PathLike)) else ""
+        what = f"the split {split!r} of source{name}" if split else f"source{name}"
+        reasons = Counter(line.partition("): ")[2] for line in rejected).most_common(N_LISTED)
+        reason = "; ".join(f"{reason} ({number} of them)" for reason, number in reasons)
+        reason = f"all {len(rejected)} were left out: {reason}" if rejected else "it is empty"
+        msg = f"{what} holds no usable pair: {reason}."
+        raise ValueError(msg)
     listed = "; ".join(lines[:N_LISTED])
     if len(lines) > N_LISTED:
         listed += f"; and {len(lines) - N_LISTED} more, in the warning's attribute rejected"
-    if n_pairs == 0:
-        what = f"the split {split!r} of source" if split else "source"
-        reason = f"all {len(rejected)} were left out: {listed}" if rejected else "it is empty"
-        msg = f"{what} holds no usable pair: {reason}."
-        raise ValueError(msg)
     if lines:
         counted = [f"{len(rejected)} of {len(rejected) + n_pairs} pairs"] if rejected else []
         counted += [f"{len(incomplete)} groups"] if incomplete else []
@@ -354,6 +361,10 @@ def _convert_images(raw, rules, reasons):
             continue
         empty = ~np.any(planes, axis=(1, 2, 3))
         _note(reasons, empty, "its image is zero throughout", rows)
+        faint = np.nanmax(np.abs(planes), axis=(1, 2, 3), initial=0.0) < LEAST_PIXEL
+        faint &= np.isfinite(planes).any(axis=(1, 2, 3))
+        why = f"its image has no pixel above {LEAST_PIXEL:g}; expected nanomaggies"
+        _note(reasons, faint, why, rows)
         missing = (planes == 0).all(axis=(2, 3)) if not raw.noiseless else False
         binned = _bin(np.where(np.expand_dims(missing, (-1, -2)), np.nan, planes), rules.binning)
         coverage = np.isfinite(binned).mean(axis=(1, 2, 3))
@@ -441,6 +452,9 @@ def _convert_spectra(raw, rules, reasons):
         flux = np.where(good, flux, 0.0)
         _note(reasons, ~good.any(axis=1), "its spectrum has no valid pixel", rows)
         _note(reasons, ~flux.any(axis=1), "its spectrum is zero throughout", rows)
+        faint = np.abs(flux).max(axis=1) < LEAST_FLUX
+        why = f"its spectrum has no flux above {LEAST_FLUX:g}; expected units of 1e-17 erg/s/cm2/A"
+        _note(reasons, faint, why, rows)
         new = resample_flux(wavelength, flux, ivar, ~good, WAVELENGTH)
         bad = new.mask | (np.abs(new.flux) > LARGEST)
         covered = 1 - bad.mean(axis=1)

@@ -65,7 +65,8 @@ def threads_of_another():
 def arrays_of(modality, n_objects):
     rng = np.random.default_rng(3)
     if modality == "image":
-        return [rng.normal(0, 0.2, (n_objects, 3, 64, 64)), rng.random((n_objects, 3, 64, 64)) < 0.1]
+        shape = (n_objects, 3, 64, 64)
+        return [rng.normal(0, 0.2, shape), rng.random(shape) < 0.1]
     shape = (n_objects, 4360)
     return [rng.normal(3, 1, shape), rng.uniform(1, 5, shape), rng.random(shape) < 0.1]
 

@@ -23,13 +23,23 @@ def images(seed=0, n_objects=3, n_bands=3, size=6):
         ("g", "g"), ("G", "g"), ("r'", "r"), (" z ", "z"), ("DECam g", "g"), ("decals-r", "r"),
         ("z_sdss", "z"), ("SDSS/u", "u"), ("HSC-Y", "y"), ("LSST.i", "i"), ("Pan-STARRS g", "g"),
         ("CTIO/DECam.r", "r"), ("SLOAN/SDSS.g'", "g"), ("g DECam SDSS c0001 4720.0 1520.0", "g"),
+        ("r.00000", "r"), ("i.MP9702", "i"), ("HSC-I2", "i"), ("r_SDSS", "r"), ("W-S-Z+", "z"),
+        ("g_G0301", "g"), ("bokr", "r"), ("zd", "z"), ("gp", "g"), ("gSDSS", "g"), ("ps1_i", "i"),
+        ("y band", "y"), ("r_03", "r"),
     ],
 )
 def test_band_names(name, letter):
     assert canonical_band(name) == letter
 
 
-@pytest.mark.parametrize("name", ["", "blue", "gr", "Gaia G", "DECam", "F606W", "H", 3, None])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "", "blue", "gr", "Gaia G", "DECam", "F606W", "H", 3, None, "G Gaia", "R_BESS", "R_SPECIAL",
+        "Cousins R", "W-C-RC", "g+r", "gri.MP9605", "VR DECam c0007 6300.0 2600.0", "NB0921",
+        "2MASS J", "CLEAR1L",
+    ],
+)
 def test_names_that_are_no_band(name):
     with pytest.raises(ValueError, match=r"^band is .*; expected a letter of u, g, r, i, z, y, al"):
         canonical_band(name)

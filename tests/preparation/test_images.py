@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from astropy import units as u
 from astropy.coordinates import SkyCoord
+from astropy.io import fits
 from astropy.nddata import CCDData, InverseVariance, StdDevUncertainty
 from astropy.wcs import WCS
 from hypothesis import given
@@ -254,6 +255,25 @@ def test_asinh_stacks_are_made_linear():
     np.testing.assert_allclose(prepare(stretched).pixels, prepare(images).pixels, rtol=1e-5)
 
 
+def test_comments_of_a_file_s_zero_point_are_read(tmp_path):
+    def written(comment):
+        parts = [fits.PrimaryHDU(header=fits.Header([("MAGZERO", 25.0, comment)]))]
+        for band, image in make_images().items():
+            header = image.wcs.to_header()
+            header.update({"FILTER": band, "BUNIT": "adu", "EXPTIME": 10.0})
+            parts.append(fits.ImageHDU(image.data, header))
+        path = tmp_path / "image.fits"
+        fits.HDUList(parts).writeto(path, overwrite=True)
+        return read_images(path)
+
+    expected = prepare(make_images()).pixels
+    np.testing.assert_allclose(prepare(written("mag per adu/s")).pixels, expected / 100, rtol=1e-6)
+    with pytest.raises(PreparationError, match=r"^images\['g'\] has the zero .* 'vega mag'; expec"):
+        prepare(written("Vega mag"))
+    with pytest.raises(PreparationError, match=r"^images\['g'\] has unit 'adu', MAGZERO = 25 and"):
+        prepare(written("magnitude"))
+
+
 @pytest.mark.parametrize("zero_point", [[22.5] * 3, "22.5", {"g": [1]}])
 def test_what_is_no_zero_point(zero_point):
     with pytest.raises(TypeError, match="expected one AB magnitude, or a dict of band to magnit"):
@@ -270,8 +290,12 @@ def test_an_unknown_scale_is_asked_for():
             prepare(images)
     batch = prepare(images, image_scale=0.262)
     np.testing.assert_array_equal(batch.pixels, prepare(make_images()).pixels)
-    with pytest.raises(ValueError, match="^image_scale is -1; expected arcsec per pixel, a posit"):
+    quantity = prepare(images, image_scale=0.262 * u.arcsec)
+    np.testing.assert_array_equal(quantity.pixels, batch.pixels)
+    with pytest.raises(ValueError, match="^the pixel scale is -1; expected arcsec per pixel, a po"):
         prepare(images, image_scale=-1)
+    with pytest.raises(TypeError, match="^the pixel scale is '0.3'; expected one number, arcsec"):
+        prepare(images, image_scale="0.3")
 
 
 @pytest.mark.parametrize("scale", [0.131, 0.4])
@@ -537,7 +561,8 @@ def test_no_fault_of_an_object_costs_the_others(images, message):
 
 @pytest.mark.parametrize("images", [np.ones((3, 40, 40)), [None], "image.fits", {}])
 def test_what_is_no_image(images):
-    with pytest.raises(TypeError, match=r"^images.* is .*; expected a CCDData, or a dict of band"):
+    message = "^images.* is .*; expected a CCDData, or a dict of band"
+    with pytest.raises((TypeError, PreparationError), match=message):
         prepare(images)
 
 

@@ -232,6 +232,8 @@ def test_faults_of_the_call(tmp_path):
         prepare(mosaic, position[:0])
     with pytest.raises(TypeError, match=r"^images\['g'\] is a int; expected a CCDData or the"):
         prepare({"g": 3, "r": "r.fits"}, position)
+    with pytest.raises(TypeError, match="^position is of type list; expected an astropy"):
+        prepare({"g": "g.fits"}, [150.0, 2.0])
     with pytest.raises(FileNotFoundError, match=r"^images\['g'\]: path .* does not exist"):
         prepare({"g": tmp_path / "g.fits"}, position)
     bare = {band: CCDData(ccd.data, unit=u.nmgy) for band, ccd in mosaic.items()}

@@ -140,6 +140,15 @@ def test_errors_that_are_all_one_mark_are_empty(mark):
     assert not judge_spectra(scattered, np.full(ivar.shape, mark**-2.0), mask).empty[0]
 
 
+@pytest.mark.parametrize(
+    ("scale", "empty"), [(1e-17, True), (1e17, True), (1e-3, False), (30, False)]
+)
+def test_errors_in_another_unit_than_the_flux_are_empty(scale, empty):
+    flux, ivar, mask = noisy()
+    ivar *= np.random.default_rng(2).uniform(0.8, 1.2, ivar.shape) / scale**2
+    assert judge_spectra(flux, ivar, mask).empty[0] == empty
+
+
 @given(st.floats(-12, 14))
 def test_fluxes_of_no_object_are_implausible(exponent):
     flux, ivar, mask = noisy()

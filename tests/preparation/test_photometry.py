@@ -178,7 +178,8 @@ def test_a_zero_point_that_agrees_with_the_unit(unit, header):
 def test_the_argument():
     check_zero_point(None)
     check_zero_point({"g": 25, "r": np.float32(25.0), "z": None})
-    for wrong in ([22.5] * 3, "22.5", {"g": "x"}, np.array([22.5, 23.0]), True):
+    check_zero_point(25.0 * u.ABmag)
+    for wrong in (25.0 * u.STmag, [22.5] * 3, "22.5", {"g": "x"}, np.array([22.5, 23.0]), True):
         with pytest.raises(TypeError, match="expected one AB magnitude, or a dict of band to"):
             check_zero_point(wrong)
     for wrong in (0, 99.0, -99, np.nan, np.inf, {"g": 0.0}):

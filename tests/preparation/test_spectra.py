@@ -157,6 +157,15 @@ def test_impossible_redshifts_are_refused(redshift):
         prepare_spectra(make_spectrum(), wavelength=GRID, redshift=redshift)
 
 
+def test_masked_redshifts_are_unknown_and_velocities_refused():
+    spectra = [make_spectrum(0), make_spectrum(1)]
+    masked = np.ma.array([0.1, 0.2], mask=[False, True])
+    batch = prepare_spectra(spectra, wavelength=GRID, redshift=masked)
+    np.testing.assert_array_equal(batch.redshift, [0.1, np.nan])
+    with pytest.raises(u.UnitsError, match="^redshift has unit 'km / s'; expected one conver"):
+        prepare_spectra(spectra, redshift=5000 * u.km / u.s)
+
+
 def test_redshift_in_words():
     with pytest.raises(TypeError, match="^redshift is 'high'; expected a number, or one for each"):
         prepare_spectra(make_spectrum(), redshift="high")
