@@ -647,7 +647,8 @@ def test_default_model_is_the_bundled_one(spectra):
 
 # ---------------------------------------------------------------------- what users have
 def test_redshifts_by_id_that_match_nothing_are_said(spectra, model):
-    with pytest.warns(AstroclipWarning, match="names 1 ids, of which none match.* '39627'") as caught:
+    match = "names 1 ids, of which none match.* '39627'"
+    with pytest.warns(AstroclipWarning, match=match) as caught:
         table = embed(spectra, model=model, redshift={39627: 0.1})
     assert "'galaxy-0'" in str(caught[0].message)
     assert "redshift" not in table.colnames
