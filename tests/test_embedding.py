@@ -23,7 +23,7 @@ from specutils import Spectrum, SpectrumCollection, SpectrumList
 
 import astroclip
 from astroclip import embed, list_models, load_model
-from astroclip.exceptions import CheckpointError, FailedObjectWarning
+from astroclip.exceptions import AstroclipWarning, CheckpointError, FailedObjectWarning
 from astroclip.models.small import SmallImageEncoder, SmallSpectrumEncoder
 from astroclip.preparation import ImageBatch, SpectrumBatch, wavelength_grid
 from astroclip.preparation.objects import sort_objects
@@ -546,10 +546,11 @@ def test_arguments_of_files_are_checked_as_they_are_read(files, model):
 
 
 def test_redshifts_by_id(spectra, images, model):
-    table = embed(
-        [spectra[0], images[0], spectra[2]], model=model,
-        redshift={"galaxy-2": 0.3, "galaxy-7": 0.4, "1": 0.5},
-    )
+    with pytest.warns(AstroclipWarning, match="names 3 ids, of which 2 match an object's"):
+        table = embed(
+            [spectra[0], images[0], spectra[2]], model=model,
+            redshift={"galaxy-2": 0.3, "galaxy-7": 0.4, "1": 0.5},
+        )
     assert_array_equal(table["redshift"], [np.nan, 0.5, 0.3])
 
 
@@ -642,3 +643,39 @@ def test_default_model_is_the_bundled_one(spectra):
     table = embed(spectra[0])
     assert table.meta["MODEL"] == "astroclip-small"
     assert table["embedding"].shape == (1, 128)
+
+
+# ---------------------------------------------------------------------- what users have
+def test_redshifts_by_id_that_match_nothing_are_said(spectra, model):
+    match = "names 1 ids, of which none match.* '39627'"
+    with pytest.warns(AstroclipWarning, match=match) as caught:
+        table = embed(spectra, model=model, redshift={39627: 0.1})
+    assert "'galaxy-0'" in str(caught[0].message)
+    assert "redshift" not in table.colnames
+    table = embed(spectra, model=model, redshift={"galaxy-1": 0.3})
+    assert_array_equal(table["redshift"], [np.nan, 0.3, np.nan, np.nan])
+
+
+def test_a_data_frame_is_embedded_with_its_ids_and_redshifts(small):
+    pd = pytest.importorskip("pandas")
+    wavelength = np.linspace(3700.0, 9700.0, 2000)
+    flux = 3 + np.sin(wavelength / np.array([[150.0], [200.0]]))
+    frame = pd.DataFrame({
+        "object_id": [b"a", b"b"], "flux": list(flux), "ivar": [np.full(2000, 25.0)] * 2,
+        "lambda": [wavelength] * 2, "Z": [0.1, 0.2], "ra": [1.0, 2.0], "dec": [3.0, 4.0],
+    })
+    spectra = Spectrum(
+        flux=flux * FLUX_UNIT, spectral_axis=wavelength * u.AA,
+        uncertainty=InverseVariance(np.full(flux.shape, 25.0)),
+    )
+    table = embed(frame, model=small)
+    assert_allclose(vectors(table), vectors(embed(spectra, model=small)), atol=1e-6)
+    assert list(table["id"]) == ["a", "b"]
+    assert_array_equal(table["redshift"], [0.1, 0.2])
+    assert_array_equal(table["dec"].to_value(u.deg), [3, 4])
+
+
+def test_iterables_are_embedded_as_they_come(spectra, model):
+    with pytest.warns(FailedObjectWarning, match="^1 of 3"):
+        table = embed(iter([spectra[0], None, spectra[1]]), model=model, ids=["a", None, 3])
+    assert list(table["id"]) == ["a", "1", "3"]

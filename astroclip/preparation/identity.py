@@ -215,15 +215,15 @@ def warn_unmatched(redshift, ids):
     """
     matched = {name for name in ids if name in redshift}
     without = [name for name in dict.fromkeys(ids) if name not in redshift]
-    if not without:
-        return
     unused = [name for name in redshift if name not in matched]
+    if not (without and unused):  # redshifts of some objects, or of more than there are
+        return
     n_objects = len(set(ids))
     ours = ", ".join(map(repr, without[:N_EXAMPLES]))
-    theirs = ", ".join(map(repr, unused[:N_EXAMPLES])) or "none"
-    share = "none" if not matched else f"{len(matched):,}"
+    theirs = ", ".join(map(repr, unused[:N_EXAMPLES]))
+    share = f"{len(matched):,} match an object's" if matched else "none matches an object's"
     warnings.warn(
-        f"redshift names {len(redshift):,} ids, of which {share} is the id of an object, so that "
+        f"redshift names {len(redshift):,} ids, of which {share}, so that "
         f"{len(without):,} of {n_objects:,} objects have no redshift from it. Ids of objects "
         f"without: {ours}; ids of redshift not used: {theirs}. Pass ids= that match, or "
         f"rename those of redshift.",

@@ -16,7 +16,7 @@ from specutils.io.registers import identify_spectrum_format
 from astroclip.exceptions import AstroclipWarning, PreparationError
 from astroclip.preparation.arms import merge_arms
 from astroclip.preparation.batches import FLUX_UNIT
-from astroclip.preparation.reading import checked_path, is_fits
+from astroclip.preparation.reading import checked_path, file_stem, is_fits
 from astroclip.preparation.spectrum_images import (
     image_spectra,
 )
@@ -128,15 +128,9 @@ def read_spectra(
         )
     for number, spectrum in enumerate(spectra):
         suffix = spectrum.meta.pop("fiber", number)
-        stem = _stem(path)
+        stem = file_stem(path)
         spectrum.meta.setdefault("id", stem if len(spectra) == 1 else f"{stem}-{suffix}")
     return spectra
-
-
-def _stem(path):
-    """Return a file's name without its suffix, and without that of its compression."""
-    name = re.sub(r"\.(gz|fz|bz2|xz)$", "", path.name)
-    return name[: name.rindex(".")] if "." in name[1:] else name
 
 
 # ---------------------------------------------------------------------- FITS

@@ -200,7 +200,7 @@ def test_redshifts_one_by_one():
 @pytest.mark.parametrize(
     ("redshift", "error", "message"),
     [
-        (Table({"name": ["a"], "z": [0.1]}), ValueError, "without a column 'id'; .* It has name, z"),
+        (Table({"name": ["a"], "z": [0.1]}), ValueError, "without a column 'id'"),
         (
             Table({"id": ["a", "a", "b"], "z": [0.1, 0.2, 0.3]}), ValueError,
             "1 ids with two different values \\('a': 0.1 and 0.2\\)",
