@@ -160,7 +160,7 @@ class BandImage:
             bad = wrong if bad is None else bad | wrong
             if plane.role in UNCERTAINTIES and uncertainty is None:
                 kind, power = UNCERTAINTIES[plane.role]
-                unit = _noise_unit(self._path, plane, self.unit, power)
+                unit = _noise_unit(plane, self.unit, power)
                 uncertainty = kind(values, unit=unit)
         if wcs is None and self.wcs is not None:
             wcs = self.wcs if window == (slice(None), slice(None)) else self.wcs[window]
@@ -665,7 +665,7 @@ def _unit(path, plane, primary, asked):
     return asked
 
 
-def _noise_unit(path, plane, unit, power):
+def _noise_unit(plane, unit, power):
     """Return the unit of an uncertainty; headers that repeat the image's BUNIT say nothing."""
     text = str(plane.hdu.header.get("BUNIT", "")).strip()
     declared = parse_unit(text)

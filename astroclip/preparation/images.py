@@ -9,6 +9,8 @@ from astropy import units as u
 from astropy.nddata import CCDData
 from astropy.stats import SigmaClip, mad_std
 from astropy.utils.exceptions import AstropyUserWarning
+from astropy.wcs import WCS
+from astropy.wcs.utils import proj_plane_pixel_scales
 
 from astroclip._validation import check_choice, check_integer
 from astroclip.exceptions import PreparationError
@@ -601,7 +603,7 @@ def _cut_bands(planes, target, settings, name, pixels, mask):
         if band not in planes:
             continue
         plane, label = planes[band], f"{name}[{band!r}]"
-        flags |= _check_size(plane, settings, label)
+        flags |= _check_size(plane, settings, label, is_plain=is_plain)
         shift = None
         if is_plain:
             shift = (0, 0) if plane.wcs is None else pixel_shift(reference.wcs, plane.wcs, window)
@@ -637,11 +639,14 @@ def _window(scale, target, settings):
     return Window(left, bottom, factor, settings.size)
 
 
-def _check_size(plane, settings, name):
+def _check_size(plane, settings, name, *, is_plain):
     """Return the flag of an image smaller than the crop; raise unless it may be padded."""
     needed = settings.size * _window(plane.scale, (0.0, 0.0), settings).factor
     height, width = plane.pixels.shape
-    if min(height, width) >= needed - 1e-6:
+    sides = np.array([width, height], dtype=float)
+    if not is_plain and isinstance(plane.wcs, WCS):  # sides of pixels that are not square
+        sides *= proj_plane_pixel_scales(plane.wcs) * 3600 / plane.scale
+    if sides.min() >= needed - 1e-6:
         return 0
     if not settings.pad:
         raise PreparationError(
@@ -687,7 +692,8 @@ def _cut(plane, window, pixels, mask):
     flux = rows @ np.where(good, plane.pixels, 0.0) @ columns
     mask[:] = area < 0.5
     pixels[:] = np.where(mask, 0.0, flux / np.where(mask, 1.0, area))
-    return (rows.sum(axis=1)[:, None] @ columns.sum(axis=0)[None]) / factor**2 >= 0.5
+    held = np.ones((height, width)) if plane.blank is None else ~plane.blank
+    return (rows @ held @ columns) / factor**2 >= 0.5
 
 
 def _overlap_matrix(start, factor, size, n_pixels):

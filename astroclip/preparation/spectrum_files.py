@@ -455,7 +455,7 @@ def _read_table(path, given):
         )
     options = {"format": kind} if kind else {"format": "csv" if suffix == ".csv" else "ascii"}
     if kind == "votable":
-        options["table_id"] = 0
+        options.update(table_id=0, use_names_over_ids=True)
     try:
         table = Table.read(path, **options)
     except ImportError as error:

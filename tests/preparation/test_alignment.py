@@ -189,6 +189,16 @@ def test_a_mosaic_is_cut_to_what_is_needed():
     np.testing.assert_allclose(one.pixels[0, 0][good], two.pixels[0, 0][good], atol=1e-6)
 
 
+def test_the_size_of_pixels_that_are_not_square_counts_along_each_axis():
+    wcs = make_wcs(SCALE * np.array([[-2.0, 0], [0, 1.0]]), shape=(SIZE + 2, SIZE // 2 + 1))
+    batch = prepare({"r": (paint(wcs, (SIZE + 2, SIZE // 2 + 1)), wcs)})
+    assert batch.flags[0] == Flag.RESAMPLED
+    assert batch.coverage[0] > 0.95
+    short = wcs[: SIZE // 2]
+    with pytest.raises(PreparationError, match=rf"^images\['r'\] is {SIZE // 2 + 1} x {SIZE // 2}"):
+        prepare({"r": (np.ones((SIZE // 2, SIZE // 2 + 1)), short)})
+
+
 # ---------------------------------------------------------------------- what cannot be aligned
 def singular():
     wcs = WCS(naxis=2)

@@ -415,6 +415,9 @@ def test_a_blank_corner_is_no_coverage(value):
     np.testing.assert_array_equal(batch.mask[0, 1], blank)
     np.testing.assert_array_equal(batch.pixels[~batch.mask], expected.pixels[~batch.mask])
     assert batch.flags[0] == 0  # outside the footprint no pixel is bad
+    for image in images.values():
+        image.wcs = make_wcs((60, 60), 0.131)
+    assert prepare(images).flags[0] == Flag.RESAMPLED
 
 
 def test_a_band_that_is_blank_everywhere_is_missing():
