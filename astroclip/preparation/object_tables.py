@@ -353,8 +353,9 @@ def _spectra(record, roles, given):
     Rows that share their wavelengths are rows of one Spectrum.
     """
     arrays = {role: record.arrays[name].read() for role, name in roles.items()}
+    bare = BARE if given.unit is None else BARE._replace(unit=given.unit)
     unit = flux_unit(
-        record.arrays[roles["flux"]].unit, given.unit, BARE, f"the table, column {roles['flux']},"
+        record.arrays[roles["flux"]].unit, given.unit, bare, f"the table, column {roles['flux']},"
     )
     if any(np.ndim(values) == 1 and values.dtype != object for values in arrays.values()):
         single = [roles[role] for role, values in arrays.items() if np.ndim(values) == 1]

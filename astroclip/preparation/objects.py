@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from astropy.nddata import CCDData
+from astropy.table import Row
 from specutils import Spectrum, SpectrumCollection, SpectrumList
 
 from astroclip._validation import check_not_empty
@@ -43,6 +44,7 @@ EXPECTED = {
     "CCDData, a CCDData stack, a file path, a table with one object per row, a SpectrumBatch or "
     "ImageBatch, or a list of these",
 }
+LONGEST_LABEL = 80  # characters of what is no path
 
 
 @dataclass(eq=False, slots=True)
@@ -283,7 +285,8 @@ def _is_many(objects):
     if isinstance(objects, np.ndarray):
         return objects.ndim == 1 and objects.dtype.kind in "OUT"
     return isinstance(objects, Iterable) and not (
-        isinstance(objects, (*TYPES[None], bytes, SpectrumBatch, ImageBatch)) or is_table(objects)
+        isinstance(objects, (*TYPES[None], Row, bytes, SpectrumBatch, ImageBatch))
+        or is_table(objects)
     )
 
 
@@ -295,7 +298,7 @@ def _checked_entries(element, modality, options):
         return _element_entries(element, modality, options)
     except Exception as error:  # a fault of one element costs the others nothing
         if isinstance(element, Path):
-            return [_fault(error, "", path=element, label=file_stem(element))]
+            return [_fault(error, "", path=element, label=file_stem(element)[:LONGEST_LABEL])]
         kinds = {"image": (dict, CCDData), "spectrum": TYPES["spectrum"]}
         kind = next((key for key, types in kinds.items() if isinstance(element, types)), "")
         return [_fault(error, kind)]
@@ -309,6 +312,8 @@ def _element_entries(element, modality, options):
             f"Join several with astroclip.preparation.concatenate."
         )
         raise TypeError(msg)
+    if isinstance(element, Row):
+        element = element.table[element.index : element.index + 1]
     if modality is None and (is_table(element) or isinstance(element, dict) and is_row(element)):
         return [
             SingleObject(kind, data, row, identity=identity)

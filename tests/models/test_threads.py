@@ -68,7 +68,9 @@ def arrays_of(modality, n_objects):
         shape = (n_objects, 3, 64, 64)
         return [rng.normal(0, 0.2, shape), rng.random(shape) < 0.1]
     shape = (n_objects, 4360)
-    return [rng.normal(3, 1, shape), rng.uniform(1, 5, shape), rng.random(shape) < 0.1]
+    mask = np.zeros(shape, bool)
+    mask[:, 1000:1800] = True  # a long gap, which is not bridged
+    return [rng.normal(3, 1, shape), rng.uniform(1, 5, shape), mask]
 
 
 def encode(model, modality, arrays, **options):

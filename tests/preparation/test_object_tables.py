@@ -15,6 +15,7 @@ from astroclip.preparation import prepare_images, prepare_spectra
 from astroclip.preparation.batches import FLUX_UNIT
 from astroclip.preparation.identity import given_ids, given_redshifts
 from astroclip.preparation.objects import sort_objects
+from astroclip.preparation.reading import ReadOptions
 
 N, P = 4, 300
 RANDOM = np.random.default_rng(7)
@@ -93,6 +94,20 @@ def test_every_layout_gives_the_same_spectra(layout):
     np.testing.assert_array_equal(found.mask, expected.mask)
     if layout not in ("rows",):
         assert len({id(item.data) for item in items}) == 1
+
+
+def test_bare_numbers_are_in_the_unit_given():
+    options = ReadOptions(unit="erg / (s cm2 AA)", flux="F", wavelength="W")
+    frame = pd.DataFrame({"F": list(FLUX * 1e-17), "W": [WAVELENGTH] * N})
+    items = list(sort_objects(frame, options=options))
+    found = items[0].data.flux.to_value(FLUX_UNIT)
+    np.testing.assert_allclose(found, FLUX, rtol=1e-6)
+
+
+def test_a_row_of_a_table_is_an_object():
+    (item,) = sort_objects(quantities()[2])
+    assert item.id == str(IDS[2])
+    np.testing.assert_allclose(item.data.flux.to_value(FLUX_UNIT)[0], FLUX[2], rtol=1e-6)
 
 
 def test_parquet_files_of_lists_are_tables(tmp_path):
