@@ -13,7 +13,6 @@ from pathlib import Path
 from astropy.io import fits
 from astropy.utils.exceptions import AstropyUserWarning
 
-from astroclip.exceptions import PreparationError
 from astroclip.preparation.bands import band_letter
 from astroclip.preparation.spectrum_images import has_spectral_axis, spectral_axis_number
 from astroclip.preparation.spectrum_tables import role_of
