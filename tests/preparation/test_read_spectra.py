@@ -467,7 +467,14 @@ def damaged(folder):
     path = folder / "damaged.fits.gz"
     whole = write_table(folder / "whole.fits", {"WAVE": (WAVELENGTH, "nm"), "FLUX": (FLUX, "Jy")})
     path.write_bytes(gzip.compress(whole.read_bytes())[:20000])
-    yield path, "[Cc]heck that the file is complete"
+    yield path, "Check that the file is complete"
+    path = folder / "start.fits.bz2"
+    path.write_bytes(bz2.compress(whole.read_bytes())[:3000])
+    yield path, "Check that the file is complete"
+    path = folder / "cut.fits"
+    arms = write_desi(folder / "arms.fits", 1).read_bytes()
+    path.write_bytes(arms[: len(arms) * 2 // 3])
+    yield path, "its data end early"
 
 
 # ---------------------------------------------------------------------- tables of objects
