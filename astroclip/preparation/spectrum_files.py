@@ -146,8 +146,8 @@ def _read_fits(path, given):
             contents = _contents(hdus)
         if is_truncated(caught):
             raise PreparationError(
-                f"it is damaged or incomplete, for it does not end with an extension. Get it "
-                f"again. What can be read is {contents}."
+                f"it is damaged or incomplete, for it does not end with an extension. Check that "
+                f"the file is complete; get it again. What can be read is {contents}."
             )
         try:
             return _fits_spectra(path, hdus, given)
