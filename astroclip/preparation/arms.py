@@ -5,11 +5,11 @@ from astropy import units as u
 from astropy.nddata import InverseVariance
 from specutils import Spectrum
 
+from astroclip.preparation.identity import find_column
 from astroclip.preparation.noise import inverse_variance
 
 __all__ = ["are_arms", "merge_arms"]
 
-POSITIONS = {"ra": ("TARGET_RA", "RA"), "dec": ("TARGET_DEC", "DEC")}  # of a fibermap
 OFF_GRID = 0.05  # pixels: arms further than this from one common grid share no pixels
 
 
@@ -129,9 +129,8 @@ def merge_arms(arms):
             np.asarray(fibermap["TARGETID"]), return_index=True, return_inverse=True
         )
         identity = {"id": np.asarray(fibermap["TARGETID"]).astype(str)}
-        for key, names in POSITIONS.items():
-            name = next((name for name in names if name in fibermap.colnames), None)
-            if name is not None:
+        for key in ("ra", "dec"):
+            if (name := find_column(fibermap.colnames, key)) is not None:
                 identity[key] = np.asarray(fibermap[name], dtype=float)
         if len(targets) < n_objects:  # several exposures of a target
             order = np.argsort(first)
