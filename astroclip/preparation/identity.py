@@ -107,8 +107,8 @@ def warn_rounded(values, name):
     if rounded:
         warnings.warn(
             f"{name} has {len(rounded)} whole numbers in floating point above {EXACT:.0f}, such "
-            f"as {rounded[0]:.0f}, which has lost its last digits: it is not the id it was. Read "
-            f"the column as integers or text (in pandas dtype='Int64').",
+            f"as {rounded[0]:.0f}, whose last digits floating point does not keep, so they may not "
+            f"be the ids they were. Read them as integers or text (in pandas dtype='Int64').",
             AstroclipWarning,
             stacklevel=3,
         )

@@ -240,9 +240,11 @@ def test_ids_of_every_container():
 
 def test_ids_that_lost_digits_in_floating_point_are_told():
     ids = [39627776344457978.0, None, 5.0]
-    with pytest.warns(AstroclipWarning, match="ids has 1 whole numbers .* lost its last digits"):
+    with pytest.warns(AstroclipWarning, match="ids has 1 whole numbers .* does not keep"):
         given_ids(pd.Series(ids))
-    frame = pd.DataFrame({"TARGETID": ids, "flux": list(FLUX[[0, 0, 0]]), "wavelength": [WAVELENGTH] * 3})
+    frame = pd.DataFrame(
+        {"TARGETID": ids, "flux": [FLUX[0]] * 3, "wavelength": [WAVELENGTH] * 3}
+    )
     with pytest.warns(AstroclipWarning, match="column 'TARGETID' of the table has 1 whole"):
         items = list(sort_objects(frame))
     assert [item.id for item in items[1:]] == ["1", "5"]
