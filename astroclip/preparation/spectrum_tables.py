@@ -35,7 +35,7 @@ ROLES = {
     "wavelength": {
         "wave", "wavelength", "wavelengths", "lambda", "lam", "lamb", "wl", "wlen", "wvl",
         "wavel", "spectral_axis", "wave_obs", "lambda_obs", "wavelength_obs", "frequency",
-        "freq", "energy", "opt_wave", "spec_wave", "wave_vac", "wavelength_vac", "lambda_vac",
+        "freq", "energy", "wavenumber", "opt_wave", "spec_wave", "wave_vac", "wavelength_vac", "lambda_vac",
         "lam_vac", "vacuum_wavelength", "wave_vacuum", "wavelength_vacuum", "lambda_vacuum",
         "vacwave", "vac_wave", "wave_air", "wavelength_air", "lambda_air", "lam_air",
         "air_wavelength", "airwave", "air_wave", "loglam", "loglambda", "log_lam",
@@ -402,12 +402,15 @@ def column_spectrum(row, roles, table, unit, given, convention):
         order = order[np.argsort(wavelength.value[order], kind="stable")]
     wavelength = wavelength[order]
     repeated = np.flatnonzero(np.diff(wavelength.value) == 0)
-    if len(wavelength) < 2 or repeated.size:
-        at = f" {wavelength[repeated[0]]:.6g} twice" if repeated.size else ""
+    if len(wavelength) < 2:
         raise PreparationError(
-            f"{table.label} has {len(wavelength)} pixels with a wavelength in "
-            f"{roles['wavelength']}{at}; expected at least 2, each once. Merge overlapping "
-            f"orders or segments first."
+            f"{table.label} has {len(wavelength)} pixels with a wavelength in {axis_name}; "
+            f"expected at least 2. {HELP}."
+        )
+    if repeated.size:
+        raise PreparationError(
+            f"{table.label} has {wavelength[repeated[0]]:.6g} twice in {axis_name}; expected each "
+            f"wavelength once. Merge overlapping orders or segments first."
         )
     uncertainty = _uncertainty(row, roles, table, unit, order)
     mask = _mask(row, convention, order)

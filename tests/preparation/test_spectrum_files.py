@@ -280,6 +280,17 @@ def test_one_row_per_object(tmp_path):
         assert_same(spectrum, scale=scale)
 
 
+@pytest.mark.parametrize("unit", [u.nm, u.THz, u.eV, 1 / u.cm])
+def test_specutils_own_table_of_any_axis(tmp_path, unit):
+    axis = (WAVELENGTH * u.AA).to(unit, u.spectral())  # names its column
+    spectrum = Spectrum(
+        flux=FLUX * FLUX_UNIT, spectral_axis=axis, uncertainty=InverseVariance(IVAR), mask=BAD
+    )
+    spectrum.write(tmp_path / "one.fits", format="tabular-fits")
+    found = prepare_spectra(read_one(tmp_path / "one.fits"), medium="vacuum")
+    np.testing.assert_allclose(found.flux, prepare_spectra(spectrum, medium="vacuum").flux)
+
+
 def test_specutils_own_table_of_several_spectra(tmp_path):
     both = Spectrum(
         flux=np.stack([FLUX, 2 * FLUX]) * FLUX_UNIT, spectral_axis=WAVELENGTH * u.AA,
