@@ -139,7 +139,7 @@ SINGLE_SPECTRA = {
     "axis in pixels": (
         lambda: make_spectrum(axis_unit=u.pix),
         u.UnitsError,
-        r" has a spectral axis in 'pix'; expected a wavelength, .* set spectral_axis",
+        r" has a spectral axis in 'pix'; expected a wavelength, .* Set spectral_axis",
     ),
     "duplicate wavelengths": (
         lambda: make_spectrum(wavelength=np.repeat(np.linspace(3600, 9800, 700), 2)),

@@ -152,4 +152,5 @@ def open_index(path):
 def run_query(options):
     """Search an index; return the exit status."""
     check_output(options)
+    options.reference = options.index  # beside it lie the weights of a model of one's own
     return search(open_index(options.index), options)

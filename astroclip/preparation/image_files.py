@@ -7,7 +7,6 @@ filter's name. A file that does not say it is refused, with what it holds.
 
 import contextlib
 import dataclasses
-import io
 import re
 import warnings
 
@@ -21,8 +20,8 @@ from astroclip.exceptions import PreparationError
 from astroclip.preparation.bands import band_letter, header_bands
 from astroclip.preparation.photometry import ZERO_POINT_KEYS
 from astroclip.preparation.reading import (
-    COMPRESSIONS,
     checked_path,
+    fits_source,
     is_celestial,
     is_display_image,
     is_fits,
@@ -248,27 +247,13 @@ def open_images(path, *, bands=None, unit=None):
         raise _refusal(path, "it is no FITS file", "Pass a FITS file, or CCDData objects.")
     with contextlib.ExitStack() as stack:
         with _explained(path) as caught:
-            hdus = stack.enter_context(fits.open(_plain(path)))
+            hdus = stack.enter_context(fits.open(fits_source(path)))
             len(hdus)  # reads all headers
         if any(re.search("truncated|Error validating header", str(w.message)) for w in caught):
             raise _refusal(path, *DAMAGED)
         with _explained(path, fits.VerifyError):
             images = _bands(path, hdus, bands, unit)
         yield images
-
-
-def _plain(path):
-    """Return what to open: the path, or the content of a file compressed as a whole.
-
-    astropy takes the end of a truncated gzip file for the end of its extensions.
-    """
-    with path.open("rb") as file:
-        start = file.read(6)
-    module = next((each for mark, each in COMPRESSIONS if start.startswith(mark)), None)
-    if module is None:
-        return path
-    with module.open(path) as file:
-        return io.BytesIO(file.read())
 
 
 @contextlib.contextmanager

@@ -199,12 +199,12 @@ def _odd_rows(flux, ivar, mask):
     odd = ~ordinary | (floor < PLAUSIBLE_FLUX[0]) | (largest > PLAUSIBLE_FLUX[1])
     if ivar is None:
         return np.flatnonzero(odd)
-    least, greatest = ivar.min(axis=1), ivar.max(axis=1)
+    least, greatest = ivar.min(axis=1).astype(float), ivar.max(axis=1).astype(float)
     for row in np.flatnonzero(least == 0):
         good = ivar[row][~mask[row]]
         least[row] = good.min() if len(good) else 0.0
     # the mean is at least half the median
-    odd |= least * WORTHLESS_ERROR**2 * n_good < 2.0 * ivar.sum(axis=1)
+    odd |= least * WORTHLESS_ERROR**2 * n_good < 2.0 * ivar.sum(axis=1, dtype=float)
     brightest = np.square(largest, dtype=float)
     odd |= (brightest * greatest < 1e-2) | (brightest * least > 1e12)
     for row in np.flatnonzero(~odd & (least >= greatest * (1 - 1e-6))):  # one constant

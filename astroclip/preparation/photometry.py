@@ -15,6 +15,9 @@ __all__ = ["ZERO_POINT_KEYS", "check_zero_point", "linear_pixels", "nanomaggy_fa
 AB_ZERO_POINT = 3631 * u.Jy
 COUNTS = (u.adu, u.DN, u.electron, u.ct, u.ph)  # units that need a zero point
 MAGNITUDES = (5.0, 45.0)  # a zero point lies between these; cards of 0, 99 or -99 say "unknown"
+ZERO_POINT_ADVICE = (
+    "zero_point= (on the command line --zero-point), the AB magnitude of one count per second"
+)
 AGREEMENT = 0.02  # mag by which two zero points of one image may differ
 
 # What a card's zero point is the AB magnitude of: one count per second, one unit of the pixel
@@ -358,15 +361,14 @@ def _header_zero_point(unit, name, header, per_second):
         error = PreparationError if cards else u.UnitsError
         raise error(
             f"{name} has {what} and {found_text}; expected nanomaggies, Jy, or counts with an "
-            f"AB zero point. Set its unit (astropy.units.nmgy), or pass zero_point, the AB "
-            f"magnitude of one count per second."
+            f"AB zero point. Set its unit (astropy.units.nmgy; unit= where it has none), or pass "
+            f"{ZERO_POINT_ADVICE}."
         )
     for key in magnitudes:
         if system := _other_system(header, key):
             raise PreparationError(
                 f"{name} has the zero point {key} = {_shown(header, key)} in the system "
-                f"{system!r}; expected AB magnitudes. Pass zero_point, the AB magnitude of one "
-                f"count per second."
+                f"{system!r}; expected AB magnitudes. Pass {ZERO_POINT_ADVICE}."
             )
     # every reading as the magnitude of one pixel value
     shift = 0.0
@@ -386,15 +388,15 @@ def _header_zero_point(unit, name, header, per_second):
     if not common:
         raise PreparationError(
             f"{name} has zero points that contradict each other, {listed}; expected one. Pass "
-            f"zero_point, the AB magnitude of one count per second."
+            f"{ZERO_POINT_ADVICE}."
         )
     if max(common) - min(common) > AGREEMENT:
         raise PreparationError(
             f"{name} has {what}, {listed} and an exposure time of {10 ** (shift / 2.5):g} s; "
             f"expected to know whether the zero point is that of one count per second or of one "
             f"count of the exposure. Give the pixels the unit astropy.units.adu / u.s if they are "
-            f"per second or scaled to the zero point, else pass zero_point, the AB magnitude of "
-            f"one count per second."
+            f"per second or scaled to the zero point, else pass "
+            f"{ZERO_POINT_ADVICE}."
         )
     return common[0], "value"
 

@@ -4,6 +4,7 @@ import bz2
 import dataclasses
 import glob
 import gzip
+import io
 import lzma
 import re
 import warnings
@@ -19,19 +20,18 @@ from astroclip.preparation.spectrum_tables import role_of
 from astroclip.tables import is_embedding_table
 
 __all__ = [
-    "COMPRESSIONS",
     "ReadOptions",
     "checked_path",
     "file_ids",
     "file_modality",
     "file_stem",
     "find_files",
+    "fits_source",
     "is_celestial",
     "is_display_image",
     "is_fits",
     "is_spectral",
     "picture_shape",
-    "unreadable",
 ]
 
 OBJECT_NAMES = re.compile(r"(?!\.).+\.(fits?|fts|fz)(\.(gz|fz|bz2))?", re.IGNORECASE)
@@ -254,10 +254,7 @@ def checked_path(path):
 
 def is_fits(path):
     """Return whether a file is FITS, plain or compressed as a whole (gzip, bzip2, xz)."""
-    path = Path(path)
-    with path.open("rb") as file:
-        start = file.read(6)
-    opener = next((each for mark, each in COMPRESSIONS if start.startswith(mark)), None)
+    start, opener = _compression(path)
     if opener is not None:
         try:
             with opener.open(path) as file:
@@ -267,9 +264,25 @@ def is_fits(path):
     return start == b"SIMPLE"
 
 
-def unreadable(path, what, error):
-    """Return the error of a file that cannot be read as spectra or images."""
-    return PreparationError(
-        f"path {str(path)!r} cannot be read as {what}: {error}. Check that the file is "
-        f"complete, or read it with another tool and pass the object."
-    )
+def _compression(path):
+    """Return the first bytes of a file and the module that unpacks it, None if none is needed."""
+    with Path(path).open("rb") as file:
+        start = file.read(6)
+    return start, next((each for mark, each in COMPRESSIONS if start.startswith(mark)), None)
+
+
+def fits_source(path):
+    """Return what astropy is to open: the path, or the content of a file compressed as a whole.
+
+    astropy takes the end of a truncated gzip file for the end of its extensions.
+
+    Raises
+    ------
+    EOFError, OSError, `lzma.LZMAError`
+        If the compressed data end early or are damaged.
+    """
+    _, opener = _compression(path)
+    if opener is None:
+        return path
+    with opener.open(path) as file:
+        return io.BytesIO(file.read())

@@ -16,10 +16,8 @@ from specutils.io.registers import identify_spectrum_format
 from astroclip.exceptions import AstroclipWarning, PreparationError
 from astroclip.preparation.arms import merge_arms
 from astroclip.preparation.batches import FLUX_UNIT
-from astroclip.preparation.reading import checked_path, file_stem, is_fits
-from astroclip.preparation.spectrum_images import (
-    image_spectra,
-)
+from astroclip.preparation.reading import checked_path, file_stem, fits_source, is_fits
+from astroclip.preparation.spectrum_images import image_spectra
 from astroclip.preparation.spectrum_tables import (
     HELP,
     Array,
@@ -136,7 +134,7 @@ def read_spectra(
 # ---------------------------------------------------------------------- FITS
 def _read_fits(path, given):
     """Return the spectra of a FITS file."""
-    with fits.open(path, memmap=False) as hdus:
+    with fits.open(fits_source(path), memmap=False) as hdus:
         contents = _contents(hdus)
         try:
             return _fits_spectra(path, hdus, given)

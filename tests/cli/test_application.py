@@ -119,7 +119,7 @@ def test_what_cannot_be_understood_is_exit_2(arguments, words, run):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["embed", "nowhere.fits"], "file 'nowhere.fits' does not exist"),
+        (["embed", "nowhere.fits"], "path 'nowhere.fits' does not exist"),
         (["embed", "nothing*.fits"], "pattern 'nothing*.fits' matches no file"),
         (["embed", str(SPECTRUM), "--model", "no-such-model"], "no-such-model"),
         (["embed", str(SPECTRUM), "--device", "abacus"], "device is 'abacus'"),
