@@ -174,6 +174,9 @@ def find_files(arguments):
     files = {}
     for argument in arguments:
         text = str(argument)
+        if not text:  # to pathlib, the present folder
+            msg = "path '' is empty; pass the path of a file or folder."
+            raise FileNotFoundError(msg)
         path = Path(argument).expanduser()
         try:
             is_folder, exists = path.is_dir(), path.exists()
