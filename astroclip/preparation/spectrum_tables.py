@@ -35,7 +35,8 @@ ROLES = {
     "wavelength": {
         "wave", "wavelength", "wavelengths", "lambda", "lam", "lamb", "wl", "wlen", "wvl",
         "wavel", "spectral_axis", "wave_obs", "lambda_obs", "wavelength_obs", "frequency",
-        "freq", "energy", "wavenumber", "opt_wave", "spec_wave", "wave_vac", "wavelength_vac", "lambda_vac",
+        "freq", "energy", "wavenumber",
+        "opt_wave", "spec_wave", "wave_vac", "wavelength_vac", "lambda_vac",
         "lam_vac", "vacuum_wavelength", "wave_vacuum", "wavelength_vacuum", "lambda_vacuum",
         "vacwave", "vac_wave", "wave_air", "wavelength_air", "lambda_air", "lam_air",
         "air_wavelength", "airwave", "air_wave", "loglam", "loglambda", "log_lam",
