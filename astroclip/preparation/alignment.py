@@ -7,6 +7,7 @@ import numpy as np
 from astropy.utils.exceptions import AstropyWarning
 from astropy.wcs import WCS, WCSCOMPARE_ANCILLARY
 from astropy.wcs.utils import proj_plane_pixel_scales
+from scipy import ndimage
 
 from astroclip.exceptions import PreparationError
 from astroclip.preparation.batches import SCALE_TOLERANCE
@@ -33,6 +34,8 @@ SCALE_KEYS = (
     ("PIXSCALX", "PIXSCALY"), ("SECPIX",), ("SECPIX1", "SECPIX2"), ("D001SCAL",),
 )
 MARGIN = 4  # pixels kept around those of a band that lie in a window
+FINEST = 1.5  # a band's pixels in one wanted above which they are averaged, not interpolated
+REACH = 2  # pixels from a bad one in which a cubic spline feels it
 SCALE_ADVICE = (
     "Give the image its WCS, or pass its scale: pixel_scale= in astroclip.embed, --pixel-scale on "
     "the command line, image_scale= in prepare_images"
@@ -43,8 +46,8 @@ SCALE_ADVICE = (
 class Window:
     """A square of an image's pixels: first column and row, and its pixels per pixel wanted."""
 
-    left: int
-    bottom: int
+    left: float
+    bottom: float
     factor: float
     size: int
 
@@ -294,7 +297,7 @@ def window_wcs(wcs, window, *, pixel_scale=None):
     return target
 
 
-def resample_onto(target, pixels, bad, wcs, name):
+def resample_onto(target, pixels, bad, wcs, name, *, sharp=False):
     """Return a band on the pixels of other world coordinates.
 
     Parameters
@@ -308,6 +311,10 @@ def resample_onto(target, pixels, bad, wcs, name):
     wcs : `~astropy.wcs.WCS`
     name : str
         How errors name the band.
+    sharp : bool
+        Whether pixels of about the size wanted are interpolated by a cubic spline away from
+        bad ones: means over shifted pixels broaden stars, by 7 % at a width of 3 pixels,
+        against bands that are not resampled.
 
     Returns
     -------
@@ -355,6 +362,7 @@ def resample_onto(target, pixels, bad, wcs, name):
         # tables of distortion go with the pixels of the whole image
         if isinstance(wcs, WCS) and not (wcs.cpdis1 or wcs.cpdis2 or wcs.det2im1 or wcs.det2im2):
             pixels, bad, wcs = pixels[slices], bad[slices], wcs[slices]
+            x, y = x - slices[1].start, y - slices[0].start
         planes = [np.where(bad, 0.0, pixels)] + ([1.0 - bad] if bad.any() else [])
         means = [
             reproject_exact((plane, wcs), target, shape_out=(size, size)) for plane in planes
@@ -367,7 +375,25 @@ def resample_onto(target, pixels, bad, wcs, name):
         - np.gradient(x, axis=0) * np.gradient(y, axis=1)
     )
     share = covered[~mask] / footprint[~mask]
-    flux[~mask] = means[0][0][~mask] / share * pixels_in_one[~mask]
+    flux[~mask] = means[0][0][~mask] / share
+    if sharp and not np.nanmedian(pixels_in_one) > FINEST:
+        sharper = _spline(pixels, bad, x, y)
+        flux = np.where(mask | np.isnan(sharper), flux, sharper)
+    flux *= pixels_in_one
     mask |= ~np.isfinite(flux)
     flux[mask] = 0.0
     return flux, mask, footprint >= 0.5
+
+
+def _spline(pixels, bad, x, y):
+    """Return pixel values at pixel coordinates by a cubic spline; NaN off the image or near bad."""
+    at = np.where(np.isfinite(x) & np.isfinite(y), [y, x], -1e6)
+    near = np.zeros(x.shape)
+    if bad.any():
+        # bad pixels hold the value of the nearest good one, so that the spline rings little
+        nearest = ndimage.distance_transform_edt(bad, return_distances=False, return_indices=True)
+        pixels = pixels[tuple(nearest)]
+        wide = ndimage.binary_dilation(bad, np.ones((3, 3), bool), iterations=REACH)
+        near = ndimage.map_coordinates(wide.astype(float), at, order=1)
+    values = ndimage.map_coordinates(pixels.astype(float), at, order=3, cval=np.nan)
+    return np.where(near > 0, np.nan, values)

@@ -598,6 +598,9 @@ def _cut_bands(planes, target, settings, name, pixels, mask):
     reference = planes[_reference_band(planes)]
     window = _window(reference.scale, target, settings)
     is_plain = reference.wcs is None or is_square(reference.wcs, window)
+    if not is_plain:
+        x, y = (center + 0.5 - settings.size * window.factor / 2 for center in target)
+        window = dataclasses.replace(window, left=x, bottom=y)
     grid, flags, n_bad, n_pixels = None, 0, 0, 0
     for number, band in enumerate(settings.bands):
         if band not in planes:
@@ -620,7 +623,8 @@ def _cut_bands(planes, target, settings, name, pixels, mask):
                 scale = None if is_plain else settings.pixel_scale
                 grid = window_wcs(reference.wcs, window, pixel_scale=scale)
             flux, mask[number], inside = resample_onto(
-                grid, plane.pixels, plane.bad, plane.wcs, label
+                grid, plane.pixels, plane.bad, plane.wcs, label,
+                sharp=is_plain and window.factor == 1,
             )
             pixels[number] = flux
             flags |= Flag.RESAMPLED
