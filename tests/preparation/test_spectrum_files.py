@@ -652,13 +652,13 @@ def test_damaged_files(tmp_path):
     (tmp_path / "a.npz").write_bytes(b"PK\x03\x04\x00\x00")
     (tmp_path / "no.csv").write_text("")
     for name, message in (
-        ("cut.fits", "its data end early"), ("a.npz", "it is neither FITS nor a table"),
+        ("cut.fits", "it is damaged or incomplete"), ("a.npz", "it is neither FITS nor a table"),
         ("no.csv", "it holds no rows of a table"),
     ):
         with pytest.raises(PreparationError, match=f"^path .*{name}' cannot .*: {message}") as bad:
             read_spectra(tmp_path / name)
         assert bad.value.flag == Flag.FAILED | Flag.BAD_INPUT
-    with pytest.warns(FailedObjectWarning, match="cut.fits' cannot be read as spectra: its data"):
+    with pytest.warns(FailedObjectWarning, match="cut.fits' cannot be read as spectra: it is dam"):
         table = astroclip.embed([tmp_path / "cut.fits", SAMPLES / "desi-27247.fits"])
     assert [bool(flag & Flag.FAILED) for flag in table["flags"]] == [True, False]
 
