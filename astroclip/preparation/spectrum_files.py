@@ -112,6 +112,7 @@ def read_spectra(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", AstropyWarning)
             spectra = _read_fits(path, given) if is_fits(path) else _read_table(path, given)
+            _check_orders(spectra)
     except PreparationError as fault:
         raise PreparationError(
             f"path {str(path)!r} cannot be read as spectra: {fault}", flag=fault.flag
@@ -135,6 +136,23 @@ def read_spectra(
         stem = file_stem(path)
         spectrum.meta.setdefault("id", stem if len(spectra) == 1 else f"{stem}-{suffix}")
     return spectra
+
+
+def _check_orders(spectra):
+    """Raise an error for spectra without ids that follow one another in wavelength."""
+    if len(spectra) < 2 or all("id" in spectrum.meta for spectrum in spectra):
+        return
+    axes = [spectrum.spectral_axis.to_value(u.AA, u.spectral()) for spectrum in spectra]
+    spans = np.array(sorted([axis.min(), axis.max()] for axis in axes))
+    width = np.median(spans[:, 1] - spans[:, 0])
+    if (np.diff(spans[:, 0]) > 0.5 * width).any():
+        (first, second), count = spans[:2].round().astype(int), len(spectra)
+        raise PreparationError(
+            f"it holds {count} spectra that follow one another in wavelength "
+            f"({first[0]}-{first[1]}, {second[0]}-{second[1]} ... Angstrom): orders or segments of "
+            f"one object. Merge them first, such as with IRAF's scombine, or pass the ones you "
+            f"want as Spectrum objects."
+        )
 
 
 # ---------------------------------------------------------------------- FITS

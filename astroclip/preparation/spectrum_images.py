@@ -302,15 +302,6 @@ def _iraf_arrays(header, values, unit, label):
         columns["wavelength"] = _multispec_wavelengths(header, flux)
     else:
         columns["wavelength"] = header_wavelengths(header, flux.shape[1], label)
-    axis = np.atleast_2d(columns["wavelength"].values)
-    spans = np.sort(np.stack([axis.min(axis=1), axis.max(axis=1)], axis=1), axis=0)
-    width = np.median(spans[:, 1] - spans[:, 0])
-    if len(spans) > 1 and (np.diff(spans[:, 0]) > 0.5 * width).any():
-        raise PreparationError(
-            f"{label} holds {len(spans)} apertures that follow one another in wavelength "
-            f"({spans[0, 0]:.0f}-{spans[0, 1]:.0f}, {spans[1, 0]:.0f}-{spans[1, 1]:.0f} ...): "
-            f"orders of one object, which must be merged. Merge them first (IRAF's scombine)."
-        )
     return columns
 
 

@@ -374,7 +374,7 @@ def iraf(folder):
 def orders(folder):
     bands = np.ones((3, 2, 7781)) * 1e-17
     header = iraf_header([3600, 9800], 0.8)
-    yield write_image(folder / "echelle.fits", bands, header), "apertures that follow one another"
+    yield write_image(folder / "echelle.fits", bands, header), "spectra that follow one another"
 
 
 @taken("PypeIt")

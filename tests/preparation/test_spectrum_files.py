@@ -266,6 +266,19 @@ def test_columns_of_text_without_names(tmp_path):
     assert_same(read_one(path, **names, unit=FLUX_UNIT))
 
 
+@pytest.mark.parametrize("ids", [[], [("ID", np.array([3, 4]), None)]])
+def test_rows_that_follow_one_another_are_segments_of_one_object(tmp_path, ids):
+    axes = np.stack([WAVELENGTH, WAVELENGTH + 0.9 * np.ptp(WAVELENGTH)])
+    columns = [("WAVELENGTH", axes, "Angstrom"), ("FLUX", np.stack([FLUX, FLUX]), DENSITY), *ids]
+    path = write_table(tmp_path / "rows.fits", columns)
+    if ids:  # say that they are objects
+        assert [spectrum.meta["id"] for spectrum in read_spectra(path)] == ["3", "4"]
+    else:
+        message = "it holds 2 spectra that follow one another .*: orders or segments of one object"
+        with pytest.raises(PreparationError, match=message):
+            read_spectra(path)
+
+
 def test_one_row_per_object(tmp_path):
     fluxes = np.stack([FLUX, 2 * FLUX, 3 * FLUX])
     columns = [
@@ -456,7 +469,7 @@ def test_iraf_apertures_and_bands(tmp_path):
     single = read_one(write_multispec(tmp_path / "single.fits", apertures=1))
     np.testing.assert_allclose(single.spectral_axis.to_value(u.AA), 4000 + 2.0 * np.arange(1000))
     orders = write_multispec(tmp_path / "echelle.fits", step=1900)
-    with pytest.raises(PreparationError, match="3 apertures that follow one another in wavelength"):
+    with pytest.raises(PreparationError, match="3 spectra that follow one another in wavelength"):
         read_spectra(orders)
 
 
