@@ -77,11 +77,10 @@ def embed(
         band name to 2-D `~astropy.nddata.CCDData`, or a 3-D `~astropy.nddata.CCDData` with
         the bands along its first axis, or a dict of band to file. Also the path of a file that
         holds either, a folder of such files or a pattern (``"night*/*.fits"``); a table with
-        one object per row (astropy, pandas or pyarrow, such as the Multimodal Universe's: see
-        `~astroclip.preparation.object_tables`); a list or other iterable of any of these,
-        spectra and images mixed as they come; or a `~astroclip.preparation.SpectrumBatch` or
-        `~astroclip.preparation.ImageBatch` of arrays in memory. A row of a table that holds a
-        spectrum and an image is two objects of one id.
+        one object per row (astropy, pandas or pyarrow, such as the Multimodal Universe's); a
+        list or other iterable of any of these, spectra and images mixed as they come; or a
+        `~astroclip.preparation.SpectrumBatch` or `~astroclip.preparation.ImageBatch` of arrays
+        in memory. A row of a table that holds a spectrum and an image is two objects of one id.
     model : str, path-like or EmbeddingModel, optional
         A name of `list_models`, a local weights file, a hub id, or what
         `astroclip.load_model` returned.

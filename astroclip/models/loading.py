@@ -202,7 +202,7 @@ class EmbeddingModel:
             1e-17 erg/s/cm2/A, finite everywhere.
         ivar, mask : (N, P) array-like, optional
             Inverse variance (ones by default) and True where a pixel is bad; short gaps are
-            bridged, see `astroclip.preparation.resampling.bridge_gaps`. Published models take
+            bridged, see ``astroclip.preparation.resampling.bridge_gaps``. Published models take
             neither into account.
         batch_size : int, optional
             Objects in the network at a time, divided among the threads of a CPU

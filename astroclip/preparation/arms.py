@@ -5,11 +5,16 @@ from astropy import units as u
 from astropy.nddata import InverseVariance
 from specutils import Spectrum
 
+from astroclip.preparation.identity import find_column
 from astroclip.preparation.noise import inverse_variance
 
 __all__ = ["are_arms", "merge_arms"]
 
-POSITIONS = {"ra": ("TARGET_RA", "RA"), "dec": ("TARGET_DEC", "DEC")}  # of a fibermap
+# Bits of DESI's FIBERSTATUS that make an exposure useless: broken fiber 2, position missing 8 or
+# off by 100 microns 9, bad fiber, trace, flat or arc 16-19, many bad columns 20 or rejected
+# pixels 21. The survey's own coadds leave these out; the other bits are remarks.
+# https://github.com/desihub/desispec/blob/main/py/desispec/fiberbitmasking.py
+BAD_FIBER = 1 << 2 | 1 << 8 | 1 << 9 | 0b111111 << 16
 OFF_GRID = 0.05  # pixels: arms further than this from one common grid share no pixels
 
 
@@ -129,16 +134,16 @@ def merge_arms(arms):
             np.asarray(fibermap["TARGETID"]), return_index=True, return_inverse=True
         )
         identity = {"id": np.asarray(fibermap["TARGETID"]).astype(str)}
-        for key, names in POSITIONS.items():
-            name = next((name for name in names if name in fibermap.colnames), None)
-            if name is not None:
+        for key in ("ra", "dec"):
+            if (name := find_column(fibermap.colnames, key)) is not None:
                 identity[key] = np.asarray(fibermap[name], dtype=float)
         if len(targets) < n_objects:  # several exposures of a target
             order = np.argsort(first)
             place = np.argsort(order)[row]
+            used = _good_exposures(fibermap, place)
             sums = np.zeros((2, len(targets), len(wavelength)))
-            np.add.at(sums[0], place, weighted)
-            np.add.at(sums[1], place, total)
+            np.add.at(sums[0], place[used], weighted[used])
+            np.add.at(sums[1], place[used], total[used])
             weighted, total = sums
             shape = (len(targets),)
             identity = {key: values[first[order]] for key, values in identity.items()}
@@ -152,3 +157,11 @@ def merge_arms(arms):
         redshift=arms[0].redshift,
         meta={**arms[0].meta, **identity},
     )
+
+
+def _good_exposures(fibermap, place):
+    """Return True for exposures of good fibers, and for all of a target that has no such."""
+    if "FIBERSTATUS" not in fibermap.colnames:
+        return np.ones(len(place), dtype=bool)
+    good = (np.asarray(fibermap["FIBERSTATUS"], dtype=np.int64) & BAD_FIBER) == 0
+    return good | ~np.isin(place, place[good])

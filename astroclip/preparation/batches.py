@@ -239,7 +239,7 @@ class SpectrumBatch(_Batch):
             flagged) when absent.
         mask : bool array-like of the same shape, optional
             True where a pixel is bad; so are pixels with a value that is not finite, without a
-            positive ivar, or that `~astroclip.preparation.noise.judge_spectra` finds unusable.
+            positive ivar, or that ``noise.judge_spectra`` finds unusable.
         ids, ra, dec, redshift, flags, messages : (N,) sequence, optional
         frame : str
             ``"observed"`` or ``"rest"``.

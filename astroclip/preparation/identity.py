@@ -1,4 +1,4 @@
-"""What users say of objects one by one, in any type: ids, and redshifts by id."""
+"""What users and tables say of objects one by one: ids, positions, and redshifts by id."""
 
 import math
 import warnings
@@ -9,17 +9,41 @@ from astropy.table import Table
 
 from astroclip.exceptions import AstroclipWarning
 
-__all__ = ["given_ids", "given_redshifts", "plain_id", "plain_redshifts", "warn_unmatched"]
+__all__ = [
+    "IDENTITIES",
+    "find_column",
+    "given_ids",
+    "given_redshifts",
+    "plain_id",
+    "plain_redshifts",
+    "warn_rounded",
+    "warn_unmatched",
+]
 
 # Numbers that catalogs write for an unknown redshift.
 SENTINELS = (-1, -9, -99, -999, -9999, -99999, 99, 999, 9999)
-ID_COLUMNS = ("id", "object_id", "targetid", "specobjid", "objid")
-REDSHIFT_COLUMNS = ("redshift", "z")
+# Names of columns that say who an object is, in lower case; the first that is there counts.
+IDENTITIES = {
+    "id": ("targetid", "object_id", "objid", "obj_id", "obsid", "sdss_id", "specobjid",
+           "specid", "source_id", "sparcl_id", "id", "target", "object", "objname", "name"),
+    "ra": ("target_ra", "ra", "fiber_ra", "plug_ra", "ra_deg", "raj2000"),
+    "dec": ("target_dec", "dec", "fiber_dec", "plug_dec", "dec_deg", "dej2000"),
+    "redshift": ("redshift", "z", "z_spec", "zspec", "spec_z"),
+}
 EXPECTED = (
     "expected a number, one for each object, a dict by id, or a table with columns id and "
     "redshift"
 )
 N_EXAMPLES = 3
+EXACT = 2.0**53  # whole numbers up to it have a floating-point number each
+
+
+def find_column(names, what):
+    """Return which of a table's columns holds something of `IDENTITIES`, None if none does."""
+    lower = {}
+    for name in names:
+        lower.setdefault(str(name).lower(), name)
+    return next((lower[name] for name in IDENTITIES[what] if name in lower), None)
 
 
 # ---------------------------------------------------------------------- ids
@@ -65,7 +89,29 @@ def given_ids(ids):
     names = np.empty(values.shape, dtype=object)
     for place in np.ndindex(values.shape):
         names[place] = plain_id(values[place])
+    warn_rounded(values.flat, "ids")
     return names
+
+
+def warn_rounded(values, name):
+    """Warn of ids in floating point that are longer than it can hold.
+
+    Parameters
+    ----------
+    values : iterable
+        Ids of any type.
+    name : str
+        How the warning names them.
+    """
+    rounded = [value for value in values if isinstance(value, float) and abs(value) > EXACT]
+    if rounded:
+        warnings.warn(
+            f"{name} has {len(rounded)} whole numbers in floating point above {EXACT:.0f}, such "
+            f"as {rounded[0]:.0f}, whose last digits floating point does not keep, so they may not "
+            f"be the ids they were. Read them as integers or text (in pandas dtype='Int64').",
+            AstroclipWarning,
+            stacklevel=3,
+        )
 
 
 # ---------------------------------------------------------------------- redshifts
@@ -158,13 +204,12 @@ def _short(values):
 
 def _table_redshifts(table, names):
     """Return the redshifts of a table by id."""
-    lower = {str(name).lower(): name for name in names}
     columns = []
-    for wanted in (ID_COLUMNS, REDSHIFT_COLUMNS):
-        key = next((lower[name] for name in wanted if name in lower), None)
+    for wanted in ("id", "redshift"):
+        key = find_column(names, wanted)
         if key is None:
             msg = (
-                f"redshift is a table without a column {wanted[0]!r}; {EXPECTED}. It has "
+                f"redshift is a table without a column {wanted!r}; {EXPECTED}. It has "
                 f"{', '.join(map(str, names))}."
             )
             raise ValueError(msg)

@@ -26,6 +26,7 @@ from astroclip.preparation.reading import (
     is_display_image,
     is_fits,
     is_spectral,
+    is_truncated,
     picture_shape,
 )
 from astroclip.preparation.unit_strings import parse_unit
@@ -256,7 +257,7 @@ def open_images(path, *, bands=None, unit=None):
         with _explained(path) as caught:
             hdus = stack.enter_context(fits.open(fits_source(path)))
             len(hdus)  # reads all headers
-        if any(re.search("truncated|Error validating header", str(w.message)) for w in caught):
+        if is_truncated(caught):
             raise _refusal(path, *DAMAGED)
         with _explained(path, fits.VerifyError):
             images = _bands(path, hdus, bands, unit)

@@ -17,9 +17,8 @@ from astropy.table import Table
 from astroclip.exceptions import PreparationError
 from astroclip.preparation.bands import canonical_band
 from astroclip.preparation.batches import FLUX_UNIT
-from astroclip.preparation.identity import plain_id, plain_redshifts
+from astroclip.preparation.identity import find_column, plain_id, plain_redshifts, warn_rounded
 from astroclip.preparation.spectrum_tables import (
-    IDS,
     Array,
     ArrayTable,
     Convention,
@@ -36,11 +35,6 @@ __all__ = ["holds_objects", "is_row", "is_table", "read_table_rows", "table_rows
 BARE = Convention("table", FLUX_UNIT)
 SPECTRUM = re.compile(r"(spectrum|spectra|spec|coadd)[._/]", re.IGNORECASE)
 IMAGE = re.compile(r"(image|images|cutout|img)[._/]", re.IGNORECASE)
-POSITIONS = {
-    "ra": ("ra", "target_ra", "plug_ra", "ra_deg", "raj2000"),
-    "dec": ("dec", "target_dec", "plug_dec", "dec_deg", "dej2000"),
-}
-REDSHIFTS = ("redshift", "z", "z_spec", "zspec", "spec_z")
 HELP = (
     "Expected columns of arrays such as flux, wavelength (or lambda, loglam) and ivar, or "
     "spectrum with these parts, or image with the parts band, flux and scale. Name them with "
@@ -419,16 +413,13 @@ def _numbers(values, rows, role):
 
 def _identities(columns, n_rows):
     """Return what each row says of its id, position and redshift."""
-    lower = {}
-    for name in columns:
-        lower.setdefault(name.lower(), name)
     result = [{} for _ in range(n_rows)]
-    key = next((lower[name] for name in (*IDS, "specobjid") if name in lower), None)
-    if key is not None:
+    if (key := find_column(columns, "id")) is not None:
+        warn_rounded(columns[key].values, f"column {key!r} of the table")
         for row, value in enumerate(columns[key].values):
             result[row]["id"] = plain_id(value)
-    for what, names in (*POSITIONS.items(), ("redshift", REDSHIFTS)):
-        key = next((lower[name] for name in names if name in lower), None)
+    for what in ("ra", "dec", "redshift"):
+        key = find_column(columns, what)
         if key is None or np.ndim(columns[key].values) != 1:
             continue
         try:

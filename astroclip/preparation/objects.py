@@ -1,6 +1,7 @@
 """Sort anything a user passes into single objects: one spectrum or image each, in order."""
 
 import itertools
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -171,7 +172,9 @@ class ObjectList:
                 name = self.name if self.single else f"{self.name}[{number}]"
                 if item.fault is not None and not item.name:
                     item.data = _named(item.fault, name)
-                item.name = f"{name} ({item.file})" if item.file else name
+                # the bands of a dict have files of their own
+                one_file = item.file and not isinstance(entry, dict)
+                item.name = f"{name} ({item.file})" if one_file else name
                 yield item
                 number += 1
         self.is_complete = True
@@ -294,7 +297,7 @@ def _is_many(objects):
 def _checked_entries(element, modality, options):
     """Return the entries of one element of the user's list, or one that holds its error."""
     try:
-        if isinstance(element, str) and modality is None:
+        if isinstance(element, str) and element and modality is None:
             element = Path(element)
         return _element_entries(element, modality, options)
     except Exception as error:  # a fault of one element costs the others nothing
@@ -412,7 +415,7 @@ def _file_objects(entry, label, options):
     """Return the objects of a file, or the image of several; errors lack their name."""
     path = _paths(entry)[0]
     if isinstance(entry, dict):
-        image = MosaicCutouts(entry, None, name="image", bands=options.bands, unit=options.unit)
+        image = MosaicCutouts(entry, None, name="", bands=options.bands, unit=options.unit)
         return [SingleObject("image", image, 0, file=str(path), label=label)]
     rows = read_table_rows(path, options)
     if rows is not None:
@@ -474,7 +477,8 @@ def _fault(error, modality, *, path=None, label=""):
         )
     elif path is not None:
         text = str(error)
-        where = "" if str(path) in text else f"path {str(path)!r} cannot be read: "
+        is_named = re.search("(path|folder|pattern) '", text)
+        where = "" if is_named else f"path {str(path)!r} cannot be read: "
         fault = PreparationError(f"{where}{text}")
     elif isinstance(error, known):
         fault = PreparationError(str(error))

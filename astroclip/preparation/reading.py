@@ -13,7 +13,6 @@ from pathlib import Path
 from astropy.io import fits
 from astropy.utils.exceptions import AstropyUserWarning
 
-from astroclip.exceptions import PreparationError
 from astroclip.preparation.bands import band_letter
 from astroclip.preparation.spectrum_images import has_spectral_axis, spectral_axis_number
 from astroclip.preparation.spectrum_tables import role_of
@@ -30,6 +29,7 @@ __all__ = [
     "is_celestial",
     "is_display_image",
     "is_fits",
+    "is_truncated",
     "is_spectral",
     "picture_shape",
 ]
@@ -39,6 +39,7 @@ TABLE_NAMES = re.compile(r"(?!\.).+\.(ecsv|parquet)", re.IGNORECASE)
 DISPLAY_STARTS = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"II*\x00", b"MM\x00*", b"BM")
 SHORTEST_SIDE = 8  # pixels; arrays with a shorter side hold rows of spectra
 CELESTIAL = re.compile(r"\s*(RA|DEC|[A-Z]L(ON|AT)|[A-Z]{2}L[NT])(-|\s|$)", re.I)
+TRUNCATED = re.compile("truncated|Error validating header")  # astropy's warnings
 COMPRESSIONS = ((b"\x1f\x8b", gzip), (b"BZh", bz2), (b"\xfd7zXZ", lzma))
 
 
@@ -173,6 +174,9 @@ def find_files(arguments):
     files = {}
     for argument in arguments:
         text = str(argument)
+        if not text:  # to pathlib, the present folder
+            msg = "path '' is empty; pass the path of a file or folder."
+            raise FileNotFoundError(msg)
         path = Path(argument).expanduser()
         try:
             is_folder, exists = path.is_dir(), path.exists()
@@ -253,14 +257,17 @@ def checked_path(path):
 
 
 def is_fits(path):
-    """Return whether a file is FITS, plain or compressed as a whole (gzip, bzip2, xz)."""
+    """Return whether a file is FITS, plain or compressed as a whole (gzip, bzip2, xz).
+
+    One whose compression is damaged may be: readers of FITS say what is wrong with it.
+    """
     start, opener = _compression(path)
     if opener is not None:
         try:
             with opener.open(path) as file:
                 start = file.read(6)
         except (OSError, EOFError, lzma.LZMAError):
-            return False
+            return True
     return start == b"SIMPLE"
 
 
@@ -269,6 +276,11 @@ def _compression(path):
     with Path(path).open("rb") as file:
         start = file.read(6)
     return start, next((each for mark, each in COMPRESSIONS if start.startswith(mark)), None)
+
+
+def is_truncated(caught):
+    """Return whether a FITS file ends early, by the warnings that opening it gave."""
+    return any(TRUNCATED.search(str(each.message)) for each in caught)
 
 
 def fits_source(path):

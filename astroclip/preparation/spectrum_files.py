@@ -16,7 +16,13 @@ from specutils.io.registers import identify_spectrum_format
 from astroclip.exceptions import AstroclipWarning, PreparationError
 from astroclip.preparation.arms import merge_arms
 from astroclip.preparation.batches import FLUX_UNIT
-from astroclip.preparation.reading import checked_path, file_stem, fits_source, is_fits
+from astroclip.preparation.reading import (
+    checked_path,
+    file_stem,
+    fits_source,
+    is_fits,
+    is_truncated,
+)
 from astroclip.preparation.spectrum_images import image_spectra
 from astroclip.preparation.spectrum_tables import (
     HELP,
@@ -135,7 +141,14 @@ def read_spectra(
 def _read_fits(path, given):
     """Return the spectra of a FITS file."""
     with fits.open(fits_source(path), memmap=False) as hdus:
-        contents = _contents(hdus)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            contents = _contents(hdus)
+        if is_truncated(caught):
+            raise PreparationError(
+                f"it is damaged or incomplete, for it does not end with an extension. Get it "
+                f"again. What can be read is {contents}."
+            )
         try:
             return _fits_spectra(path, hdus, given)
         except PreparationError as error:

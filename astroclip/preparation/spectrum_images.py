@@ -10,6 +10,7 @@ from astropy.wcs import WCS, FITSFixedWarning
 from specutils import SpectrumCollection
 
 from astroclip.exceptions import PreparationError
+from astroclip.preparation.identity import find_column
 from astroclip.preparation.spectrum_tables import (
     Array,
     ArrayTable,
@@ -160,7 +161,8 @@ def _rows_or_extensions(hdus, roles, arrays, header, label, convention):
         )
     if values.ndim == 0:
         raise PreparationError(f"{label} holds a single number; expected a spectrum.")
-    if values.ndim == 2 and (layout := _row_layout(header, values, convention)):
+    is_alone = len(roles) == 1  # else the rows of each extension are objects
+    if values.ndim == 2 and is_alone and (layout := _row_layout(header, values, convention)):
         columns = {role: Array(values[row]) for role, row in layout.items()}
         if convention.name != "SDSS":  # whose BUNIT, 1.0E-17 erg/cm/s/Ang, is short of a cm
             columns["flux"] = columns["flux"]._replace(unit=unit)
@@ -182,7 +184,7 @@ def _rows_or_extensions(hdus, roles, arrays, header, label, convention):
             columns[role] = columns[role]._replace(unit="log10(Angstrom)")
     n_rows = len(columns["flux"].values)
     is_listed = any(isinstance(hdu, fits.BinTableHDU) and len(hdu.data) == n_rows for hdu in hdus)
-    if values.ndim == 2 and len(roles) == 1 and not is_listed:
+    if values.ndim == 2 and is_alone and not is_listed:
         raise PreparationError(
             f"{label} has {n_rows} rows of {values.shape[1]} pixels, and nothing says whether they "
             f"are objects, places along a slit, or flux and errors of one object. Take the rows "
@@ -350,9 +352,8 @@ def _identify_fibers(spectra, hdus, header):
                 spectrum.meta["id"] = str(hdu.data[key][row]).strip()
             elif key:
                 spectrum.meta["fiber"] = str(hdu.data[key][row]).strip()
-            for axis, options in (("ra", ("RA", "TARGET_RA", "FIBER_RA")),
-                                  ("dec", ("DEC", "TARGET_DEC", "FIBER_DEC"))):
-                column = next((upper[k] for k in options if k in upper), None)
+            for axis in ("ra", "dec"):
+                column = find_column(names, axis)
                 if column is not None and hdu.data[column].dtype.kind == "f":
                     spectrum.meta[axis] = float(hdu.data[column][row])
         return

@@ -11,6 +11,7 @@ from astropy.nddata import InverseVariance, StdDevUncertainty, VarianceUncertain
 from specutils import Spectrum
 
 from astroclip.exceptions import PreparationError
+from astroclip.preparation.identity import find_column, plain_id
 from astroclip.preparation.media import declarations
 from astroclip.preparation.unit_strings import is_flux_density, parse_unit
 
@@ -34,7 +35,7 @@ ROLES = {
     "wavelength": {
         "wave", "wavelength", "wavelengths", "lambda", "lam", "lamb", "wl", "wlen", "wvl",
         "wavel", "spectral_axis", "wave_obs", "lambda_obs", "wavelength_obs", "frequency",
-        "freq", "energy", "opt_wave", "spec_wave", "wave_vac", "wavelength_vac", "lambda_vac",
+        "freq", "energy", "wavenumber", "opt_wave", "spec_wave", "wave_vac", "wavelength_vac", "lambda_vac",
         "lam_vac", "vacuum_wavelength", "wave_vacuum", "wavelength_vacuum", "lambda_vacuum",
         "vacwave", "vac_wave", "wave_air", "wavelength_air", "lambda_air", "lam_air",
         "air_wavelength", "airwave", "air_wave", "loglam", "loglambda", "log_lam",
@@ -82,8 +83,6 @@ VACUUM = re.compile(r"(^|_)vac")
 LOG10 = re.compile(r"^log")
 LN = re.compile(r"^ln_?(lam|wave)")
 LOG_UNIT = re.compile(r"\s*(?:log_?(?:10)?|dex)[\[(\s]\s*(.+?)[\])]?\s*$", re.IGNORECASE)
-IDS = ("targetid", "object_id", "objid", "obj_id", "obsid", "sdss_id", "specobjid", "source_id",
-       "id", "target", "object", "objname", "name")
 HELP = (
     "Say which they are: flux=, wavelength=, ivar= or error=, and mask= name them (on the command "
     "line --flux and so on), and wavelength='NAME [nm]' also gives a unit that is missing"
@@ -403,12 +402,15 @@ def column_spectrum(row, roles, table, unit, given, convention):
         order = order[np.argsort(wavelength.value[order], kind="stable")]
     wavelength = wavelength[order]
     repeated = np.flatnonzero(np.diff(wavelength.value) == 0)
-    if len(wavelength) < 2 or repeated.size:
-        at = f" {wavelength[repeated[0]]:.6g} twice" if repeated.size else ""
+    if len(wavelength) < 2:
         raise PreparationError(
-            f"{table.label} has {len(wavelength)} pixels with a wavelength in "
-            f"{roles['wavelength']}{at}; expected at least 2, each once. Merge overlapping "
-            f"orders or segments first."
+            f"{table.label} has {len(wavelength)} pixels with a wavelength in {axis_name}; "
+            f"expected at least 2. {HELP}."
+        )
+    if repeated.size:
+        raise PreparationError(
+            f"{table.label} has {wavelength[repeated[0]]:.6g} twice in {axis_name}; expected each "
+            f"wavelength once. Merge overlapping orders or segments first."
         )
     uncertainty = _uncertainty(row, roles, table, unit, order)
     mask = _mask(row, convention, order)
@@ -487,16 +489,14 @@ def bad_pixels(values, bad_bits=None):
 
 def _identify_rows(spectra, table):
     """Put ids and positions of a table's rows into the meta of its spectra."""
-    names = {name.lower(): name for name in table.arrays}
-    key = next((names[name] for name in IDS if name in names), None)
-    if key is not None:
-        ids = [str(value).strip() for value in np.asarray(table.arrays[key].read()).tolist()]
-        if len(set(ids)) == len(ids):
+    if (key := find_column(table.arrays, "id")) is not None:
+        ids = [plain_id(value) for value in table.arrays[key].read()]
+        if len(set(ids)) == len(ids) and None not in ids:
             for spectrum, value in zip(spectra, ids, strict=True):
                 spectrum.meta["id"] = value
     for axis in ("ra", "dec"):
-        if axis in names:
-            values = np.asarray(table.arrays[names[axis]].read())
+        if (key := find_column(table.arrays, axis)) is not None:
+            values = np.asarray(table.arrays[key].read())
             if values.dtype.kind in "fiu" and values.ndim == 1:
                 for spectrum, value in zip(spectra, values, strict=True):
                     spectrum.meta[axis] = float(value)

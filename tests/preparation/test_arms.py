@@ -179,6 +179,16 @@ def test_exposures_of_a_target_are_averaged():
     np.testing.assert_allclose(merged.flux.value[0, good], light[good] / expected[0][good])
 
 
+def test_exposures_of_bad_fibers_are_left_out_as_the_survey_does():
+    # bits: 9, off position; 1, a remark; target 7 has no other exposure than a bad one
+    status = [0, 1 << 9, 1 << 1, 1 << 16]
+    arms = [make_arm(band, n_objects=4) for band in "br"]
+    arms[0].meta["fibermap"] = Table({"TARGETID": [5, 5, 5, 7], "FIBERSTATUS": status})
+    merged = merge_arms(arms)
+    ivar = merge_arms([make_arm(band, n_objects=4) for band in "br"]).uncertainty.array
+    np.testing.assert_allclose(merged.uncertainty.array, [ivar[0] + ivar[2], ivar[3]])
+
+
 def test_standard_deviations_weigh_the_same():
     arms = [make_arm("b"), make_arm("r")]
     weights = [arm.uncertainty.array for arm in arms]

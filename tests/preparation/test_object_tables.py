@@ -215,7 +215,7 @@ def test_redshifts_one_by_one():
 @pytest.mark.parametrize(
     ("redshift", "error", "message"),
     [
-        (Table({"name": ["a"], "z": [0.1]}), ValueError, "without a column 'id'"),
+        (Table({"shape": ["a"], "z": [0.1]}), ValueError, "without a column 'id'"),
         (
             Table({"id": ["a", "a", "b"], "z": [0.1, 0.2, 0.3]}), ValueError,
             "1 ids with two different values \\('a': 0.1 and 0.2\\)",
@@ -236,3 +236,15 @@ def test_ids_of_every_container():
     ):
         assert list(given_ids(ids)) == ["a", None, "5"]
     assert given_ids("NGC 1").item() == "NGC 1"
+
+
+def test_ids_that_lost_digits_in_floating_point_are_told():
+    ids = [39627776344457978.0, None, 5.0]
+    with pytest.warns(AstroclipWarning, match="ids has 1 whole numbers .* does not keep"):
+        given_ids(pd.Series(ids))
+    frame = pd.DataFrame(
+        {"TARGETID": ids, "flux": [FLUX[0]] * 3, "wavelength": [WAVELENGTH] * 3}
+    )
+    with pytest.warns(AstroclipWarning, match="column 'TARGETID' of the table has 1 whole"):
+        items = list(sort_objects(frame))
+    assert [item.id for item in items[1:]] == ["1", "5"]

@@ -303,6 +303,10 @@ def test_folders_and_patterns_are_their_files(folder):
     assert [item.id for item in sort_objects([str(folder / "[ot]*.fits")])] == ["one", "two"]
     with pytest.raises(FileNotFoundError, match=r"^objects: pattern '.*x\*.fits' matches no file"):
         sort_objects(str(folder / "x*.fits"))
+    with pytest.raises(FileNotFoundError, match="^objects: path '' is empty"):
+        sort_objects("")  # to pathlib, the present folder
+    (failed,) = sort_objects([""])
+    assert str(failed.fault).startswith("objects[0]: path '' is empty")
     (folder / "empty").mkdir()
     (failed,) = sort_objects([folder / "empty"])
     assert str(failed.fault).startswith("objects[0]: folder ")
@@ -316,6 +320,7 @@ def test_an_image_may_be_a_file_for_each_band(tmp_path):
     first, failed = sort_objects([files, files | {"r": tmp_path / "none.fits"}])
     assert (first.modality, failed.modality) == ("image", "image")
     assert first.id == "g"
-    assert failed.name == f"objects[1] ({tmp_path / 'g.fits'})"
-    assert "none.fits' does not exist" in str(failed.fault)
+    assert failed.name == "objects[1]"
+    assert str(failed.fault).startswith("objects[1]['r']: path ")
+    assert str(failed.fault).endswith("none.fits' does not exist; check the path.")
     assert list(sort_objects(files))[0].modality == "image"

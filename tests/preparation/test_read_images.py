@@ -12,13 +12,12 @@ from astropy.coordinates import SkyCoord
 from astropy.io import fits
 from astropy.nddata import CCDData, InverseVariance, StdDevUncertainty
 from astropy.table import Table
-from astropy.utils.exceptions import AstropyWarning
 from astropy.wcs import WCS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import astroclip
-from astroclip.exceptions import AstroclipWarning, FailedObjectWarning, PreparationError
+from astroclip.exceptions import FailedObjectWarning
 from astroclip.preparation import ImageBatch, prepare_images
 from tests.preparation.page import Register, covers
 
@@ -283,7 +282,8 @@ PLANES = [SPOILED[band] for band in "grz"]
 def multimodal_universe(folder):
     row = {"band": ["des-g", "des-r", "des-z"], "flux": PLANES, "scale": [SCALE] * 3}
     yield pd.DataFrame({"object_id": ["a"], "image": [row]})
-    yield Table({"id": ["a"], **{f"image_{b}": [SPOILED[b]] for b in "grz"}}), {"pixel_scale": SCALE}
+    by_band = {f"image_{band}": [pixels] for band, pixels in SPOILED.items()}
+    yield Table({"id": ["a"], **by_band}), {"pixel_scale": SCALE}
 
 
 @refused_tables("Table of images")

@@ -84,9 +84,9 @@ def write_image(path, values, header, **extensions):
     return path
 
 
-def pixels(**columns):
+def pixels():
     """Return an astropy table of the pixels."""
-    return Table({"wavelength": WAVELENGTH, "flux": FLUX, "ivar": SPOILED} | columns)
+    return Table({"wavelength": WAVELENGTH, "flux": FLUX, "ivar": SPOILED})
 
 
 # ---------------------------------------------------------------------- in memory
@@ -146,8 +146,8 @@ def tables_by_name(folder):
     density = u.spectral_density(WAVELENGTH * u.AA)
     jansky, error = ((v * FLUX_UNIT).to_value(u.mJy, density) for v in (FLUX, SIGMA))
     yield write_table(folder / "jansky.fits", {
-        "MODEL": (FLUX + 9, "mJy"), "ERR": (np.where(BAD, -1, error), "mJy"), "FLUX": (jansky, "mJy"),
-        "WAVE": (WAVELENGTH / 10, "nm"),
+        "MODEL": (FLUX + 9, "mJy"), "ERR": (np.where(BAD, -1, error), "mJy"),
+        "FLUX": (jansky, "mJy"), "WAVE": (WAVELENGTH / 10, "nm"),
     })
     yield write_table(folder / "rows.fits", {
         "TARGETID": (np.arange(2), None), "loglam": (np.array([LOGLAM, LOGLAM]), None),
@@ -170,7 +170,6 @@ def tables_that_say_too_little(folder):
 
 @taken("Text table")
 def text_tables(folder):
-    spoiled = {"ivar": SPOILED}
     quantities = QTable({
         "spectral_axis": WAVELENGTH * u.AA, "flux": FLUX * FLUX_UNIT,
         "uncertainty": np.where(BAD, 0, SIGMA) * FLUX_UNIT,
@@ -178,7 +177,7 @@ def text_tables(folder):
     quantities.write(folder / "table.ecsv")
     yield folder / "table.ecsv"
     density = u.spectral_density(WAVELENGTH * u.AA)
-    text = pixels(**spoiled)
+    text = pixels()
     text["ivar"] = SPOILED * FLUX**2 / (FLUX * FLUX_UNIT).to_value(u.mJy, density) ** 2
     text["flux"] = (FLUX * FLUX_UNIT).to_value(u.mJy, density)
     text.rename_columns(["wavelength", "flux"], ["Wavelength (nm)", "flux [mJy]"])
@@ -260,7 +259,8 @@ def lamost(folder):
     bits = np.where(BAD, 1, 8)  # BADCCD; BRIGHTSKY
     rows = np.stack([FLUX, IVAR, WAVELENGTH, bits, bits + 1])
     yield write_image(folder / "spec-55859-F5902_sp01-001.fits", rows, header)
-    columns = {"FLUX": FLUX, "IVAR": IVAR, "WAVELENGTH": WAVELENGTH, "ANDMASK": bits, "ORMASK": bits}
+    columns = {"FLUX": FLUX, "IVAR": IVAR, "WAVELENGTH": WAVELENGTH, "ANDMASK": bits,
+               "ORMASK": bits + 1}
     columns = {key: (values[None], None) for key, values in columns.items()}
     yield write_table(folder / "spec-56000-DR8.fits", columns, header=header, name="COADD")
 
@@ -313,10 +313,8 @@ def eso(folder):
     })
 
 
-def linear_axis(name="linear"):
-    grid = GRIDS[name]
-    return {"CTYPE1": "WAVE", "CUNIT1": "Angstrom", "CRVAL1": grid[0], "CDELT1": grid[1] - grid[0],
-            "CRPIX1": 1.0}
+def linear_axis():
+    return {"CTYPE1": "WAVE", "CUNIT1": "Angstrom", "CRVAL1": 3600.0, "CDELT1": 0.8, "CRPIX1": 1.0}
 
 
 def linear_rows():
@@ -355,7 +353,8 @@ def gama(folder):
 def iraf_header(starts, step):
     """Return the header of multispec apertures that are linear."""
     header = {"WCSDIM": 3, "CTYPE1": "MULTISPE", "CTYPE2": "MULTISPE", "CTYPE3": "LINEAR",
-              "BUNIT": "erg/cm2/s/A", "WAT1_001": "wtype=multispec label=Wavelength units=angstroms"}
+              "BUNIT": "erg/cm2/s/A",
+              "WAT1_001": "wtype=multispec label=Wavelength units=angstroms"}
     text = "wtype=multispec"
     for k, start in enumerate(starts, start=1):
         text += f' spec{k} = "{k} {k} 0 {start} {step} 7781 0. 10. 12."'
@@ -468,7 +467,14 @@ def damaged(folder):
     path = folder / "damaged.fits.gz"
     whole = write_table(folder / "whole.fits", {"WAVE": (WAVELENGTH, "nm"), "FLUX": (FLUX, "Jy")})
     path.write_bytes(gzip.compress(whole.read_bytes())[:20000])
-    yield path, "[Cc]heck that the file is complete"
+    yield path, "Check that the file is complete"
+    path = folder / "start.fits.bz2"
+    path.write_bytes(bz2.compress(whole.read_bytes())[:3000])
+    yield path, "Check that the file is complete"
+    path = folder / "cut.fits"
+    arms = write_desi(folder / "arms.fits", 1).read_bytes()
+    path.write_bytes(arms[: len(arms) * 2 // 3])
+    yield path, "it is damaged or incomplete, for .* 1 FIBERMAP: table of 1 rows"
 
 
 # ---------------------------------------------------------------------- tables of objects
@@ -482,7 +488,7 @@ def frames(folder):
     columns = object_columns()
     yield pd.DataFrame(columns)
     yield Table(columns)
-    yield pa.table({key: list(map(np.asarray, v)) if key != "id" else v for key, v in columns.items()})
+    yield pa.table(columns)
     parts = [{"flux": FLUX, "ivar": IVAR, "lambda": WAVELENGTH, "mask": BAD}] * 2
     yield pd.DataFrame({"object_id": ["c", "d"], "spectrum": parts})
 
@@ -500,8 +506,7 @@ def one_row(folder):
 
 @tables("Parquet of lists")
 def parquet(folder):
-    columns = {key: list(v) for key, v in object_columns().items()}
-    pyarrow.parquet.write_table(pa.table(columns), folder / "objects.parquet")
+    pyarrow.parquet.write_table(pa.table(object_columns()), folder / "objects.parquet")
     yield folder / "objects.parquet"
 
 
@@ -514,8 +519,9 @@ def iterables(folder):
 @tables("Folder, pattern")
 def folders(folder):
     for name in ("a.fits", "b.fit"):
-        columns = {"wave": (WAVELENGTH, "Angstrom"), "flux": (FLUX, DENSITY), "ivar": (SPOILED, None)}
-        write_table(folder / name, columns)
+        write_table(folder / name, {
+            "wave": (WAVELENGTH, "Angstrom"), "flux": (FLUX, DENSITY), "ivar": (SPOILED, None),
+        })
     yield folder
     yield str(folder / "*.fit*")
 

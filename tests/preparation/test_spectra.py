@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter1d
 from specutils import Spectrum, SpectrumCollection, SpectrumList
 from specutils.manipulation import FluxConservingResampler
-from specutils.utils.wcs_utils import air_to_vac
+from specutils.utils.wcs_utils import air_to_vac, vac_to_air
 
 import astroclip
 from astroclip.exceptions import PreparationError
@@ -76,34 +76,77 @@ DENSITIES = {
 }
 
 
+MEDIA_SAID = {
+    "vacuum": [
+        {}, {"medium": "vacuum"}, {"header": {"VACUUM": 1}}, {"header": {"CTYPE1": "WAVE-LOG"}},
+        {"header": fits.Header({"AIRORVAC": "vac", "CTYPE1": "LINEAR"})},
+    ],
+    "air": [
+        {"medium": "air"}, {"header": {"VACUUM": False}}, {"header": {"ctype1": "AWAV"}},
+        {"header": fits.Header({"AIRORVAC": "air"})}, {"header": {"TUCD3": "em.wl;obs.atmos"}},
+    ],
+}
+
+
+def rebin_by_hand(flux, variance, bad):
+    """Return flux, variance and the share of good pixels on the grid, by overlaps of pixels."""
+    def edges(centers):
+        middles = (centers[1:] + centers[:-1]) / 2
+        ends = 2 * centers[0] - middles[0], 2 * centers[-1] - middles[-1]
+        return np.concatenate([ends[:1], middles, ends[1:]])
+
+    old, new = edges(WAVELENGTH), edges(GRID)
+    overlap = np.minimum(old[1:], new[1:, None]) - np.maximum(old[:-1], new[:-1, None])
+    overlap = np.clip(overlap, 0, None)
+    good = overlap * ~bad
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return (
+            good @ flux / good.sum(axis=1), good**2 @ variance / good.sum(axis=1) ** 2,
+            good.sum(axis=1) / overlap.sum(axis=1),
+        )
+
+
 @given(
     st.sampled_from(sorted(AXES)),
     st.sampled_from(sorted(DENSITIES)),
     st.sampled_from([StdDevUncertainty, VarianceUncertainty, InverseVariance]),
     st.booleans(),
+    st.booleans(),
+    st.sampled_from([bool, np.uint8, ">i4", np.int64, "marked"]),
+    st.sampled_from([(medium, k) for medium in MEDIA_SAID for k in range(5)]),
     st.integers(0, 100),
 )
-def test_units_and_order_do_not_matter(axis, density, uncertainty, descending, seed):
+def test_any_spectrum_by_hand(
+    axis, density, uncertainty, with_unit, descending, mask_type, declared, seed
+):
     (flux,), (ivar,) = random_arrays(seed)
-    unit = DENSITIES[density]
-    equivalency = u.spectral_density(WAVELENGTH * u.AA)
+    bad = np.random.default_rng(seed).random(len(flux)) < 0.1
+    unit, equivalency = DENSITIES[density], u.spectral_density(WAVELENGTH * u.AA)
     values = (flux * FLUX_UNIT).to(unit, equivalency)
     sigma = (ivar**-0.5 * FLUX_UNIT).to_value(unit, equivalency)
-    mask = np.random.default_rng(seed).random(len(flux)) < 0.1
     power = {StdDevUncertainty: 1, VarianceUncertainty: 2, InverseVariance: -2}[uncertainty]
+    medium, k = declared
+    is_air = medium == "air" and AXES[axis].is_equivalent(u.AA)  # frequencies have no medium
+    observed = vac_to_air(WAVELENGTH * u.AA) if is_air else WAVELENGTH * u.AA
+    if mask_type == "marked":  # by their fluxes
+        values, mask = np.where(bad, np.nan, values), None
+    else:
+        mask = (bad.astype(np.int64) * 64).astype(mask_type)
     order = slice(None, None, -1 if descending else 1)
     spectrum = Spectrum(
         flux=values[order],
-        spectral_axis=(WAVELENGTH * u.AA).to(AXES[axis], u.spectral())[order],
-        uncertainty=uncertainty(sigma[order] ** power),
-        mask=mask[order],
+        spectral_axis=observed.to(AXES[axis], u.spectral())[order],
+        uncertainty=uncertainty(sigma[order] ** power, unit=unit**power if with_unit else None),
+        mask=None if mask is None else mask[order],
+        meta=MEDIA_SAID[medium][k],
     )
-    plain = make_spectrum(seed, mask=mask)
-    batch, expected = (prepare_spectra(s, wavelength=GRID) for s in (spectrum, plain))
-    clear = np.abs(expected.mask.astype(float) - batch.mask) == 0
-    assert clear.mean() > 0.97  # a pixel half covered may fall on either side by rounding
-    np.testing.assert_allclose(batch.flux[clear], expected.flux[clear], rtol=1e-5)
-    np.testing.assert_allclose(batch.ivar[clear], expected.ivar[clear], rtol=1e-5)
+    batch = prepare_spectra(spectrum, wavelength=GRID)
+    expected, variance, share = rebin_by_hand(flux, 1 / ivar, bad)
+    good = share > 0.51  # a pixel half covered may fall on either side by rounding
+    assert batch.mask[0, share < 0.49].all()
+    assert not batch.mask[0, good].any()
+    np.testing.assert_allclose(batch.flux[0, good], expected[good], rtol=2e-5)
+    np.testing.assert_allclose(batch.ivar[0, good], 1 / variance[good], rtol=1e-3)
 
 
 def test_flux_per_hertz_by_hand():

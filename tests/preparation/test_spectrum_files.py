@@ -280,6 +280,17 @@ def test_one_row_per_object(tmp_path):
         assert_same(spectrum, scale=scale)
 
 
+@pytest.mark.parametrize("unit", [u.nm, u.THz, u.eV, 1 / u.cm])
+def test_specutils_own_table_of_any_axis(tmp_path, unit):
+    axis = (WAVELENGTH * u.AA).to(unit, u.spectral())  # names its column
+    spectrum = Spectrum(
+        flux=FLUX * FLUX_UNIT, spectral_axis=axis, uncertainty=InverseVariance(IVAR), mask=BAD
+    )
+    spectrum.write(tmp_path / "one.fits", format="tabular-fits")
+    found = prepare_spectra(read_one(tmp_path / "one.fits"), medium="vacuum")
+    np.testing.assert_allclose(found.flux, prepare_spectra(spectrum, medium="vacuum").flux)
+
+
 def test_specutils_own_table_of_several_spectra(tmp_path):
     both = Spectrum(
         flux=np.stack([FLUX, 2 * FLUX]) * FLUX_UNIT, spectral_axis=WAVELENGTH * u.AA,
@@ -299,7 +310,7 @@ def test_specutils_own_table_of_several_spectra(tmp_path):
 REMARK, NO_DATA = 1 << 23, 1 << 24  # SDSS: bright sky, no data
 
 
-def write_sdss(folder, bits):
+def write_sdss(folder, bits, n_fibers):
     """Write one spectrum as BOSS, SDSS-V, SDSS-I/II and plate files; return their paths."""
     rest = [("and_mask", bits, None), ("or_mask", np.full(N_PIXELS, NO_DATA), None)]
     rest += [("wdisp", FLUX, None), ("sky", FLUX, None), ("model", FLUX, None)]
@@ -316,24 +327,28 @@ def write_sdss(folder, bits):
         folder / "spPlate-0411-51000.fits",
     ]
     fits.PrimaryHDU(rows, fits.Header({**old, "FIBERID": 5})).writeto(paths[2])
-    many = [np.stack([values] * 6) for values in (FLUX, IVAR, bits, bits)]
+    many = [np.stack([values] * n_fibers) for values in (FLUX, IVAR, bits, bits)]
     plate = [fits.PrimaryHDU(many[0], fits.Header({**old, "BUNIT": "1E-17 erg/cm^2/s/Ang"}))]
     plate += [fits.ImageHDU(values) for values in many[1:]]
-    plate.append(fits.BinTableHDU(Table({"FIBERID": np.arange(1, 7), "RA": np.arange(6.0)})))
+    plate.append(fits.BinTableHDU(
+        Table({"FIBERID": np.arange(n_fibers) + 1, "RA": np.arange(1.0 * n_fibers)})
+    ))
     fits.HDUList(plate).writeto(paths[3])
     return paths
 
 
-def test_sdss_bits_mean_the_same_in_every_container(tmp_path):
+@pytest.mark.parametrize("n_fibers", [4, 6])  # spSpec has 4 or 5 rows, too
+def test_sdss_bits_mean_the_same_in_every_container(tmp_path, n_fibers):
     bits = np.where(np.arange(N_PIXELS) % 5 < 3, REMARK, 0) + np.where(BAD, NO_DATA, 0)
-    paths = write_sdss(tmp_path, bits)
+    paths = write_sdss(tmp_path, bits, n_fibers)
     for path in paths[:3]:
         spectrum = read_one(path)
         assert_same(spectrum, bad=BAD, rtol=1e-9)
         assert spectrum.meta["medium"] == "vacuum"
         assert spectrum.meta["ra"] == 10.0
     plate = read_spectra(paths[3])
-    assert [spectrum.meta["id"][-2:] for spectrum in plate] == [f"-{k}" for k in range(1, 7)]
+    fibers = [spectrum.meta["id"].rsplit("-", 1)[1] for spectrum in plate]
+    assert fibers == [str(k + 1) for k in range(n_fibers)]
     assert plate[3].meta["ra"] == 3.0
     for spectrum in plate:
         assert_same(spectrum, bad=BAD, rtol=1e-9)
