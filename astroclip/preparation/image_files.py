@@ -86,7 +86,8 @@ class _Plane:
     """One two-dimensional array of a file, not read yet.
 
     ``index`` is its place in its HDU's leading axes, ``letter`` its band (None if its header
-    does not say), ``filter`` what the header calls it, ``sure`` whether its name says its role.
+    does not say), ``filter`` what the header calls it, ``sure`` whether its name says its role,
+    ``rows_read`` how many rows windows of it have held.
     """
 
     hdu: object
@@ -96,6 +97,7 @@ class _Plane:
     sure: bool
     filter: str | None
     letter: str | None
+    rows_read: int = 0
 
     @property
     def shape(self):
@@ -113,8 +115,13 @@ class _Plane:
         """Return the pixels of a window, of the machine's byte order; BLANK is NaN."""
         hdu = self.hdu
         stored = {"BSCALE", "BZERO", "BLANK"}.isdisjoint(hdu.header)
-        # memory-mapped: windows of it are read faster than by sections, row by row
-        values = hdu.data if stored and not isinstance(hdu, fits.CompImageHDU) else hdu.section
+        if isinstance(hdu, fits.CompImageHDU):
+            # tiles are often whole rows: many windows cost more than the image, which is kept
+            whole = self.rows_read > self.shape[0]
+            self.rows_read += len(range(*window[0].indices(self.shape[0])))
+        else:
+            whole = stored  # memory-mapped: faster than by sections, row by row
+        values = hdu.data if whole else hdu.section
         pixels = np.asarray(values[(*self.index, *window)])
         return pixels.astype(pixels.dtype.newbyteorder("="))
 

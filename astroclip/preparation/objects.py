@@ -73,7 +73,8 @@ class SingleObject:
     number : int
         The object's position among all objects: its row in the result.
     name : str
-        How errors name it: ``objects[3]``, or ``objects`` if it was passed by itself.
+        How errors name it: ``objects[3]``, or ``objects`` if it was passed by itself, and the
+        file it was read from in parentheses.
     """
 
     modality: str
@@ -171,7 +172,9 @@ class ObjectList:
                 name = self.name if self.single else f"{self.name}[{number}]"
                 if item.fault is not None and not item.name:
                     item.data = _named(item.fault, name)
-                item.name = name
+                # the bands of a dict have files of their own
+                one_file = item.file and not isinstance(entry, dict)
+                item.name = f"{name} ({item.file})" if one_file else name
                 yield item
                 number += 1
         self.is_complete = True

@@ -172,7 +172,7 @@ def test_the_number_of_objects_is_final_once_the_last_file_is_read(folder):
 def test_one_file_by_itself_raises_what_reading_it_gives(folder):
     objects = sort_objects(folder / "image.fits")
     assert objects.single
-    assert next(iter(objects)).name == "objects"
+    assert next(iter(objects)).name == f"objects ({folder / 'image.fits'})"
     with pytest.raises(FileNotFoundError, match=r"^x: path '.*none.fits' does not exist"):
         sort_objects(folder / "none.fits", name="x")
     with pytest.raises(PreparationError, match=r"^objects: path '.*notes.fits' cannot be read"):
@@ -186,7 +186,7 @@ def test_a_file_of_several_objects_counts_as_many(shared_data):
     items = list(objects)
     assert objects.n_objects == len(items) == 6
     assert [Path(item.file).name for item in items] == [path.name] * 5 + ["desi-27247.fits"]
-    assert items[5].name == "objects[5]"
+    assert items[5].name == f"objects[5] ({items[5].file})"
     assert not sort_objects(path).single
 
 
@@ -225,7 +225,7 @@ def test_a_batch_in_a_list_is_named():
 
 def test_names_count_rows_and_not_elements():
     items = list(sort_objects([spectrum(3), None, SpectrumList(), spectrum()]))
-    assert [item.name for item in items] == [f"objects[{k}]" for k in range(6)]
+    assert [item.name.split(" (")[0] for item in items] == [f"objects[{k}]" for k in range(6)]
     assert [str(item.fault).split(";")[0] for item in items[3:5]] == [
         "objects[3] is a NoneType", "objects[4] is empty",
     ]
