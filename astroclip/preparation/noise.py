@@ -16,7 +16,7 @@ POWERS = {"std": 1, "var": 2, "ivar": -2}  # of the data's unit, by uncertainty_
 ARTEFACT = 1e4  # times the median flux: no galaxy's line reaches it
 WORTHLESS_ERROR = 30.0  # times the median error: a thousandth of the median weight
 WORTHLESS_FLUX = 5.0  # times the median flux: an error above it hides any continuum
-SIGNIFICANCE = 5.0  # errors: flux further from zero was measured, however large its error
+SIGNIFICANCE = 30.0  # errors: photons that raise the error 30 times are counted this well or better
 FLAWLESS_ERROR = 1e-4  # times the median error: nothing is measured so much better
 EMPTY_ERROR = 10.0  # times the median flux and the scatter of pixels, where all are equal
 ABSURD_ERROR = (1e-8, 1e4)  # the same where they differ: in another unit than the flux
@@ -147,10 +147,11 @@ def judge_spectra(flux, ivar, mask):
 
     - its flux is above 10,000 times the median flux;
     - its error is above 30 times the median error and 5 times the median flux, and its flux
-      within 5 such errors of zero. Such a pixel has a thousandth of the usual weight. Marks of
-      bad pixels such as 99 or 1e10 among real errors come under this rule; the errors on lines
-      of the night sky and at blue ends of SDSS, BOSS, DESI and FORS2 spectra reach 26 times the
-      median and stay;
+      within 30 such errors of zero: N photons have an error of sqrt(N), so that a line which
+      raises the error 30 times is significant to 30 at least. Such a pixel has a thousandth of
+      the usual weight. Marks of bad pixels such as 99 or 1e10 among real errors come under this
+      rule; the errors on lines of the night sky and at blue ends of SDSS, BOSS, DESI and FORS2
+      spectra reach 26 times the median and stay;
     - its error is below a ten thousandth of the median error.
 
     A spectrum's errors are empty if all are equal and ten times above both the median flux and
