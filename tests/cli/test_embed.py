@@ -123,7 +123,7 @@ def test_redshifts_by_id_reach_the_model(run, tmp_path):
     Table({"name": ["x"]}).write(tmp_path / "bad.ecsv")
     status, _, err = run(*arguments, "--redshift", tmp_path / "bad.ecsv")
     assert status == 1
-    assert "is a table without a column 'id'; expected a number" in err
+    assert "expected a number, one for each object, a dict by id" in err
 
 
 def test_positions_in_a_mosaic(run, tmp_path):
