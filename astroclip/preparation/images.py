@@ -638,8 +638,9 @@ def _window(scale, target, settings):
     factor = settings.pixel_scale / scale
     factor = 1.0 if abs(factor - 1) <= SCALE_TOLERANCE else factor
     needed = settings.size * factor
-    # window edges fall on pixel edges, so that cropping and whole-number binning are exact
-    left, bottom = (int(np.floor(center + 1.0 - needed / 2)) for center in target)
+    # window edges fall on pixel edges, so that cropping and whole-number binning are exact; the
+    # rounding of a WCS must not decide between two pixels
+    left, bottom = (int(np.floor(center + 1.0 - needed / 2 + 1e-6)) for center in target)
     return Window(left, bottom, factor, settings.size)
 
 
@@ -656,7 +657,7 @@ def _check_size(plane, settings, name, *, is_plain):
         raise PreparationError(
             f"{name} is {width} x {height} pixels; expected at least {np.ceil(needed):.0f} "
             f"on a side ({settings.size} pixels of {settings.pixel_scale} arcsec). Get a "
-            f"larger cutout, or pass pad=True."
+            f"larger cutout, or pass pad=True to prepare_images."
         )
     return Flag.PADDED
 
