@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from astropy import units as u
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from specutils import Spectrum
 from specutils.manipulation import FluxConservingResampler
@@ -235,6 +235,8 @@ def test_row_median_ignores_what_is_not_finite():
 
 
 @given(st.lists(st.lists(st.booleans(), min_size=30, max_size=30), min_size=1, max_size=4))
+@example([[False, *[True] * 25, False, True, False, True], [False] * 10 + [True] * 20])
+@example([[False, *[True] * 26, False, True, False], [True] * 10 + [False] * 20])
 def test_bridged_gaps_are_the_short_ones_between_good_pixels(rows):
     mask = np.repeat(np.array(rows), 2, axis=1)
     rng = np.random.default_rng(0)
